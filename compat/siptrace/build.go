@@ -1,0 +1,111 @@
+package siptrace
+
+import (
+	"net/netip"
+	"time"
+
+	"siptraced/compat/sipmsg"
+)
+
+// Capture is one SIP message as it was mirrored to us, before the module's
+// rules. Byte slices alias the receive buffer.
+type Capture struct {
+	Time     time.Time // moment of capture; time of arrival where the mirror has none
+	Proto    Proto
+	Src, Dst netip.AddrPort
+	Payload  []byte
+
+	CorrelationID []byte
+	CaptureID     uint32
+	Source        netip.AddrPort // who sent the packet to us
+}
+
+// Builder turns captures into records. It is safe for concurrent use.
+type Builder struct {
+	Own *Sockets
+	// LocalIP stands in place of the proxy's own end (trace_local_ip).
+	LocalIP string
+
+	spirals spirals
+}
+
+// Build fills rec from a capture and its scanned message. rec aliases both.
+func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
+	proto := c.Proto
+	// HEP carries TLS, WS and WSS as IP protocol 22; the top Via of a message,
+	// request or reply, names the transport of the hop it was seen on.
+	if proto == TLS || proto == TCP {
+		switch {
+		case equalFold(m.Via.Transport, "wss"):
+			proto = WSS
+		case equalFold(m.Via.Transport, "ws"):
+			proto = WS
+		}
+	}
+	*rec = Record{
+		Time:          c.Time,
+		CallID:        m.CallID,
+		Msg:           c.Payload,
+		Method:        m.MethodName(),
+		From:          Endpoint{Proto: proto, Addr: c.Src},
+		To:            Endpoint{Proto: proto, Addr: c.Dst},
+		FromTag:       m.From.Tag,
+		ToTag:         m.To.Tag,
+		CorrelationID: c.CorrelationID,
+		CaptureID:     c.CaptureID,
+		Source:        c.Source,
+	}
+	if !m.IsRequest {
+		rec.Status = m.Status
+	}
+	b.direct(rec, c)
+}
+
+// direct decides the direction and then names the proxy's own end.
+func (b *Builder) direct(rec *Record, c *Capture) {
+	fromOwn, toOwn := b.Own.Own(c.Proto, c.Src), b.Own.Own(c.Proto, c.Dst)
+	if b.Own.Len() == 0 && !fromOwn && !toOwn {
+		fromOwn, toOwn = bySender(c)
+	}
+	rec.Direction = In
+	if fromOwn {
+		rec.Direction = Out
+		// A message that the proxy sends to itself is mirrored twice with the
+		// same two addresses: first as sent, then as received.
+		if toOwn && b.spirals.second(c) {
+			rec.Direction = In
+		}
+	}
+	rec.From.Addr = b.Own.advertise(c.Proto, c.Src)
+	rec.To.Addr = b.Own.advertise(c.Proto, c.Dst)
+	if b.LocalIP != "" {
+		if rec.Direction == Out {
+			rec.From.Text = b.LocalIP
+		} else if toOwn {
+			rec.To.Text = b.LocalIP
+		}
+	}
+}
+
+// bySender tells the proxy's end when nobody said which sockets it has: HEP
+// leaves Kamailio from one of its SIP sockets, other agents mirror from the
+// host they watch.
+func bySender(c *Capture) (fromOwn, toOwn bool) {
+	if c.Src == c.Source || c.Dst == c.Source {
+		return c.Src == c.Source, c.Dst == c.Source
+	}
+	src, dst, host := c.Src.Addr().Unmap(), c.Dst.Addr().Unmap(), c.Source.Addr().Unmap()
+	return src == host && dst != host, dst == host && src != host
+}
+
+func equalFold(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i, c := range b {
+		if c|0x20 != lower[i] {
+			return false
+		}
+	}
+	return true
+}

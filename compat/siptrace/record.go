@@ -1,0 +1,48 @@
+package siptrace
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Directions as the table spells them, seen from the proxy.
+const (
+	In  = "in"
+	Out = "out"
+)
+
+// Record is one traced message: what one row of sip_trace holds, or several
+// rows that differ in traced_user alone. The fields follow the table.
+//
+// Byte slices alias the memory that the message was read into; whoever keeps a
+// Record longer than that memory copies it. Their bytes are those of the
+// message: NUL, invalid UTF-8 and values wider than the column are possible.
+type Record struct {
+	Time   time.Time // moment of capture
+	CallID []byte    // callid
+	// Users has one entry per row, in row order: traced_user. Nil stands for
+	// one row with an empty traced_user.
+	Users   [][]byte
+	Table   string   // "" is the configured table
+	Msg     []byte   // msg, verbatim
+	Method  []byte   // method: of the request line, or of CSeq in a reply
+	Status  []byte   // status: empty in a request
+	From    Endpoint // fromip
+	To      Endpoint // toip
+	FromTag []byte   // fromtag
+	ToTag   []byte   // totag
+	// Direction is In or Out.
+	Direction string
+
+	CorrelationID []byte         // HEP3 chunk 17; nil: none
+	CaptureID     uint32         // of the HEP packet; 0: none
+	Source        netip.AddrPort // who sent the packet to us
+}
+
+// Rows is the number of table rows that r makes.
+func (r *Record) Rows() int {
+	if r.Users == nil {
+		return 1
+	}
+	return len(r.Users)
+}
