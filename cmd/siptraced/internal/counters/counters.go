@@ -1,0 +1,68 @@
+// Package counters keeps the books: every message that is read ends in exactly
+// one of the counted places.
+//
+//	received = sum(rejected.*) + sum(dropped.*) + spooled + refused + under way
+//	spooled  = store.written + store.set_aside + store.pending
+//
+//	c := counters.New()
+//	rejected := c.Counter("rejected.hep_truncated")
+//	rejected.Add(1)
+//	snapshot := c.Snapshot()
+package counters
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Set is a group of named counters. Names have a place and, after a dot, a
+// cause. Safe for concurrent use.
+type Set struct {
+	mu    sync.RWMutex // covers both maps
+	own   map[string]*atomic.Uint64
+	funcs map[string]func() uint64
+}
+
+// New makes an empty set.
+func New() *Set {
+	return &Set{own: map[string]*atomic.Uint64{}, funcs: map[string]func() uint64{}}
+}
+
+// Counter returns the counter of that name, made at first use. What counts per
+// message keeps the pointer.
+func (s *Set) Counter(name string) *atomic.Uint64 {
+	s.mu.RLock()
+	c := s.own[name]
+	s.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c = s.own[name]; c == nil {
+		c = new(atomic.Uint64)
+		s.own[name] = c
+	}
+	return c
+}
+
+// Func adds a counter that somebody else keeps.
+func (s *Set) Func(name string, f func() uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.funcs[name] = f
+}
+
+// Snapshot is the present value of each counter.
+func (s *Set) Snapshot() map[string]uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make(map[string]uint64, len(s.own)+len(s.funcs))
+	for n, c := range s.own {
+		out[n] = c.Load()
+	}
+	for n, f := range s.funcs {
+		out[n] = f()
+	}
+	return out
+}

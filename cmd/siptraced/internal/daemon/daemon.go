@@ -1,0 +1,185 @@
+// Package daemon puts the rooms together: sockets, pipeline, spool, sinks;
+// signals; the staged shutdown.
+//
+//	err := daemon.Run(ctx, daemon.Options{Load: load, Stdout: os.Stdout, Stderr: os.Stderr})
+//
+// What it leaves out: the command line.
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/config"
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/pipeline"
+	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/cmd/siptraced/internal/store"
+	"siptraced/compat/siptrace"
+)
+
+// Options are what Run needs from the command line.
+type Options struct {
+	// Load reads the configuration, at start and on SIGHUP.
+	Load func() (*config.Config, error)
+	// Stdout gets the counters as one JSON object per line; Stderr the log.
+	Stdout, Stderr io.Writer
+}
+
+// daemon is one running siptraced.
+type daemon struct {
+	opt      Options
+	cfg      *config.Config
+	log      *slog.Logger
+	level    *slog.LevelVar
+	counters *counters.Set
+	spool    *spool.Spool
+	store    *store.Store
+	pipeline *pipeline.Pipeline
+	ingest   *ingest.Server
+}
+
+// Run runs until SIGTERM or SIGINT, or until ctx ends; then it drains. The
+// error is one of the start: the configuration, a socket, the spool.
+func Run(ctx context.Context, opt Options) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+
+	cfg, err := opt.Load()
+	if err != nil {
+		return err
+	}
+	d := &daemon{opt: opt, cfg: cfg, level: new(slog.LevelVar), counters: counters.New()}
+	d.level.Set(cfg.LogLevel)
+	d.log = slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: d.level}))
+	for _, n := range cfg.Notes {
+		d.log.Warn(n)
+	}
+	if err := d.start(ctx); err != nil {
+		d.stop()
+		return err
+	}
+	d.greet()
+	for {
+		select {
+		case <-ctx.Done():
+			d.stop()
+			return nil
+		case s := <-signals:
+			switch s {
+			case syscall.SIGHUP:
+				d.reload()
+			case syscall.SIGUSR1:
+				d.printCounters()
+			default:
+				d.log.Info("draining", "signal", s.String())
+				d.stop()
+				return nil
+			}
+		}
+	}
+}
+
+func (d *daemon) start(ctx context.Context) error {
+	var err error
+	if d.spool, err = spool.Open(ctx, d.cfg.Spool, d.log); err != nil {
+		return err
+	}
+	d.counters.Func("spooled", d.spool.Stats.Spooled.Load)
+	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
+	d.counters.Func("rejected.shutdown", d.spool.Stats.Lost.Load)
+	if d.cfg.Params.Stores() {
+		if d.store, err = store.Open(ctx, d.cfg.Store, d.spool, d.counters, d.log); err != nil {
+			return err
+		}
+		d.store.Start()
+	}
+	d.pipeline = pipeline.New(rules(d.cfg), d.spool, d.counters)
+	if d.ingest, err = ingest.Listen(d.cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
+		return err
+	}
+	d.ingest.Serve()
+	return nil
+}
+
+func rules(c *config.Config) pipeline.Rules {
+	return pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(c.Own, c.Params.AdvertisedData())}
+}
+
+// greet says that messages are taken, and without a kamailio.cfg what to put
+// into one.
+func (d *daemon) greet() {
+	addrs := d.ingest.Addresses()
+	if d.cfg.KamailioCfg == "" && len(addrs) > 0 {
+		_, to, _ := strings.Cut(addrs[0], ":")
+		fmt.Fprintf(d.opt.Stderr, hint, to)
+	}
+	d.log.Info("ready", "listen", strings.Join(addrs, ","), "database", d.cfg.Store.URL, "table", d.cfg.Store.Table)
+}
+
+// hint is what a proxy needs to mirror everything to us.
+const hint = `To mirror all traffic of a Kamailio to siptraced, put this into its kamailio.cfg:
+
+    loadmodule "siptrace.so"
+    modparam("siptrace", "duplicate_uri", "sip:%s")
+    modparam("siptrace", "hep_mode_on", 1)
+    modparam("siptrace", "hep_version", 3)
+    modparam("siptrace", "trace_to_database", 0)
+    modparam("siptrace", "trace_on", 1)
+    modparam("siptrace", "trace_mode", 1)
+
+`
+
+// stop ends the stages in their order: listeners, readers, batches to the
+// spool, sinks until the deadline, spool.
+func (d *daemon) stop() {
+	if d.ingest != nil {
+		d.ingest.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.ShutdownTimeout, time.Millisecond))
+	defer cancel()
+	if d.spool != nil {
+		d.spool.Flush(ctx)
+	}
+	if d.store != nil {
+		if err := d.store.Stop(ctx); err != nil {
+			d.log.Error("closing the store", "err", err)
+		}
+		if n := d.store.Pending(); n > 0 {
+			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+		}
+	}
+	if d.spool != nil {
+		// The deadline of the sinks may be over; what is left takes no time.
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if err := d.spool.Close(ctx); err != nil {
+			d.log.Error("closing the spool", "err", err)
+		}
+		d.printCounters()
+	}
+}
+
+const closeTimeout = 10 * time.Second
+
+// printCounters prints the books as one JSON object on a line of its own.
+func (d *daemon) printCounters() {
+	text, err := json.Marshal(map[string]any{"counters": d.counters.Snapshot()})
+	if err == nil {
+		_, err = d.opt.Stdout.Write(append(text, '\n'))
+	}
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		d.log.Error("counters can't be printed", "err", err)
+	}
+}

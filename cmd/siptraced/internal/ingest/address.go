@@ -1,0 +1,48 @@
+package ingest
+
+import (
+	"fmt"
+	"net"
+	"strings"
+)
+
+// Address is one entry of the key listen: udp, tcp or tls, and host:port.
+type Address struct {
+	Net  string // "udp", "tcp" or "tls"
+	Host string // empty: every address of this host
+	Port string
+}
+
+// DefaultPort is the registered port of HEP collectors in the field.
+const DefaultPort = "9060"
+
+// ParseAddress reads proto:host[:port], such as udp:127.0.0.1:9060,
+// tcp:[::1]:9060, tls:*:9061.
+func ParseAddress(s string) (Address, error) {
+	network, rest, ok := strings.Cut(s, ":")
+	network = strings.ToLower(network)
+	if !ok || network != "udp" && network != "tcp" && network != "tls" {
+		return Address{}, fmt.Errorf("listen %q: want udp:host:port, tcp:host:port or tls:host:port", s)
+	}
+	a := Address{Net: network, Host: rest, Port: DefaultPort}
+	if h, p, err := net.SplitHostPort(rest); err == nil {
+		a.Host, a.Port = h, p
+	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
+		a.Host = rest[1 : len(rest)-1]
+	} else if strings.Contains(rest, ":") {
+		return Address{}, fmt.Errorf("listen %q: IPv6 addresses are written in brackets", s)
+	}
+	if a.Host == "*" {
+		a.Host = ""
+	}
+	if n, err := net.LookupPort("tcp", a.Port); err != nil || n > 65535 {
+		return Address{}, fmt.Errorf("listen %q: %q is not a port", s, a.Port)
+	}
+	return a, nil
+}
+
+// HostPort is the address for package net.
+func (a Address) HostPort() string { return net.JoinHostPort(a.Host, a.Port) }
+
+// String is the entry as it is configured.
+func (a Address) String() string { return a.Net + ":" + a.HostPort() }

@@ -1,0 +1,200 @@
+package ingest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+)
+
+// Packet is one HEP packet or SIP message as it was read. Data is valid until
+// the handler returns.
+type Packet struct {
+	Data   []byte
+	Time   time.Time // of arrival
+	Net    string    // "udp", "tcp" or "tls": what the mirror came over
+	Source netip.AddrPort
+	Local  netip.AddrPort
+}
+
+// Handler takes every packet that was read. It is called from several
+// goroutines at once.
+type Handler interface{ Handle(p *Packet) }
+
+// Config is what the listeners need to know.
+type Config struct {
+	Listen []Address
+	// ReceiveBuffer is SO_RCVBUF of UDP sockets, in bytes.
+	ReceiveBuffer int
+	// TLS serves tls entries; nil when there are none.
+	TLS *tls.Config
+	// MaxConnections bounds the stream connections open at once.
+	MaxConnections int
+}
+
+// DefaultConfig listens on the loopback interface, UDP and TCP.
+func DefaultConfig() Config {
+	return Config{
+		Listen: []Address{
+			{Net: "udp", Host: "127.0.0.1", Port: DefaultPort},
+			{Net: "tcp", Host: "127.0.0.1", Port: DefaultPort},
+		},
+		// Half a second of 15,000 messages of 1 KiB.
+		ReceiveBuffer:  8 << 20,
+		MaxConnections: 1024,
+	}
+}
+
+// Server owns the listening sockets.
+type Server struct {
+	cfg      Config
+	handler  Handler
+	counters *counters.Set
+	log      *slog.Logger
+
+	received *atomic.Uint64
+	udp      []*udpSocket
+	streams  []net.Listener
+
+	mu      sync.Mutex // covers conns and closing
+	conns   map[net.Conn]struct{}
+	closing bool
+
+	readers sync.WaitGroup
+	watch   sync.WaitGroup
+	stop    context.CancelFunc
+}
+
+// Listen binds every address; one that can't be bound fails the whole call.
+func Listen(cfg Config, h Handler, c *counters.Set, log *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, handler: h, counters: c, log: log, received: c.Counter("received"), conns: map[net.Conn]struct{}{}}
+	for _, a := range cfg.Listen {
+		if err := s.bind(a); err != nil {
+			s.closeSockets()
+			return nil, fmt.Errorf("listen %s: %w", a, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Server) bind(a Address) error {
+	if a.Net == "udp" {
+		u, err := listenUDP(a, s.cfg.ReceiveBuffer, s.log)
+		if err != nil {
+			return err
+		}
+		s.udp = append(s.udp, u)
+		s.counters.Func("kernel_drops."+u.local.String(), u.drops)
+		return nil
+	}
+	if a.Net == "tls" && s.cfg.TLS == nil {
+		return errors.New("a certificate is needed: set tls.certificate and tls.private_key")
+	}
+	l, err := net.Listen("tcp", a.HostPort())
+	if err != nil {
+		return err
+	}
+	if a.Net == "tls" {
+		l = tls.NewListener(l, s.cfg.TLS)
+	}
+	s.streams = append(s.streams, l)
+	return nil
+}
+
+// Addresses are the bound sockets, such as udp:127.0.0.1:9060.
+func (s *Server) Addresses() []string {
+	var out []string
+	for _, u := range s.udp {
+		out = append(out, "udp:"+u.local.String())
+	}
+	for _, l := range s.streams {
+		out = append(out, "tcp:"+l.Addr().String())
+	}
+	return out
+}
+
+// Serve starts the readers and returns.
+func (s *Server) Serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	for _, u := range s.udp {
+		s.readers.Go(func() { u.read(s) })
+	}
+	for _, l := range s.streams {
+		s.readers.Go(func() { s.accept(l) })
+	}
+	if len(s.udp) > 0 {
+		s.watch.Go(func() { s.watchDrops(ctx) })
+	}
+}
+
+// Close stops the listeners, handles what the kernel still holds for them, and
+// waits for the readers.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closing = true
+	for c := range s.conns {
+		_ = c.SetReadDeadline(time.Now())
+	}
+	s.mu.Unlock()
+	for _, u := range s.udp {
+		_ = u.conn.SetReadDeadline(time.Now())
+	}
+	for _, l := range s.streams {
+		_ = l.Close()
+	}
+	s.readers.Wait()
+	if s.stop != nil {
+		s.stop()
+	}
+	s.watch.Wait()
+	s.closeSockets()
+}
+
+func (s *Server) closeSockets() {
+	for _, u := range s.udp {
+		_ = u.conn.Close()
+	}
+	for _, l := range s.streams {
+		_ = l.Close()
+	}
+}
+
+// handle counts a packet and hands it on.
+func (s *Server) handle(p *Packet) {
+	s.received.Add(1)
+	s.handler.Handle(p)
+}
+
+// dropsInterval is how often the kernel's drop counters are looked at.
+const dropsInterval = 10 * time.Second
+
+// watchDrops says when the kernel dropped datagrams because nobody read them in
+// time.
+func (s *Server) watchDrops(ctx context.Context) {
+	tick := time.NewTicker(dropsInterval)
+	defer tick.Stop()
+	last := make([]uint64, len(s.udp))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for i, u := range s.udp {
+				if n := u.drops(); n > last[i] {
+					s.log.Warn("the kernel dropped datagrams: the receive buffer was full (key receive_buffer)",
+						"listen", "udp:"+u.local.String(), "dropped", n-last[i])
+					last[i] = n
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package ingest
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"siptraced/compat/sipmsg"
+	"siptraced/hep"
+)
+
+const (
+	readSize = 64 << 10
+	// tlsHandshake bounds how long a peer may take to say who it is.
+	tlsHandshake = 10 * time.Second
+)
+
+func (s *Server) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			s.counters.Counter("read_errors.accept").Add(1)
+			s.log.Warn("accepting a connection failed, going on", "listen", l.Addr().String(), "err", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		if !s.admit(c) {
+			s.counters.Counter("refused.connections").Add(1)
+			_ = c.Close()
+			continue
+		}
+		s.readers.Go(func() {
+			defer s.leave(c)
+			s.serveConn(c)
+		})
+	}
+}
+
+func (s *Server) admit(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || len(s.conns) >= s.cfg.MaxConnections {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(c net.Conn) {
+	_ = c.Close()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// serveConn cuts a stream into packets until it ends or can't be followed any
+// more: after an error nobody knows where the next packet starts.
+func (s *Server) serveConn(c net.Conn) {
+	p := &Packet{Net: "tcp", Source: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr())}
+	if tlsConn, ok := c.(handshaker); ok {
+		p.Net = "tls"
+		_ = c.SetDeadline(time.Now().Add(tlsHandshake))
+		if err := tlsConn.Handshake(); err != nil {
+			s.counters.Counter("refused.tls_handshake").Add(1)
+			s.log.Warn("TLS handshake failed", "peer", c.RemoteAddr().String(), "err", err)
+			return
+		}
+		_ = c.SetDeadline(time.Time{})
+		s.mu.Lock()
+		if s.closing {
+			_ = c.SetReadDeadline(time.Now())
+		}
+		s.mu.Unlock()
+	}
+	buf := make([]byte, 0, readSize)
+	for {
+		rest, err := s.cut(p, buf)
+		if err != nil {
+			s.log.Warn("stream can't be followed any more, closing it", "peer", c.RemoteAddr().String(), "err", err)
+			return
+		}
+		buf = append(buf[:0], rest...)
+		if cap(buf)-len(buf) < readSize/2 {
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+		n, err := c.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if n == 0 && err != nil {
+			if len(buf) > 0 {
+				s.received.Add(1)
+				s.counters.Counter("rejected.stream_cut").Add(1)
+			}
+			if !errors.Is(err, io.EOF) && !isTimeout(err) && !errors.Is(err, net.ErrClosed) {
+				s.log.Info("connection lost", "peer", c.RemoteAddr().String(), "err", err)
+			}
+			return
+		}
+	}
+}
+
+type handshaker interface{ Handshake() error }
+
+// cut hands on every whole packet of buf and returns what is left.
+func (s *Server) cut(p *Packet, buf []byte) ([]byte, error) {
+	for len(buf) > 0 {
+		skip, n, err := split(buf)
+		if err != nil {
+			s.received.Add(1)
+			s.counters.Counter("rejected." + cause(err)).Add(1)
+			return nil, err
+		}
+		buf = buf[skip:]
+		if n == 0 {
+			break
+		}
+		p.Time = time.Now()
+		p.Data = buf[:n:n]
+		s.handle(p)
+		buf = buf[n:]
+	}
+	return buf, nil
+}
+
+// split finds the next packet, HEP3 or SIP, behind the line ends that keep a
+// connection alive (RFC 3261 §7.5, RFC 5626 §3.5.1).
+func split(buf []byte) (skip, n int, err error) {
+	for skip < len(buf) && (buf[skip] == '\r' || buf[skip] == '\n') {
+		skip++
+	}
+	if hep.Detect(buf[skip:]) == 3 {
+		n, err = hep.Split(buf[skip:])
+		return skip, n, err
+	}
+	more, n, err := sipmsg.Split(buf[skip:])
+	return skip + more, n, err
+}
+
+// cause names an error for the books.
+func cause(err error) string {
+	var length *sipmsg.LengthError
+	var size *sipmsg.SizeError
+	switch {
+	case hep.Cause(err) != "":
+		return hep.Cause(err)
+	case errors.As(err, &length):
+		return "sip_bad_length"
+	case errors.As(err, &size):
+		return "sip_too_large"
+	default:
+		return "not_sip"
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}

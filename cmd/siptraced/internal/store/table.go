@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"siptraced/compat/siptrace"
+	"siptraced/dbschema"
+)
+
+// sizes are the rows of the statements that are prepared, the largest first:
+// whatever number of rows there is, few statements make it.
+var sizes = [...]int{500, 100, 20, 5, 1}
+
+// table is one table on one connection: how its rows are written, the
+// statements prepared for it, and the rows of the transaction in hand.
+type table struct {
+	name    string
+	plan    *dbschema.Plan
+	encoder *dbschema.Encoder
+	stmts   [len(sizes)]*sql.Stmt
+	width   int // arguments of a row
+
+	args []any
+	rows []row
+}
+
+// row is one row of the transaction in hand.
+type row struct {
+	record int // its record's number in the transaction
+	user   []byte
+}
+
+// open looks at the table and plans its rows.
+func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.Logger) (*table, error) {
+	if t := s.tables[name]; t != nil {
+		return t, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	found, err := dbschema.Inspect(ctx, s.conn, s.dialect, name, cfg.Columns)
+	if errors.Is(err, dbschema.ErrNoTable) && s.dialect == dbschema.SQLite {
+		// A file of our own making: there is nobody else to make the table.
+		found, err = s.create(ctx, cfg, name)
+	}
+	if errors.Is(err, dbschema.ErrNoTable) {
+		return nil, fmt.Errorf("%w; make it with: siptraced schema create --db-url ... --table %s", err, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	plan, err := dbschema.NewPlan(found)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range found.Check() {
+		if p.Severity != dbschema.Note {
+			log.Warn("table: "+p.Text, "place", p.Place, "mend", strings.Join(p.Mend, "; "))
+		}
+	}
+	t := &table{name: name, plan: plan, encoder: plan.NewEncoder(cfg.Location), width: len(plan.Columns())}
+	s.tables[name] = t
+	return t, nil
+}
+
+// create makes the table in one transaction, unless another writer was faster.
+func (s *session) create(ctx context.Context, cfg *Config, name string) (*dbschema.Table, error) {
+	texts, err := dbschema.Create(s.dialect, name, cfg.Columns)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	found, err := dbschema.Inspect(ctx, s.conn, s.dialect, name, cfg.Columns)
+	if errors.Is(err, dbschema.ErrNoTable) {
+		for _, text := range texts {
+			if _, err := s.exec(ctx, text); err != nil {
+				return nil, fmt.Errorf("making table %s: %w", name, err)
+			}
+		}
+		found, err = dbschema.Inspect(ctx, s.conn, s.dialect, name, cfg.Columns)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.exec(ctx, "COMMIT")
+	return found, err
+}
+
+// reset forgets the rows in hand.
+func (t *table) reset() {
+	t.args, t.rows = t.args[:0], t.rows[:0]
+	t.encoder.Reset()
+}
+
+// add encodes the rows of a record.
+func (t *table) add(rec *siptrace.Record, number int) {
+	if rec.Users == nil {
+		t.args = t.encoder.AppendArgs(t.args, rec, nil)
+		t.rows = append(t.rows, row{record: number})
+		return
+	}
+	for _, u := range rec.Users {
+		t.args = t.encoder.AppendArgs(t.args, rec, u)
+		t.rows = append(t.rows, row{record: number, user: u})
+	}
+}
+
+// insert writes rows lo to hi with as few statements as the prepared sizes
+// allow. On an error the rows of earlier statements are in the transaction;
+// done says how far it came, and size how many rows the failed statement had.
+func (s *session) insert(ctx context.Context, t *table, lo, hi int) (done, size int, err error) {
+	for k, n := range sizes {
+		if n > t.plan.MaxRows() {
+			continue
+		}
+		for hi-lo >= n {
+			if t.stmts[k] == nil {
+				if t.stmts[k], err = s.conn.PrepareContext(ctx, t.plan.Insert(n)); err != nil {
+					return lo, n, err
+				}
+			}
+			if err := s.run(ctx, t.stmts[k], t.args[lo*t.width:(lo+n)*t.width]); err != nil {
+				return lo, n, err
+			}
+			lo += n
+		}
+	}
+	return lo, 0, nil
+}
+
+func (s *session) run(ctx context.Context, stmt *sql.Stmt, args []any) error {
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	_, err := stmt.ExecContext(ctx, args...)
+	return err
+}

@@ -1,0 +1,408 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/siptrace"
+	"siptraced/dbschema"
+)
+
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 10 * time.Second
+)
+
+// writer carries one shard of the spool into the database. One goroutine owns
+// it.
+type writer struct {
+	cfg     *Config
+	log     *slog.Logger
+	reader  *spool.Reader
+	decoder spool.Decoder
+	rejects *rejects
+	stats   *stats
+
+	held    []*spool.Batch // read and not yet committed
+	host    int            // of the db_url, the one used last
+	at      uint64         // position in the database
+	tracked bool
+	said    string // the failure that was logged last
+
+	making *sync.Mutex     // shared by the writers
+	drain  <-chan struct{} // closed when the store drains
+	warned bool            // that the position can't be kept
+
+	records [][]byte // of the transaction in hand, as spooled
+	tables  []*table // with rows in hand
+}
+
+// run writes until ctx ends, or until there is nothing left to write once the
+// store drains.
+func (w *writer) run(ctx context.Context) {
+	backoff := firstBackoff
+	for ctx.Err() == nil {
+		progress, err := w.connected(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if progress {
+			backoff = firstBackoff
+		}
+		if text := err.Error(); text != w.said {
+			w.log.Error("database: rows wait in the spool, trying again", "err", err)
+			w.said = text
+		}
+		w.stats.retries.Add(1)
+		// Jitter keeps the writers from knocking at the same moment.
+		pause := backoff/2 + rand.N(backoff)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// connected opens a session and writes until it fails. A nil error means that
+// all is written and the store drains.
+func (w *writer) connected(ctx context.Context) (progress bool, err error) {
+	s, host, err := dial(ctx, w.cfg.URL, w.host)
+	if err != nil {
+		w.host++ // the next host, if there is one
+		return false, err
+	}
+	w.host = host
+	defer s.close()
+	if err := w.prepare(ctx, s); err != nil {
+		return false, err
+	}
+	if w.said != "" {
+		w.log.Info("database: connected again", "pending", w.reader.Pending())
+		w.said = ""
+	}
+	for {
+		ok, err := w.fill(ctx)
+		if err != nil || !ok {
+			return progress, err
+		}
+		if err := w.flush(ctx, s); err != nil {
+			return progress, err
+		}
+		progress = true
+	}
+}
+
+// prepare looks at the tables. One writer at a time: the first one may have to
+// make them.
+func (w *writer) prepare(ctx context.Context, s *session) error {
+	w.making.Lock()
+	defer w.making.Unlock()
+	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
+		return err
+	}
+	return w.locate(ctx, s)
+}
+
+// locate finds out which of the held batches are in the database already.
+func (w *writer) locate(ctx context.Context, s *session) error {
+	at, tracked, err := s.position(ctx, w.reader.ID())
+	if err != nil {
+		return err
+	}
+	if !tracked && !w.warned {
+		w.warned = true
+		w.log.Warn("database: table " + dbschema.PositionTable + " can't be made: after a crash rows may be written twice; make it with: siptraced schema create")
+	}
+	w.at, w.tracked = at, tracked
+	for tracked && len(w.held) > 0 && w.held[0].Seq <= at {
+		w.written(w.held[0], w.held[0].Records)
+		w.held = w.held[1:]
+	}
+	return nil
+}
+
+// written books a batch whose rows were found committed.
+func (w *writer) written(b *spool.Batch, records int) {
+	w.stats.written.Add(uint64(records))
+	w.stats.missed.Add(b.Missed)
+	w.reader.Done(b)
+}
+
+// fill reads batches until they make a transaction. ok is false when there is
+// nothing left and the store drains.
+func (w *writer) fill(ctx context.Context) (ok bool, err error) {
+	for len(w.held) == 0 {
+		b, err := w.next(ctx)
+		if b == nil {
+			return false, err
+		}
+		w.hold(b)
+	}
+	age := time.NewTimer(w.cfg.BatchAge)
+	defer age.Stop()
+	for !w.full() {
+		select {
+		case b := <-w.reader.Batches():
+			w.hold(b)
+			continue
+		default:
+		}
+		select {
+		case b := <-w.reader.Batches():
+			w.hold(b)
+		case <-age.C:
+			return true, nil
+		case <-w.drain:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+	return true, nil
+}
+
+// full reports whether the held batches make a transaction.
+func (w *writer) full() bool {
+	records, bytes := 0, 0
+	for _, b := range w.held {
+		records, bytes = records+b.Records, bytes+b.Size()
+	}
+	return records >= w.cfg.BatchRows || bytes >= w.cfg.BatchBytes
+}
+
+// drainPoll is how often a draining writer looks whether it is done.
+const drainPoll = 20 * time.Millisecond
+
+// next waits for a batch; nil means that there is none and the store drains.
+func (w *writer) next(ctx context.Context) (*spool.Batch, error) {
+	select {
+	case b := <-w.reader.Batches():
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-w.drain:
+	}
+	for w.reader.Pending() > 0 {
+		select {
+		case b := <-w.reader.Batches():
+			return b, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(drainPoll):
+		}
+	}
+	return nil, nil
+}
+
+// hold takes a batch, unless its rows are in the database already.
+func (w *writer) hold(b *spool.Batch) {
+	if w.tracked && b.Seq <= w.at {
+		w.written(b, b.Records)
+		return
+	}
+	w.held = append(w.held, b)
+}
+
+// flush writes the held batches and their position in one transaction.
+func (w *writer) flush(ctx context.Context, s *session) error {
+	if len(w.held) == 0 {
+		return nil
+	}
+	if err := w.encode(ctx, s); err != nil {
+		return err
+	}
+	last := w.held[len(w.held)-1]
+	refusals, rows, err := w.transact(ctx, s, last.Seq)
+	if err != nil {
+		if errors.Is(err, errMoved) {
+			// A commit whose answer was lost, or another writer: look again.
+			return errors.Join(err, w.locate(ctx, s))
+		}
+		return err
+	}
+	w.at = last.Seq
+	aside := map[int]struct{}{}
+	for _, r := range refusals {
+		aside[r.record] = struct{}{}
+	}
+	w.stats.rows.Add(uint64(rows))
+	w.stats.transactions.Add(1)
+	w.stats.aside.Add(uint64(len(aside)))
+	w.stats.written.Add(uint64(len(w.records) - len(aside)))
+	for _, b := range w.held {
+		w.stats.missed.Add(b.Missed)
+	}
+	for _, t := range w.tables {
+		w.stats.count(&t.encoder.Counts)
+	}
+	w.reader.Done(last)
+	clear(w.held)
+	w.held = w.held[:0]
+	return nil
+}
+
+// encode makes rows of the held batches.
+func (w *writer) encode(ctx context.Context, s *session) error {
+	w.records, w.tables = w.records[:0], w.tables[:0]
+	for _, t := range s.tables {
+		t.reset()
+	}
+	for _, b := range w.held {
+		err := w.decoder.Each(b, func(rec *siptrace.Record, raw []byte) error {
+			t, err := w.tableOf(ctx, s, rec)
+			if err != nil {
+				return err
+			}
+			if len(t.rows) == 0 {
+				w.tables = append(w.tables, t)
+			}
+			t.add(rec, len(w.records))
+			w.records = append(w.records, raw)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) tableOf(ctx context.Context, s *session, rec *siptrace.Record) (*table, error) {
+	name := rec.Table
+	if name == "" {
+		name = w.cfg.Table
+	}
+	return s.open(ctx, w.cfg, name, w.log)
+}
+
+// refusal is one row that the database does not take.
+type refusal struct {
+	row
+	table  string
+	reason error
+}
+
+// transact writes all rows in hand and moves the position to seq. When the
+// database refuses rows, they are found and written to the reject file before
+// the rest is committed.
+func (w *writer) transact(ctx context.Context, s *session, seq uint64) (refusals []refusal, rows int, err error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, 0, err
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			// The session ends anyway; this frees the server's locks at once.
+			_, _ = s.exec(context.WithoutCancel(ctx), "ROLLBACK")
+		}
+	}()
+	doubtful := 0
+	for _, t := range w.tables {
+		rs, unsure, err := w.insertAll(ctx, s, t)
+		if err != nil {
+			return nil, 0, err
+		}
+		refusals, doubtful = append(refusals, rs...), doubtful+unsure
+		rows += len(t.rows) - len(rs)
+	}
+	if doubtful > 0 && rows == 0 {
+		// Nothing at all goes in: it is not the rows.
+		return nil, 0, refusals[0].reason
+	}
+	for _, r := range refusals {
+		if err := w.setAside(r); err != nil {
+			return nil, 0, err
+		}
+	}
+	if w.tracked {
+		if err := s.advance(ctx, w.reader.ID(), w.at, seq); err != nil {
+			return nil, 0, err
+		}
+	}
+	committed = true
+	if _, err := s.exec(ctx, "COMMIT"); err != nil {
+		return nil, 0, err
+	}
+	return refusals, rows, nil
+}
+
+// insertAll writes the rows of one table; those that the database refuses are
+// found by halving the statements that hold them.
+func (w *writer) insertAll(ctx context.Context, s *session, t *table) (refusals []refusal, doubtful int, err error) {
+	guard := s.dialect == dbschema.PostgreSQL
+	var try func(lo, hi int) error
+	try = func(lo, hi int) error {
+		for lo < hi {
+			if guard {
+				// In PostgreSQL a failed statement ends the transaction.
+				if _, err := s.exec(ctx, "SAVEPOINT rows_in_hand"); err != nil {
+					return err
+				}
+			}
+			done, size, err := s.insert(ctx, t, lo, hi)
+			if err == nil {
+				return nil
+			}
+			v := judge(err)
+			if v == wait {
+				return err
+			}
+			if guard {
+				if _, err := s.exec(ctx, "ROLLBACK TO SAVEPOINT rows_in_hand"); err != nil {
+					return err
+				}
+				// The statements before it are undone too: again, up to there.
+				if done > lo {
+					if _, _, err := s.insert(ctx, t, lo, done); err != nil {
+						return err
+					}
+				}
+			}
+			if size == 1 {
+				refusals = append(refusals, refusal{t.rows[done], t.name, err})
+				if v == unknown {
+					doubtful++
+				}
+				lo = done + 1
+				continue
+			}
+			half := done + size/2
+			if err := try(done, half); err != nil {
+				return err
+			}
+			if err := try(half, done+size); err != nil {
+				return err
+			}
+			lo = done + size
+		}
+		return nil
+	}
+	return refusals, doubtful, try(0, len(t.rows))
+}
+
+// setAside writes one refused row to the reject file.
+func (w *writer) setAside(r refusal) error {
+	line := reject{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: w.records[r.record]}
+	one := spool.Single(line.Packet)
+	err := w.decoder.Each(one, func(rec *siptrace.Record, _ []byte) error {
+		line.CallID, line.Method = string(rec.CallID), string(rec.Method)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.rejects.add(line); err != nil {
+		return err
+	}
+	w.log.Error("database: row refused and set aside", "table", r.table, "callid", line.CallID, "reason", line.Reason, "file", w.rejects.path)
+	return nil
+}

@@ -1,0 +1,98 @@
+// Command siptraced is Kamailio's siptrace module outside Kamailio: it takes
+// mirrored SIP and fills the module's sip_trace table.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"siptraced/cmd/siptraced/internal/config"
+	"siptraced/cmd/siptraced/internal/daemon"
+)
+
+// Exit codes.
+const (
+	exitError = 1 // the configuration, a socket, the spool, the database
+	exitUsage = 2 // the command line
+)
+
+// errUsage marks errors of the command line.
+var errUsage = errors.New("usage")
+
+func main() {
+	if err := root().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "siptraced:", err)
+		if errors.Is(err, errUsage) {
+			os.Exit(exitUsage)
+		}
+		os.Exit(exitError)
+	}
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "siptraced",
+		Short:         "Kamailio's siptrace module outside Kamailio",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
+	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand())
+	return cmd
+}
+
+// sources adds the flags that name the configuration.
+func sources(cmd *cobra.Command) *config.Sources {
+	src := &config.Sources{Environ: config.Environ()}
+	f := cmd.Flags()
+	f.StringVarP(&src.File, "config", "c", "", "siptraced's own configuration (siptraced.yaml)")
+	f.StringVar(&src.KamailioCfg, "kamailio-cfg", "", "the proxy's kamailio.cfg")
+	f.StringArrayVar(&src.Set, "set", nil, "one setting, `key=value`; lists with commas; an empty value unsets")
+	return src
+}
+
+func runCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "run", Short: "run the daemon", Args: noArgs}
+	src := sources(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return daemon.Run(cmd.Context(), daemon.Options{
+			Load:   func() (*config.Config, error) { return config.Load(*src) },
+			Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
+		})
+	}
+	return cmd
+}
+
+func checkCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "validate the configuration and print each effective value and where it came from", Args: noArgs}
+	src := sources(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(*src)
+		if err != nil {
+			return err
+		}
+		out := cmd.OutOrStdout()
+		for _, v := range cfg.Values {
+			fmt.Fprintln(out, v)
+		}
+		for _, s := range cfg.Sockets {
+			fmt.Fprintln(out, s)
+		}
+		for _, n := range cfg.Notes {
+			fmt.Fprintln(out, "note:", n)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: %s takes no argument, but got %q", errUsage, cmd.CommandPath(), args[0])
+	}
+	return nil
+}
