@@ -236,6 +236,7 @@ func (c *Config) finish(l *loader) error {
 			c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
 		}
 	}
+	c.Notes = append(c.Notes, l.notes...)
 	c.note()
 	return errors.Join(problems...)
 }

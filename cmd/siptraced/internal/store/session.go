@@ -199,6 +199,9 @@ func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 func sqliteDSN(path string) string {
 	// The path is part of a URI there.
 	path = strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
+	if strings.HasPrefix(path, "/") {
+		path = "//" + path // an authority that is empty
+	}
 	return "file:" + path + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
 }
 

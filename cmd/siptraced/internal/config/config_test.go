@@ -1,0 +1,172 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const kamailioCfg = `#!KAMAILIO
+#!define DBURL "mysql://u:secret@127.0.0.1/db"
+listen=udp:192.0.2.1:5060 advertise 203.0.113.7:5070
+listen=tcp:192.0.2.1:5060
+modparam("siptrace", "db_url", DBURL)
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace|other", "trace_mode", 3)
+modparam("other", "trace_mode", 9)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "auth_key", "hidden")
+request_route { exit; }
+`
+
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func value(t *testing.T, c *Config, name string) Value {
+	t.Helper()
+	i := slices.IndexFunc(c.Values, func(v Value) bool { return v.Name == name })
+	if i < 0 {
+		t.Fatalf("no value %s", name)
+	}
+	return c.Values[i]
+}
+
+// Each place wins over the ones before it, and says so.
+func TestPrecedence(t *testing.T) {
+	cfg := file(t, "kamailio.cfg", kamailioCfg)
+	yaml := file(t, "siptraced.yaml", "siptrace:\n  table: from_yaml\n  trace_mode: 1\nlisten:\n  - udp:127.0.0.1:1\n  - tcp:127.0.0.1:2\nspool:\n  dir: /yaml\n")
+	src := Sources{
+		KamailioCfg: cfg, File: yaml,
+		Environ: []string{"SIPTRACED_SIPTRACE__TRACE_MODE=5", "SIPTRACED_SPOOL__DIR=/env", "SIPTRACED_LISTEN=udp:127.0.0.1:3", "SIPTRACED_NO_SUCH=1", "PATH=/bin"},
+		Set:     []string{"spool.dir=/set", "siptrace.duplicate_uri="},
+	}
+	c, err := Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ name, text, origin string }{
+		{"siptrace.db_url", `"mysql://u:***@127.0.0.1/db"`, cfg + ":5"},
+		{"siptrace.trace_on", "1", cfg + ":6"},
+		{"siptrace.auth_key", "***", cfg + ":10"},
+		{"siptrace.table", `"from_yaml"`, yaml + ":2"},
+		{"siptrace.trace_mode", "5", "SIPTRACED_SIPTRACE__TRACE_MODE"},
+		{"siptrace.duplicate_uri", "unset", "--set siptrace.duplicate_uri"},
+		{"siptrace.hep_version", "1", "default"},
+		{"listen", "udp:127.0.0.1:3", "SIPTRACED_LISTEN"},
+		{"spool.dir", "/set", "--set spool.dir"},
+		{"spool.shards", "2", "default"},
+	}
+	for _, tt := range tests {
+		if got := value(t, c, tt.name); got.Text != tt.text || got.Origin != tt.origin {
+			t.Errorf("%s: got %s from %s, want %s from %s", tt.name, got.Text, got.Origin, tt.text, tt.origin)
+		}
+	}
+	if c.Store.URL.Password != "secret" || c.Params.TraceMode != 5 || c.Spool.Dir != "/set" || len(c.Params.DuplicateURI) != 0 || len(c.Ingest.Listen) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.Own) != 2 || c.Own[0].Advertised.String() != "203.0.113.7:5070" || c.Sockets[0].Origin != cfg+":3" {
+		t.Errorf("sockets: got %+v, %+v", c.Own, c.Sockets)
+	}
+	if !slices.ContainsFunc(c.Notes, func(n string) bool { return strings.Contains(n, "SIPTRACED_NO_SUCH") }) {
+		t.Errorf("notes: got %q", c.Notes)
+	}
+}
+
+func TestEmbeddedDefaults(t *testing.T) {
+	c, err := Load(Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Params.TraceOn || c.Params.DBURL != "sqlite://siptraced.db" || c.Ingest.Listen[0].String() != "udp:127.0.0.1:9060" || c.Ingest.Listen[1].String() != "tcp:127.0.0.1:9060" {
+		t.Errorf("got %+v", c)
+	}
+	// With a kamailio.cfg the module's own defaults hold.
+	c, err = Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "request_route { exit; }\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Params.TraceOn || !strings.HasPrefix(c.Params.DBURL, "mysql://kamailio") {
+		t.Errorf("with kamailio.cfg: got %+v", c.Params)
+	}
+}
+
+func TestValues(t *testing.T) {
+	c, err := Load(Sources{Set: []string{
+		"timezone=America/New_York", "local=udp:192.0.2.1:5060,tls:[2001:db8::1]", "spool.sync_interval=always", "spool.max_bytes=1GiB",
+		"store.batch_age=1s", "receive_buffer=64KiB", "log.level=debug", "siptrace.trace_local_ip=udp:10.0.0.1:5060",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Store.Location.String() != "America/New_York" || c.Spool.SyncInterval != 0 || c.Spool.MaxBytes != 1<<30 || c.Store.BatchAge != time.Second || c.Ingest.ReceiveBuffer != 64<<10 {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.Own) != 3 { // trace_local_ip is the proxy's own address too
+		t.Errorf("own sockets: got %+v", c.Own)
+	}
+}
+
+// Every error says where, what, and what to do.
+func TestErrors(t *testing.T) {
+	cfg := func(text string) Sources { return Sources{KamailioCfg: file(t, "kamailio.cfg", text)} }
+	yaml := func(text string) Sources { return Sources{File: file(t, "siptraced.yaml", text)} }
+	set := func(s ...string) Sources { return Sources{Set: s} }
+	tests := []struct {
+		name string
+		src  Sources
+		want []string
+	}{
+		{"unknown parameter", cfg("\nmodparam(\"siptrace\", \"trace_onn\", 1)\n"), []string{"kamailio.cfg:2", "trace_onn", `"trace_on"`}},
+		{"wrong type", cfg("modparam(\"siptrace\", \"trace_on\", \"1\")\n"), []string{"kamailio.cfg:1", "trace_on", "without quotes"}},
+		{"out of range", cfg("modparam(\"siptrace\", \"hep_version\", 4)\n"), []string{"kamailio.cfg:1", "hep_version", "1 to 3"}},
+		{"combination", cfg("modparam(\"siptrace\", \"trace_init_mode\", 1)\n"), []string{"kamailio.cfg:1", "trace_init_mode"}},
+		{"unclosed string", cfg("listen=udp:1.2.3.4:5060\nmodparam(\"siptrace\", \"table\", \"x)\n"), []string{"kamailio.cfg:2", "string"}},
+		{"missing include", cfg("include_file \"nope.cfg\"\n"), []string{"kamailio.cfg:1", "nope.cfg"}},
+		{"missing file", Sources{KamailioCfg: "/nonexistent/kamailio.cfg"}, []string{"/nonexistent/kamailio.cfg"}},
+		{"missing yaml", Sources{File: "/nonexistent.yaml"}, []string{"/nonexistent.yaml"}},
+		{"broken yaml", yaml("listen: [\n"), []string{"siptraced.yaml"}},
+		{"unknown key", yaml("spool:\n  dri: x\n"), []string{"siptraced.yaml:2", "spool.dri", `"spool.dir"`}},
+		{"unknown parameter in yaml", yaml("siptrace:\n  trace_onn: 1\n"), []string{"siptraced.yaml:2", "trace_onn", `"trace_on"`}},
+		{"wrong type in yaml", yaml("siptrace:\n  table: 5\n"), []string{"siptraced.yaml:2", "table", "quotes"}},
+		{"list for a value", yaml("timezone: [a, b]\n"), []string{"siptraced.yaml:1", "timezone"}},
+		{"unknown set", set("spol.dir=x"), []string{"--set spol.dir", `"spool.dir"`}},
+		{"set without value", set("spool.dir"), []string{"--set spool.dir", "key=value"}},
+		{"time zone", set("timezone=Mars/Olympus"), []string{"--set timezone", "Mars/Olympus"}},
+		{"listen", set("listen=sctp:1.2.3.4:5"), []string{"--set listen", "udp:host:port"}},
+		{"no listen", set("listen="), []string{"--set listen", "nothing would come in"}},
+		{"local", set("local=1.2.3.4"), []string{"--set local", "proto:address:port"}},
+		{"size", set("spool.max_bytes=lots"), []string{"--set spool.max_bytes", "8MiB"}},
+		{"duration", set("spool.batch_age=5"), []string{"--set spool.batch_age", "500ms"}},
+		{"range", set("spool.shards=0"), []string{"--set spool.shards", "1 to 64"}},
+		{"policy", set("spool.full=panic"), []string{"refuse-new"}},
+		{"level", set("log.level=loud"), []string{"--set log.level", "debug, info"}},
+		{"tls without certificate", set("listen=tls:127.0.0.1:1"), []string{"tls.certificate"}},
+		{"db_url", set("siptrace.db_url=mysql://u:hush@h"), []string{"--set siptrace.db_url", "database name"}},
+		{"two at once", set("spool.shards=0", "log.level=loud"), []string{"spool.shards", "log.level"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(tt.src)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q lacks %q", err, w)
+				}
+			}
+			if strings.Contains(err.Error(), "hush") {
+				t.Errorf("%q holds the password", err)
+			}
+		})
+	}
+}

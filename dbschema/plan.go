@@ -1,0 +1,156 @@
+package dbschema
+
+import (
+	"strings"
+	"time"
+)
+
+// PlanError means that rows of the table can't be written.
+type PlanError struct {
+	Table    string
+	Missing  []Field  // fields without a column
+	Unfilled []string // columns that need a value and have no field
+}
+
+func (e *PlanError) Error() string {
+	var b strings.Builder
+	b.WriteString("dbschema: " + e.Table + " can't be filled:")
+	for i, f := range e.Missing {
+		b.WriteString([]string{" no column ", ", "}[min(i, 1)] + f.String())
+	}
+	if len(e.Missing) > 0 && len(e.Unfilled) > 0 {
+		b.WriteByte(';')
+	}
+	for i, name := range e.Unfilled {
+		b.WriteString([]string{" nothing known to put into ", ", "}[min(i, 1)] + name)
+	}
+	return b.String()
+}
+
+// encoding is how the text of a record becomes a column's value.
+type encoding uint8
+
+const (
+	encNone    encoding = iota
+	encUnicode          // every character
+	encBMP              // characters to U+FFFF
+	encCharset          // the characters of slot.charset
+	encBytes            // any bytes; a character is a byte
+)
+
+// slot is one column of the INSERT.
+type slot struct {
+	field   Field
+	name    string
+	enc     encoding
+	charset *charset // of encCharset
+	nul     bool     // the column can't hold NUL
+	blob    bool     // the driver must see []byte
+	chars   int      // limit in characters, 0 for none
+	bytes   int      // limit in bytes of UTF-8, 0 for none
+}
+
+// Plan is how rows of one table are written. It can be used by several
+// goroutines at once.
+//
+// What becomes of a value depends on its column:
+//
+//	MySQL utf8mb4, utf16, utf32   UTF-8 text goes as it is. A value that is not
+//	PostgreSQL UTF8, SQL_ASCII    valid UTF-8 goes byte by byte: each from 0x80
+//	SQLite                        on as the Latin-1 character of its value.
+//	MySQL utf8mb3, ucs2           The same; a character above U+FFFF goes as the
+//	                              Latin-1 characters of its four bytes.
+//	MySQL latin1, cp1251, ...     UTF-8 text whose characters the set has goes as
+//	PostgreSQL LATIN1, ...        it is, and the server converts it. Any other
+//	(a byte is a character)       value arrives byte by byte, unchanged. A byte
+//	                              that means nothing in the set becomes '?'.
+//	MySQL gbk, sjis, ...          UTF-8 text whose characters the set has goes as
+//	                              it is; else each byte from 0x80 on becomes '?'.
+//	PostgreSQL EUC_JP, ...        Each byte from 0x80 on becomes '?'.
+//	MySQL BLOB, BINARY            The bytes unchanged.
+//	PostgreSQL bytea
+//
+// NUL, which no text of PostgreSQL can hold, becomes U+2400 (SYMBOL FOR NULL)
+// there, or '?' where the encoding lacks that. Cutting never splits a
+// character.
+type Plan struct {
+	rules  rules
+	table  string // quoted
+	slots  []slot
+	julian bool
+}
+
+// NewPlan plans the writing of a table. The error is a *PlanError.
+func NewPlan(t *Table) (*Plan, error) {
+	r, err := t.Dialect.rules()
+	if err != nil {
+		return nil, err
+	}
+	if m, u := t.missing(), t.unfilled(); len(m) > 0 || len(u) > 0 {
+		return nil, &PlanError{Table: t.Name, Missing: m, Unfilled: u}
+	}
+	p := &Plan{rules: r, table: t.name.quoted, julian: t.JulianDay}
+	for f := range NumFields {
+		c := t.Column(f)
+		if c == nil {
+			continue
+		}
+		s := slot{field: f, name: c.Name}
+		r.prepare(t, c, &s)
+		p.slots = append(p.slots, s)
+	}
+	return p, nil
+}
+
+// Columns are the columns that a row gives a value to, in the order of the
+// arguments.
+func (p *Plan) Columns() []string {
+	names := make([]string, len(p.slots))
+	for i, s := range p.slots {
+		names[i] = s.name
+	}
+	return names
+}
+
+// MaxRows is the largest number of rows that one statement can have arguments
+// for.
+func (p *Plan) MaxRows() int { return p.rules.maxArgs() / len(p.slots) }
+
+// ConnCharset is the character set that the connection must have for the
+// arguments to arrive as they are meant: utf8mb4 on MySQL, UTF8 on PostgreSQL
+// (client_encoding), whatever table and columns have; "" on SQLite, which has
+// none.
+func (p *Plan) ConnCharset() string { return p.rules.connCharset() }
+
+// Insert is the statement for n rows, 1 to MaxRows. Its arguments are those of
+// AppendArgs, row after row.
+func (p *Plan) Insert(n int) string {
+	b := make([]byte, 0, 64+n*len(p.slots)*6)
+	b = append(b, "INSERT INTO "...)
+	b = append(b, p.table...)
+	for i, s := range p.slots {
+		b = append(b, []string{" (", ", "}[min(i, 1)]...)
+		b = append(b, p.rules.quoteExact(s.name)...)
+	}
+	b = append(b, ") VALUES"...)
+	for row := range n {
+		b = append(b, []string{" (", ", ("}[min(row, 1)]...)
+		for i := range p.slots {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = p.rules.appendPlaceholder(b, row*len(p.slots)+i+1)
+		}
+		b = append(b, ')')
+	}
+	return string(b)
+}
+
+// NewEncoder returns an encoder of rows; times are written in loc, nil for the
+// machine's own zone.
+func (p *Plan) NewEncoder(loc *time.Location) *Encoder {
+	if loc == nil {
+		loc = time.Local
+	}
+	return &Encoder{plan: p, loc: loc}
+}
