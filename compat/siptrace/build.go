@@ -58,11 +58,11 @@ func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
 	if !m.IsRequest {
 		rec.Status = m.Status
 	}
-	b.direct(rec, c)
+	b.direct(rec, c, m)
 }
 
 // direct decides the direction and then names the proxy's own end.
-func (b *Builder) direct(rec *Record, c *Capture) {
+func (b *Builder) direct(rec *Record, c *Capture, m *sipmsg.Message) {
 	fromOwn, toOwn := b.Own.Own(c.Proto, c.Src), b.Own.Own(c.Proto, c.Dst)
 	if b.Own.Len() == 0 && !fromOwn && !toOwn {
 		fromOwn, toOwn = bySender(c)
@@ -72,7 +72,7 @@ func (b *Builder) direct(rec *Record, c *Capture) {
 		rec.Direction = Out
 		// A message that the proxy sends to itself is mirrored twice with the
 		// same two addresses: first as sent, then as received.
-		if toOwn && b.spirals.second(c) {
+		if toOwn && b.spirals.second(c, m) {
 			rec.Direction = In
 		}
 	}

@@ -150,21 +150,53 @@ func TestBuildFields(t *testing.T) {
 	}
 }
 
+// The two copies of a spiral are one message although a script lowered
+// Max-Forwards in between; another transaction is another message.
+func TestSpiralCopies(t *testing.T) {
+	var s spirals
+	second := func(text string) bool {
+		c := &Capture{Time: time.Unix(1000, 0), Src: ap("192.0.2.1:1"), Dst: ap("192.0.2.1:1"), Payload: []byte(text)}
+		return s.second(c, message(t, text))
+	}
+	with := func(forwards, branch string) string {
+		return strings.NewReplacer("\r\nFrom", "\r\nMax-Forwards: "+forwards+"\r\nFrom", "z9hG4bKx", branch).Replace(request("UDP"))
+	}
+	steps := []struct {
+		text string
+		want bool
+	}{
+		{with("70", "z9hG4bKa"), false},
+		{with("70", "z9hG4bKb"), false},
+		{with("69", "z9hG4bKa"), true},
+		{with("70", "z9hG4bKa"), false}, // retransmitted
+		{with("69", "z9hG4bKb"), true},
+		{with("69", "z9hG4bKa"), true},
+		{strings.Replace(request("UDP"), ";branch=z9hG4bKx", "", 1), false},
+		{strings.Replace(request("UDP"), ";branch=z9hG4bKx", "", 1), true},
+	}
+	for i, st := range steps {
+		if got := second(st.text); got != st.want {
+			t.Errorf("step %d: second copy: got %t, want %t", i, got, st.want)
+		}
+	}
+}
+
 // A first copy whose second one never comes is forgotten, by age and by number.
 func TestSpiralsExpire(t *testing.T) {
 	var s spirals
 	at := time.Unix(1000, 0)
 	c := &Capture{Time: at, Src: ap("192.0.2.1:1"), Dst: ap("192.0.2.1:1"), Payload: []byte("x")}
-	if s.second(c) {
+	m := new(sipmsg.Message) // without a Via: told by its bytes
+	if s.second(c, m) {
 		t.Fatal("the first copy is taken for the second")
 	}
 	c.Time = at.Add(spiralAge + time.Second)
-	if s.second(c) {
+	if s.second(c, m) {
 		t.Error("a copy is remembered for too long")
 	}
 	for i := range 3 * maxSpirals {
 		c.Payload = []byte{byte(i), byte(i >> 8), byte(i >> 16)}
-		s.second(c)
+		s.second(c, m)
 	}
 	if len(s.first) > maxSpirals || cap(s.queue) > 8*maxSpirals {
 		t.Errorf("%d copies in mind, queue %d: bound is %d", len(s.first), cap(s.queue), maxSpirals)

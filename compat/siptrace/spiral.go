@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"siptraced/compat/sipmsg"
 )
 
 const (
@@ -29,9 +31,11 @@ type spiral struct {
 	time time.Time
 }
 
-// second reports whether c is the second of two equal copies, and remembers it
-// if it is the first.
-func (s *spirals) second(c *Capture) bool {
+// second reports whether c is the second of two copies of a message, and
+// remembers it if it is the first. Copies are told by what makes a message what
+// it is, not byte by byte: a script that mirrors a received message after it
+// lowered Max-Forwards shows the lowered value.
+func (s *spirals) second(c *Capture, m *sipmsg.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.first == nil {
@@ -39,12 +43,23 @@ func (s *spirals) second(c *Capture) bool {
 	}
 	var h maphash.Hash
 	h.SetSeed(s.seed)
+	field := func(b []byte) {
+		n := len(b)
+		h.Write([]byte{byte(n), byte(n >> 8), byte(n >> 16)})
+		h.Write(b)
+	}
 	ends := [...]byte{byte(c.Src.Port()), byte(c.Src.Port() >> 8), byte(c.Dst.Port()), byte(c.Dst.Port() >> 8)}
 	src, dst := c.Src.Addr().As16(), c.Dst.Addr().As16()
 	h.Write(ends[:])
 	h.Write(src[:])
 	h.Write(dst[:])
-	h.Write(c.Payload)
+	if len(m.Via.Branch) == 0 {
+		field(c.Payload)
+	} else {
+		for _, b := range [...][]byte{m.Via.Branch, m.Via.Host, m.Via.Port, m.Method, m.RequestURI, m.Status, m.CSeqNumber, m.CSeqMethod, m.CallID, m.From.Tag, m.To.Tag} {
+			field(b)
+		}
+	}
 	key := h.Sum64()
 
 	s.expire(c.Time)

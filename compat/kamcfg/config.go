@@ -1,0 +1,179 @@
+package kamcfg
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Pos is a line of a file; lines count from 1, and 0 means the whole file.
+type Pos struct {
+	File string
+	Line int
+}
+
+// String is "kamailio.cfg:12".
+func (p Pos) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line)
+}
+
+// Error says where the configuration is wrong, how, and what to do about it.
+type Error struct {
+	Pos  Pos
+	Msg  string
+	Hint string // the remedy or the nearest known name; may be empty
+	Err  error  // the cause where there is one (reading a file)
+}
+
+// Error is "kamailio.cfg:12: what is wrong; what to do".
+func (e *Error) Error() string {
+	s := e.Pos.String() + ": " + e.Msg
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	if e.Hint != "" {
+		s += "; " + e.Hint
+	}
+	return s
+}
+
+// Unwrap gives the cause, e.g. fs.ErrNotExist.
+func (e *Error) Unwrap() error { return e.Err }
+
+func fail(at Pos, hint, format string, args ...any) *Error {
+	return &Error{Pos: at, Msg: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// Note is something Kamailio accepts that its author hardly meant.
+type Note struct {
+	Pos Pos
+	Msg string
+}
+
+// Value is a string or an integer; yes, on, true, enable and their opposites
+// are integers, as Kamailio reads them.
+type Value struct {
+	Str   string // of a string; of a bare word in a global parameter
+	Int   int64  // within 32 bits
+	IsInt bool
+}
+
+// Any is the value as an int64 or a string.
+func (v Value) Any() any {
+	if v.IsInt {
+		return v.Int
+	}
+	return v.Str
+}
+
+// String is the value as one would write it in kamailio.cfg.
+func (v Value) String() string {
+	if v.IsInt {
+		return strconv.FormatInt(v.Int, 10)
+	}
+	return quote(v.Str)
+}
+
+// Param is one modparam() line. Module is as written: a POSIX regular
+// expression that Kamailio matches against whole module names.
+type Param struct {
+	Module, Name string
+	Value        Value
+	Pos          Pos
+	// Unresolved is why a modparamx is left as written: it holds a variable, or
+	// a name, that isn't known here. An *Error, or nil.
+	Unresolved error
+
+	match *regexp.Regexp // nil where Module is one plain name
+}
+
+// For says whether the line sets a parameter of that module.
+func (p Param) For(module string) bool {
+	if p.match == nil {
+		return p.Module == module
+	}
+	return p.match.MatchString(module)
+}
+
+// Module is one loadmodule line; Name is without directory and ".so".
+type Module struct {
+	Name string
+	Pos  Pos
+}
+
+// Global is a core parameter or a "group.name = value" variable.
+type Global struct {
+	Name  string
+	Value Value
+	Pos   Pos
+}
+
+// Alias is one address of an alias= line. Proto "" is any, Port 0 is any.
+type Alias struct {
+	Proto, Host string
+	Port        int
+	Pos         Pos
+}
+
+// Route is the body of an event_route: the bytes between its braces after
+// preprocessing, for a compiler. Comments and directives are blank, defines are
+// put in, substitutions made, strings in pieces joined. Lines has the place of
+// each line of Text; without includes inside the body they count up by one.
+type Route struct {
+	Name  string // "siptrace:msg"
+	Text  string
+	Pos   Pos // of the word event_route
+	Lines []Pos
+}
+
+// Config is what a kamailio.cfg says. Lists are in the order of the file.
+type Config struct {
+	Params      []Param
+	Modules     []Module
+	Listens     []Listen
+	Aliases     []Alias
+	Globals     []Global
+	EventRoutes []Route
+	Defines     map[string]string // at the end of the file
+	Files       []string          // every file read, in order, the main file first
+	Notes       []Note
+
+	ifaces []Interface
+}
+
+// Global finds a core parameter; of several settings the last one holds.
+func (c *Config) Global(names ...string) (Global, bool) {
+	for i := len(c.Globals) - 1; i >= 0; i-- {
+		for _, n := range names {
+			if c.Globals[i].Name == n {
+				return c.Globals[i], true
+			}
+		}
+	}
+	return Global{}, false
+}
+
+// EventRoute finds an event route by its name, e.g. "siptrace:msg".
+func (c *Config) EventRoute(name string) (Route, bool) {
+	for _, r := range c.EventRoutes {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return Route{}, false
+}
+
+func (c *Config) note(at Pos, format string, args ...any) {
+	c.Notes = append(c.Notes, Note{at, fmt.Sprintf(format, args...)})
+}
+
+// quote writes a string so that Kamailio's lexer reads it back.
+func quote(s string) string {
+	return `"` + quoter.Replace(s) + `"`
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`)

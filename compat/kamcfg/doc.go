@@ -1,0 +1,28 @@
+// Package kamcfg reads an operator's own kamailio.cfg: what the module
+// parameters, the listen lines and the event routes are once defines,
+// substitutions and includes have been worked out as Kamailio works them out.
+//
+//	cfg, err := kamcfg.Parse("/etc/kamailio/kamailio.cfg", kamcfg.Options{Version: "5.6.3"})
+//	if err != nil { // a *kamcfg.Error: file, line, what is wrong, what to do
+//		return err
+//	}
+//	for _, p := range cfg.Params {
+//		if p.For("siptrace") {
+//			fmt.Println(p.Pos, p.Name, p.Value)
+//		}
+//	}
+//
+// The language is the one Kamailio 5.6.3 accepts, found out by giving it
+// snippets, and what the core cookbooks of 5.7 to 6.0 add: #!ifexp, #!defexp,
+// loadmodule(...), socket={...}. Differences are deliberate and few: a mistake
+// that Kamailio only logs (an unclosed string or comment at the end of a file)
+// is an error here, so is a number that it would cut to 32 or 16 bits, and
+// defines that contain each other, on which it hangs.
+//
+// Left out: the statements inside route blocks (they are skipped, except that
+// the text of event routes is kept for a compiler), the names and types of
+// module and core parameters, "modparam before loadmodule", and DNS. Files are
+// looked for beside the file that includes them, not in Kamailio's working
+// directory. The package never opens a socket; addresses of this host come
+// from Options.Interfaces.
+package kamcfg

@@ -1,0 +1,565 @@
+package kamcfg
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Bounds of what is read: far beyond any real configuration, and small enough
+// that a hostile one costs neither memory nor time.
+const (
+	maxDepth   = 10       // files within files, as in Kamailio
+	maxFiles   = 1000     // includes altogether
+	maxBytes   = 16 << 20 // one file, and the whole text after preprocessing
+	maxString  = 1 << 20  // one string, before and after substitutions
+	maxExpands = 100_000  // uses of defines
+	maxSubsts  = 1000
+)
+
+// Kinds of token; every other kind is the character itself.
+const (
+	tWord   = 'w' // name, number or a piece of a host name
+	tString = 's'
+	tVar    = 'v' // $var(x), @select
+	tEvent  = 'e' // what stands between the brackets of event_route[...]
+	tEOF    = 0
+)
+
+type token struct {
+	kind       byte
+	text       string // of a string: its value
+	start, end int    // place in lexer.out: without space between, end == start of the next
+	pos        Pos
+}
+
+// source is one open file, or the main one.
+type source struct {
+	name string
+	data []byte
+	off  int
+	line int
+	back []byte // values of defines still to be read, last byte first
+	open []expansion
+}
+
+// expansion is a define that is being read: back down to base is its value.
+type expansion struct {
+	name string
+	base int
+}
+
+type condition struct {
+	on   bool
+	what string // "#!ifdef NAME"
+	pos  Pos
+}
+
+// lexer is preprocessor and scanner in one, as in Kamailio: whether a word is
+// a define depends on where it stands.
+type lexer struct {
+	opt   Options
+	cfg   *Config
+	srcs  []*source
+	src   *source // the last of srcs
+	conds []condition
+	defs  map[string]string
+	subst []substitution
+
+	out   []byte // the text after preprocessing
+	lines []Pos  // place of each line of out
+	toks  []token
+
+	files, expands int
+	lastEnd        Pos // of an #!endif that was not taken as one
+}
+
+// keywords are never replaced by a define, because Kamailio's scanner knows
+// them; only those matter that this package reads itself.
+var keywords = map[string]bool{
+	"include_file": true, "import_file": true, "modparam": true, "modparamx": true,
+	"loadmodule": true, "loadmodulex": true, "loadpath": true, "mpath": true, "listen": true, "alias": true,
+	"port": true, "advertise": true, "ADVERTISE": true, "virtual": true,
+	"udp": true, "UDP": true, "tcp": true, "TCP": true, "tls": true, "TLS": true, "sctp": true, "SCTP": true,
+	"route": true, "request_route": true, "failure_route": true, "onreply_route": true, "reply_route": true,
+	"branch_route": true, "onsend_route": true, "event_route": true,
+}
+
+func (l *lexer) pos() Pos { return Pos{l.src.name, l.src.line} }
+
+// peek is the k-th byte ahead in the current file, -1 after its end.
+func (l *lexer) peek(k int) int {
+	s := l.src
+	if n := len(s.back); k < n {
+		return int(s.back[n-1-k])
+	} else if k = s.off + k - n; k < len(s.data) {
+		return int(s.data[k])
+	}
+	return -1
+}
+
+// take reads a byte; the caller has seen by peek that there is one.
+func (l *lexer) take() byte {
+	s := l.src
+	if n := len(s.back); n > 0 {
+		c := s.back[n-1]
+		s.back = s.back[:n-1]
+		return c
+	}
+	c := s.data[s.off]
+	s.off++
+	if c == '\n' {
+		s.line++
+	}
+	return c
+}
+
+func (l *lexer) drop(n int) {
+	for range n {
+		l.take()
+	}
+}
+
+// newline ends a line of out; what follows stands at the current place.
+func (l *lexer) newline() {
+	l.out = append(l.out, '\n')
+	l.lines = append(l.lines, l.pos())
+}
+
+// blank reads a byte of which only a line end is kept.
+func (l *lexer) blank() {
+	if l.take() == '\n' {
+		l.newline()
+	}
+}
+
+func (l *lexer) token(kind byte, text string, start int, at Pos) {
+	l.toks = append(l.toks, token{kind, text, start, len(l.out), at})
+}
+
+// run reads everything from the main file to its end.
+func (l *lexer) run(name string, data []byte) error {
+	if err := l.push(name, data, Pos{File: name}); err != nil {
+		return err
+	}
+	for {
+		if len(l.out) > maxBytes {
+			return fail(l.pos(), "", "the configuration is longer than %d bytes", maxBytes)
+		}
+		c := l.peek(0)
+		if c < 0 {
+			if len(l.srcs) == 1 {
+				break
+			}
+			l.srcs = l.srcs[:len(l.srcs)-1]
+			l.src = l.srcs[len(l.srcs)-1]
+			l.newline()
+			continue
+		}
+		if err := l.next(byte(c)); err != nil {
+			return err
+		}
+	}
+	if n := len(l.conds); n > 0 {
+		hint := "put #!endif on a line of its own"
+		if l.lastEnd.Line > 0 {
+			hint = "the #!endif at " + l.lastEnd.String() + " is a comment for Kamailio: nothing but a line end may follow it"
+		}
+		return fail(l.conds[n-1].pos, hint, "%s is never closed", l.conds[n-1].what)
+	}
+	l.toks = append(l.toks, token{tEOF, "", len(l.out), len(l.out), l.pos()})
+	return nil
+}
+
+func (l *lexer) skipping() bool {
+	for _, c := range l.conds {
+		if !c.on {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *lexer) next(c byte) error {
+	d := l.peek(1)
+	if (c == '#' || c == '!') && d == '!' {
+		return l.directive()
+	}
+	switch {
+	case l.skipping():
+		l.blank()
+	case c == '#', c == '/' && d == '/':
+		l.lineComment()
+	case c == '/' && d == '*':
+		return l.blockComment()
+	case c == '"' || c == '\'':
+		return l.str(c)
+	case (c == '$' || c == '@') && (isWord(d) || d == '('):
+		return l.variable()
+	case isWord(int(c)):
+		return l.word()
+	case c <= ' ' || c >= 0x7f: // Kamailio ignores bytes that it doesn't know
+		if c != '\n' {
+			l.out = append(l.out, ' ')
+		}
+		l.blank()
+	default:
+		at, start := l.pos(), len(l.out)
+		l.out = append(l.out, l.take())
+		l.token(c, string(c), start, at)
+		if n := len(l.toks); c == '[' && n > 1 && l.toks[n-2].kind == tWord && l.toks[n-2].text == "event_route" {
+			return l.eventName()
+		}
+	}
+	return nil
+}
+
+func isWord(c int) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+func isBlank(c int) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\b' }
+
+func (l *lexer) lineComment() {
+	l.out = append(l.out, ' ')
+	for c := l.peek(0); c >= 0 && c != '\n'; c = l.peek(0) {
+		l.take()
+	}
+}
+
+// blockComment reads a comment; they nest.
+func (l *lexer) blockComment() error {
+	at := l.pos()
+	l.out = append(l.out, ' ')
+	for depth := 0; ; {
+		switch c, d := l.peek(0), l.peek(1); {
+		case c < 0:
+			return fail(at, "close it with */ (comments nest)", "comment is never closed")
+		case c == '/' && d == '*':
+			depth++
+			l.drop(2)
+		case c == '*' && d == '/':
+			depth--
+			l.drop(2)
+			if depth == 0 {
+				return nil
+			}
+		default:
+			l.blank()
+		}
+	}
+}
+
+// str reads a string; strings in double quotes that follow each other with
+// nothing but space between are one.
+func (l *lexer) str(q byte) error {
+	at, start := l.pos(), len(l.out)
+	var val, raw []byte
+	pieces := 1
+	raw = append(raw, l.take())
+	for {
+		c := l.peek(0)
+		if c < 0 {
+			return fail(at, "close it with "+string(q), "string is never closed")
+		}
+		if len(raw) > maxString {
+			return fail(at, "is a closing quote missing?", "string is longer than %d bytes", maxString)
+		}
+		raw = append(raw, l.take())
+		if byte(c) == q {
+			n := 0
+			for q == '"' && (isBlank(l.peek(n)) || l.peek(n) == '\n') {
+				n++
+			}
+			if q != '"' || l.peek(n) != '"' {
+				break
+			}
+			for range n + 1 {
+				raw = append(raw, l.take())
+			}
+			pieces++
+			continue
+		}
+		if c != '\\' || q == '\'' {
+			val = append(val, byte(c))
+			continue
+		}
+		n := 0
+		val, n = l.escape(val)
+		for range n {
+			raw = append(raw, l.take())
+		}
+	}
+	s, err := l.substitute(string(val), at)
+	if err != nil {
+		return err
+	}
+	if s == string(val) && pieces == 1 {
+		l.out = append(l.out, raw...)
+	} else { // written anew, on one line; the lines that it had follow
+		l.out = append(l.out, quote(s)...)
+		l.out = append(l.out, bytes.Repeat([]byte{'\n'}, bytes.Count(raw, []byte{'\n'}))...)
+	}
+	for i := range bytes.Count(raw, []byte{'\n'}) {
+		l.lines = append(l.lines, Pos{at.File, at.Line + i + 1})
+	}
+	l.token(tString, s, start, at)
+	l.loaded()
+	return nil
+}
+
+// loaded defines MOD_name once the name of a module has been read.
+func (l *lexer) loaded() {
+	n := len(l.toks) - 1
+	name := l.toks[n].text
+	if n > 0 && l.toks[n-1].kind == '(' {
+		n--
+	}
+	if n < 1 || l.toks[n-1].kind != tWord || l.toks[n-1].text != "loadmodule" && l.toks[n-1].text != "loadmodulex" {
+		return
+	}
+	if l.toks[n-1].text == "loadmodulex" {
+		name, _ = l.evaluate(name, l.toks[n].pos)
+	}
+	if name = "MOD_" + moduleName(name); l.defs[name] == "" {
+		l.defs[name] = ""
+	}
+}
+
+// escape reads what follows a backslash within double quotes and says how many
+// bytes that was; of an unknown escape the backslash is kept.
+func (l *lexer) escape(val []byte) ([]byte, int) {
+	c := l.peek(0)
+	switch c {
+	case '\n':
+		return val, 1
+	case '"', '\\':
+		return append(val, byte(c)), 1
+	case 'n', 'r', 't', 'a':
+		return append(val, "\n\r\t\a"[strings.IndexByte("nrta", byte(c))]), 1
+	case 'x':
+		if n := l.digits(1, 2, 16); n > 0 {
+			return append(val, l.number(1, n, 16)), 1 + n
+		}
+	}
+	if n := l.digits(0, 3, 8); n > 1 {
+		return append(val, l.number(0, n, 8)), n
+	}
+	return append(val, '\\'), 0
+}
+
+// digits counts up to limit digits of that base from the k-th byte ahead.
+func (l *lexer) digits(k, limit, base int) int {
+	n := 0
+	for n < limit && digit(l.peek(k+n)) < base {
+		n++
+	}
+	return n
+}
+
+func (l *lexer) number(k, n, base int) byte {
+	v := 0
+	for i := range n {
+		v = v*base + digit(l.peek(k+i))
+	}
+	return byte(v)
+}
+
+func digit(c int) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 99
+}
+
+// variable reads a pseudo-variable or select: between its parentheses quotes,
+// braces and # are plain characters, and no define is looked for.
+func (l *lexer) variable() error {
+	at, start := l.pos(), len(l.out)
+	l.out = append(l.out, l.take())
+	for isWord(l.peek(0)) || l.peek(0) == '.' {
+		l.out = append(l.out, l.take())
+	}
+	if l.peek(0) == '(' {
+		for depth := 0; ; {
+			switch c := l.peek(0); c {
+			case -1:
+				return fail(at, "close its parenthesis", "variable is never closed")
+			case '\n':
+				l.blank()
+				continue
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+			l.out = append(l.out, l.take())
+			if depth == 0 {
+				break
+			}
+			if len(l.out)-start > maxString {
+				return fail(at, "close its parenthesis", "variable is longer than %d bytes", maxString)
+			}
+		}
+	}
+	l.token(tVar, string(l.out[start:]), start, at)
+	return nil
+}
+
+// eventName reads up to the bracket after "event_route[": the name is taken as
+// it stands, quotes around it are ignored.
+func (l *lexer) eventName() error {
+	at, start := l.pos(), len(l.out)
+	for c := l.peek(0); c != ']'; c = l.peek(0) {
+		if c < 0 || c == '\n' {
+			return fail(at, "close it with ]", "name of the event route is never closed")
+		}
+		l.out = append(l.out, l.take())
+	}
+	name := strings.Trim(string(l.out[start:]), " \t\r\"'")
+	if name == "" || strings.ContainsAny(name, " \t\"'") {
+		return fail(at, "write it without space, as in event_route[siptrace:msg]", "name of the event route is malformed")
+	}
+	l.token(tEvent, name, start, at)
+	return nil
+}
+
+func (l *lexer) word() error {
+	at, start, ahead := l.pos(), len(l.out), len(l.src.back)
+	n := 0
+	for isWord(l.peek(n)) {
+		n++
+		if n > maxString {
+			return fail(at, "", "name is longer than %d bytes", maxString)
+		}
+	}
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = l.take()
+	}
+	w := string(b)
+	if w == "include_file" || w == "import_file" {
+		return l.include(w, at)
+	}
+	if !keywords[w] && digit(int(w[0])) > 9 {
+		if v, there := l.defs[w]; there {
+			return l.expand(w, v, ahead, at)
+		}
+	}
+	l.out = append(l.out, w...)
+	l.token(tWord, w, start, at)
+	return nil
+}
+
+// expand puts the value of a define before what is still to be read. ahead is
+// what was waiting when the name began: a define whose value reaches up to
+// there is still being read.
+func (l *lexer) expand(name, value string, ahead int, at Pos) error {
+	s := l.src
+	for len(s.open) > 0 && s.open[len(s.open)-1].base >= ahead {
+		s.open = s.open[:len(s.open)-1]
+	}
+	for _, e := range s.open {
+		if e.name == name {
+			return fail(at, "give one of the defines a value of its own", "define %s contains itself", name)
+		}
+	}
+	if l.expands++; l.expands > maxExpands || len(s.back)+len(value) > maxString {
+		return fail(at, "do the values of defines contain each other?", "too much to put in for define %s", name)
+	}
+	s.open = append(s.open, expansion{name, len(s.back)})
+	for i := len(value) - 1; i >= 0; i-- {
+		s.back = append(s.back, value[i])
+	}
+	return nil
+}
+
+// include opens the file named after include_file or import_file.
+func (l *lexer) include(word string, at Pos) error {
+	for isBlank(l.peek(0)) || l.peek(0) == '\n' {
+		l.blank()
+	}
+	hint := "write " + word + " \"file.cfg\", without parentheses; a define isn't taken here"
+	if l.peek(0) != '"' {
+		return fail(at, hint, "%s wants a file name in double quotes", word)
+	}
+	l.take()
+	var b []byte
+	for c := l.peek(0); c != '"'; c = l.peek(0) {
+		if c < 0 || c == '\n' || len(b) > maxString {
+			return fail(at, hint, "file name after %s is never closed", word)
+		}
+		b = append(b, l.take())
+	}
+	l.take()
+	file, err := l.substitute(string(b), at)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(filepath.Dir(l.src.name), file)
+	}
+	data, err := l.opt.ReadFile(file)
+	switch {
+	case err == nil:
+		return l.push(file, data, at)
+	case word == "import_file" && errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	hint = "is the path right, seen from the file that includes it? import_file skips a file that isn't there"
+	if !errors.Is(err, fs.ErrNotExist) {
+		hint = "make it readable for siptraced, as it is for Kamailio"
+	}
+	return &Error{Pos: at, Msg: "can't read the included file", Hint: hint, Err: err}
+}
+
+func (l *lexer) push(name string, data []byte, at Pos) error {
+	if len(data) > maxBytes {
+		return fail(at, "", "file %s has %d bytes, more than %d", name, len(data), maxBytes)
+	}
+	if len(l.srcs) > maxDepth {
+		return fail(at, "does a file include itself?", "files include each other more than %d deep", maxDepth)
+	}
+	if l.files++; l.files > maxFiles {
+		return fail(at, "", "more than %d files are included", maxFiles)
+	}
+	l.src = &source{name: name, data: data, line: 1}
+	l.srcs = append(l.srcs, l.src)
+	l.cfg.Files = append(l.cfg.Files, name)
+	if len(l.srcs) == 1 {
+		l.lines = append(l.lines, l.pos())
+	} else {
+		l.newline()
+	}
+	return nil
+}
+
+// parseInt reads a number as Kamailio's scanner does: 12, 0x1f, 017, 101b.
+// What isn't a number is a name (ok false); too large a number is an error.
+func parseInt(s string) (v int64, ok bool, err error) {
+	base, bits, d := 10, 31, s
+	switch {
+	case strings.HasPrefix(s, "0x"):
+		base, bits, d = 16, 32, s[2:]
+	case len(s) > 1 && s[len(s)-1] == 'b' && strings.Trim(s[:len(s)-1], "01") == "":
+		base, bits, d = 2, 32, s[:len(s)-1]
+	case len(s) > 1 && s[0] == '0':
+		base, bits, d = 8, 32, s[1:]
+	}
+	u, err := strconv.ParseUint(d, base, bits)
+	switch {
+	case errors.Is(err, strconv.ErrSyntax):
+		return 0, false, nil
+	case err != nil:
+		return 0, true, errors.New("number doesn't fit 32 bits")
+	}
+	return int64(int32(u)), true, nil // 0xffffffff is -1, as in an int
+}

@@ -1,0 +1,421 @@
+package kamcfg
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Options say what Kamailio would have from its command line and its host. The
+// zero value works.
+type Options struct {
+	// Defines are those of Kamailio's option -A: name to value, "" without one.
+	Defines map[string]string
+	// Version of Kamailio, e.g. "6.1.4", for #!ifdef KAMAILIO_6 and the like.
+	// Empty: DefaultVersion, with a note where the file asks for it.
+	Version string
+	// Env looks up the variables of #!defenv and $env(NAME). Nil: os.LookupEnv.
+	Env func(name string) (string, bool)
+	// ReadFile reads included files. Nil: os.ReadFile.
+	ReadFile func(name string) ([]byte, error)
+	// Interfaces gives this host's addresses, for listen lines that name an
+	// interface or a wildcard. It is called only if there are such. Nil: none.
+	Interfaces func() ([]Interface, error)
+}
+
+// Parse reads a kamailio.cfg and what it includes. Every error is an *Error.
+func Parse(path string, opt Options) (*Config, error) {
+	if opt.ReadFile == nil {
+		opt.ReadFile = os.ReadFile
+	}
+	data, err := opt.ReadFile(path)
+	if err != nil {
+		return nil, &Error{Pos: Pos{File: path}, Msg: "can't read the configuration", Hint: "is the path right, and may siptraced read it?", Err: err}
+	}
+	return ParseBytes(path, data, opt)
+}
+
+var versionForm = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?([^0-9.].*)?$`)
+
+// ParseBytes is Parse for a main file that has been read already; path is for
+// messages and for finding included files.
+func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
+	if opt.ReadFile == nil {
+		opt.ReadFile = os.ReadFile
+	}
+	if opt.Env == nil {
+		opt.Env = os.LookupEnv
+	}
+	if opt.Version != "" && !versionForm.MatchString(opt.Version) {
+		return nil, fail(Pos{File: path}, `give it as "kamailio -v" prints it, e.g. 5.6.3`, "version %q of Kamailio is malformed", opt.Version)
+	}
+	l := &lexer{opt: opt, cfg: &Config{}, defs: versionDefines(opt.Version)}
+	for name, value := range opt.Defines {
+		l.defs[name] = value
+	}
+	if err := l.run(path, data); err != nil {
+		return nil, err
+	}
+	l.cfg.Defines = l.defs
+	p := &parser{lexer: l, cfg: l.cfg}
+	if err := p.file(); err != nil {
+		return nil, err
+	}
+	if err := p.sockets(); err != nil {
+		return nil, err
+	}
+	return l.cfg, nil
+}
+
+// parser goes through the tokens; it knows the statements at the top level and
+// steps over route blocks.
+type parser struct {
+	lexer *lexer
+	cfg   *Config
+	i     int
+	port  int // of the port= line last seen
+}
+
+func (p *parser) at(k int) token { return p.lexer.toks[min(p.i+k, len(p.lexer.toks)-1)] }
+
+func (p *parser) is(k int, kind byte) bool { return p.at(k).kind == kind }
+
+// adjoins says that the k-th token ahead follows the one before it without space.
+func (p *parser) adjoins(k int) bool { return p.at(k).start == p.at(k-1).end }
+
+// accept steps over a token of that kind.
+func (p *parser) accept(kind byte) bool {
+	if p.at(0).kind != kind || kind == tEOF {
+		return false
+	}
+	p.i++
+	return true
+}
+
+// unexpected is the error for the token at hand. Strings are never repeated:
+// they may hold passwords.
+func (p *parser) unexpected(hint, where string) error {
+	t := p.at(0)
+	what := "unexpected " + strconv.Quote(t.text)
+	switch {
+	case t.kind == tEOF:
+		what = "unexpected end of the file"
+	case t.kind == tString:
+		what = "unexpected string"
+	case len(t.text) > 40:
+		what = "unexpected text"
+	}
+	for k := p.i; k >= 0 && k > p.i-8; k-- {
+		if s := p.lexer.toks[k]; s.kind == tString && strings.ContainsAny(s.text, "\n") {
+			hint = "the string that begins at " + s.pos.String() + " has more than one line: is its closing quote missing?"
+		}
+	}
+	return fail(t.pos, hint, "%s %s", what, where)
+}
+
+var routeWords = []string{
+	"route", "request_route", "failure_route", "onreply_route", "reply_route", "branch_route", "onsend_route", "event_route",
+}
+
+// statements are the words that can begin a statement, apart from parameters.
+var statements = append([]string{
+	"modparam", "modparamx", "loadmodule", "loadmodulex", "loadpath", "mpath", "cfgengine", "listen", "alias", "socket", "port",
+	"flags", "avpflags",
+}, routeWords...)
+
+func (p *parser) file() error {
+	for !p.is(0, tEOF) {
+		t := p.at(0)
+		if t.kind == ';' {
+			p.i++
+			continue
+		}
+		if t.kind != tWord {
+			hint := "statements are name=value, modparam(...), loadmodule, route blocks"
+			if t.kind == '}' {
+				hint = "a block above has one closing brace too many"
+			}
+			return p.unexpected(hint, "where a statement should begin")
+		}
+		p.i++
+		var err error
+		switch {
+		case slices.Contains(routeWords, t.text):
+			err = p.route(t)
+		case t.text == "modparam", t.text == "modparamx":
+			err = p.modparam(t)
+		case t.text == "loadmodule", t.text == "loadmodulex":
+			err = p.loadmodule(t)
+		case t.text == "listen":
+			err = p.listen(t)
+		case t.text == "alias":
+			err = p.alias(t)
+		case t.text == "socket" && p.is(0, '=') && p.is(1, '{'):
+			err = p.socket(t)
+		case (t.text == "flags" || t.text == "avpflags") && p.is(0, tWord):
+			p.flags()
+		default:
+			err = p.global(t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// route steps over a block, and keeps the text of an event route.
+func (p *parser) route(t token) error {
+	name := ""
+	if p.accept('[') {
+		for !p.is(0, ']') {
+			if p.is(0, tEOF) || p.is(0, '{') {
+				return fail(t.pos, "close it with ]", "name of the %s is never closed", t.text)
+			}
+			if p.is(0, tEvent) {
+				name = p.at(0).text
+			}
+			p.i++
+		}
+		p.i++
+	} else if t.text == "event_route" {
+		return p.unexpected("write event_route[module:event] { ... }", "after event_route")
+	}
+	open := p.at(0)
+	if open.kind != '{' {
+		return p.unexpected("write "+t.text+" { ... }", "where the block of "+t.text+" should begin")
+	}
+	for depth := 0; ; p.i++ {
+		switch p.at(0).kind {
+		case tEOF:
+			return fail(open.pos, "close it with }; a brace within may be too many", "block of %s is never closed", t.text)
+		case '{':
+			depth++
+		case '}':
+			depth--
+		case tWord:
+			if next := p.at(1).kind; slices.Contains(routeWords, p.at(0).text) && (next == '{' || next == '[') {
+				return fail(open.pos, "close it with }", "block of %s is not closed where the next one begins (%s)", t.text, p.at(0).pos)
+			}
+		}
+		if depth == 0 {
+			break
+		}
+	}
+	end := p.at(0)
+	p.i++
+	if t.text != "event_route" {
+		return nil
+	}
+	if r, ok := p.cfg.EventRoute(name); ok {
+		return fail(t.pos, "Kamailio takes one; put them together", "event_route[%s] is already at %s", name, r.Pos)
+	}
+	text := p.lexer.out[open.end:end.start]
+	line := strings.Count(string(p.lexer.out[:open.end]), "\n")
+	p.cfg.EventRoutes = append(p.cfg.EventRoutes, Route{
+		Name: name, Text: string(text), Pos: t.pos,
+		Lines: p.lexer.lines[line : line+1+strings.Count(string(text), "\n")],
+	})
+	return nil
+}
+
+// modparam reads modparam("module", "name", value).
+func (p *parser) modparam(t token) error {
+	form := `write ` + t.text + `("module", "parameter", value)`
+	if !p.accept('(') {
+		return p.unexpected(form, "after "+t.text)
+	}
+	var args [2]string
+	for i, what := range []string{"module", "parameter"} {
+		if !p.is(0, tString) {
+			if p.is(0, tWord) {
+				return p.unexpected("put it in quotes", "as the name of a "+what)
+			}
+			return p.unexpected(form, "instead of the name of a "+what)
+		}
+		args[i] = p.at(0).text
+		p.i++
+		if !p.accept(',') {
+			if p.is(0, ')') {
+				return fail(p.at(0).pos, form, "%s has too few arguments", t.text)
+			}
+			return p.unexpected(form, "where a comma should be")
+		}
+	}
+	v, err := p.value("put a string in quotes; a name is taken only if it is defined by #!define further up")
+	if err != nil {
+		return err
+	}
+	if p.is(0, ',') {
+		return fail(p.at(0).pos, form, "%s has too many arguments", t.text)
+	}
+	if err := p.closed(t); err != nil {
+		return err
+	}
+	var unresolved error
+	if t.text == "modparamx" {
+		for _, s := range []*string{&args[0], &args[1], &v.Str} {
+			var not error
+			if *s, not = p.lexer.evaluate(*s, t.pos); not != nil {
+				unresolved = not
+			}
+		}
+	}
+	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.pos, Unresolved: unresolved}
+	if strings.Trim(par.Module, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+		if par.match, err = regexp.CompilePOSIX("^(" + par.Module + ")$"); err != nil {
+			return fail(t.pos, `separate names by |, as in "acc|siptrace"`, "module names of %s are not a regular expression", t.text)
+		}
+	}
+	p.cfg.Params = append(p.cfg.Params, par)
+	return nil
+}
+
+var booleans = map[string]int64{
+	"yes": 1, "on": 1, "true": 1, "enable": 1,
+	"no": 0, "off": 0, "false": 0, "disable": 0,
+}
+
+// value reads a string or an integer.
+func (p *parser) value(hint string) (Value, error) {
+	t := p.at(0)
+	if p.accept(tString) {
+		return Value{Str: t.text}, nil
+	}
+	minus := p.is(0, '-') && p.is(1, tWord)
+	w := t.text
+	if minus {
+		w = p.at(1).text
+	}
+	n, ok, err := parseInt(w)
+	if b, is := booleans[w]; is && !minus {
+		n, ok = b, true
+	}
+	if t.kind != tWord && !minus || !ok {
+		return Value{}, p.unexpected(hint, "where a string or a number should be")
+	}
+	if err != nil {
+		return Value{}, fail(t.pos, "Kamailio would cut it", "%s: %v", w, err)
+	}
+	p.i++
+	if minus {
+		p.i++
+		n = -n
+	}
+	return Value{Int: n, IsInt: true}, nil
+}
+
+// loadmodule reads loadmodule "x.so", and since 5.7 loadmodule("x.so", "opts").
+func (p *parser) loadmodule(t token) error {
+	paren := p.accept('(')
+	if !p.is(0, tString) {
+		return p.unexpected(`write loadmodule "name.so"`, "instead of the name of a module")
+	}
+	name := p.at(0).text
+	p.i++
+	if paren && p.accept(',') && !p.accept(tString) {
+		return p.unexpected("options of loadmodule are a string", "after the name of a module")
+	}
+	if paren {
+		if err := p.closed(t); err != nil {
+			return err
+		}
+	}
+	if t.text == "loadmodulex" {
+		name, _ = p.lexer.evaluate(name, t.pos)
+	}
+	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.pos})
+	return nil
+}
+
+// closed steps over the closing parenthesis of a statement.
+func (p *parser) closed(t token) error {
+	switch {
+	case p.accept(')'):
+		return nil
+	case p.is(0, tString):
+		return p.unexpected("only strings in double quotes with nothing but space between become one", "after the last argument of "+t.text)
+	case p.at(0).pos != p.at(-1).pos:
+		return fail(t.pos, "close it with )", "parenthesis of %s is never closed", t.text)
+	}
+	return p.unexpected("close the parenthesis of "+t.text+" with )", "after its last argument")
+}
+
+func moduleName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".so") }
+
+// flags steps over flags NAME:1, NAME;
+func (p *parser) flags() {
+	for p.accept(tWord) {
+		if p.accept(':') {
+			p.i++
+		}
+		if !p.accept(',') {
+			return
+		}
+	}
+}
+
+// global reads a core parameter or variable: name=value, group.name=value desc
+// "text", group[1].name=value, and the few that go without "=".
+func (p *parser) global(t token) error {
+	name := t.text
+	for {
+		if p.is(0, '.') && p.is(1, tWord) {
+			name += "." + p.at(1).text
+			p.i += 2
+		} else if p.is(0, '[') && p.is(1, tWord) && p.is(2, ']') && p.is(3, '.') {
+			name += "[" + p.at(1).text + "]"
+			p.i += 3
+		} else {
+			break
+		}
+	}
+	bare := name == "loadpath" || name == "mpath" || name == "cfgengine"
+	if p.is(0, '{') || p.is(0, '[') {
+		return p.unexpected(suggest(name, routeWords, "the blocks are "+strings.Join(routeWords, ", ")), "after "+name)
+	}
+	if !p.accept('=') && !(bare && p.is(0, tString)) {
+		return p.unexpected(suggest(name, statements, "write name=value"), "after "+name)
+	}
+	g := Global{Name: name, Pos: t.pos}
+	var err error
+	_, num, _ := parseInt(p.at(0).text)
+	_, boolean := booleans[p.at(0).text]
+	if run := p.word(); p.is(0, tString) || p.is(0, '-') || run == 1 && (num || boolean) {
+		if g.Value, err = p.value("write " + name + "=value"); err != nil {
+			return err
+		}
+	} else if run > 0 { // LOG_LOCAL0, 192.0.2.1, sip.example.com
+		g.Value.Str = string(p.lexer.out[p.at(0).start:p.at(run-1).end])
+		p.i += run
+	} else {
+		return p.unexpected("write "+name+"=value", "where the value of "+name+" should be")
+	}
+	if p.at(0).kind == tWord && (p.at(0).text == "desc" || p.at(0).text == "descr" || p.at(0).text == "description") && p.is(1, tString) {
+		p.i += 2
+	}
+	if name == "port" {
+		if !g.Value.IsInt || g.Value.Int < 1 || g.Value.Int > 65535 {
+			return fail(t.pos, "ports are 1 to 65535", "port is not one")
+		}
+		p.port = int(g.Value.Int)
+	}
+	p.cfg.Globals = append(p.cfg.Globals, g)
+	return nil
+}
+
+// word counts the tokens of a host name, an address or a plain word: pieces
+// with . and - between, and no space.
+func (p *parser) word() int {
+	if !p.is(0, tWord) {
+		return 0
+	}
+	n := 1
+	for (p.is(n, '.') || p.is(n, '-')) && p.adjoins(n) && p.is(n+1, tWord) && p.adjoins(n+1) {
+		n += 2
+	}
+	return n
+}
