@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 
@@ -58,13 +59,38 @@ func sources(cmd *cobra.Command) *config.Sources {
 func runCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "run", Short: "run the daemon", Args: noArgs}
 	src := sources(cmd)
+	profile := cmd.Flags().String("cpu-profile", "", "write a CPU profile of the whole run to `FILE`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		stop, err := profileCPU(*profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
 		return daemon.Run(cmd.Context(), daemon.Options{
 			Load:   func() (*config.Config, error) { return config.Load(*src) },
 			Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
 		})
 	}
 	return cmd
+}
+
+// profileCPU starts a CPU profile, for looking into a daemon under load and for
+// the profile that the build is optimised with.
+func profileCPU(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, fmt.Errorf("--cpu-profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("--cpu-profile: %w", err), f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 func checkCommand() *cobra.Command {

@@ -27,6 +27,7 @@ type Config struct {
 	TLSCertificate, TLSPrivateKey, TLSClientCA string
 	LogLevel                                   slog.Level
 	ShutdownTimeout                            time.Duration
+	MemoryLimit                                int64 // bytes
 
 	// Values are the effective settings in a fixed order, Sockets the proxy's
 	// with their places.
@@ -119,8 +120,7 @@ func (l *loader) param(c *Config, s siptrace.Spec) error {
 	v, origin := l.get(name)
 	var err error
 	switch {
-	case !origin.set:
-		v, err = s.Default, nil
+	case !origin.set: // the default is in place
 	case origin.text:
 		text, _ := v.(string)
 		err = c.Params.SetText(s.Name, text)

@@ -72,10 +72,10 @@ var keys = []key{
 	{"spool.max_age", false, "0s", "how long it may wait; 0s: no bound", durationInto(func(c *Config, d time.Duration) { c.Spool.MaxAge = d }, 0, math.MaxInt64)},
 	{"spool.full", false, spool.RefuseNew, "at max_bytes: " + spool.RefuseNew + " or " + spool.DropOldest, textInto(func(c *Config) *string { return &c.Spool.Full })},
 	{"spool.batch_bytes", false, "256KiB", "a batch closes at this size", bytesInto(func(c *Config, n int64) { c.Spool.BatchBytes = int(n) }, 1<<10, 4<<20)},
-	{"spool.batch_age", false, "20ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Spool.BatchAge = d }, time.Millisecond, time.Minute)},
+	{"spool.batch_age", false, "10ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Spool.BatchAge = d }, time.Millisecond, time.Minute)},
 	{"store.batch_rows", false, "1000", "a transaction closes at so many rows", intInto(func(c *Config, n int64) { c.Store.BatchRows = int(n) }, 1, 100000)},
 	{"store.batch_bytes", false, "4MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
-	{"store.batch_age", false, "100ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
+	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
 	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},
 	{"log.level", false, "info", "debug, info, warn or error", func(c *Config, v []string) error {
 		var l slog.Level
@@ -85,6 +85,7 @@ var keys = []key{
 		c.LogLevel = l
 		return nil
 	}},
+	{"memory_limit", false, "96MiB", "soft limit of the Go runtime's memory", bytesInto(func(c *Config, n int64) { c.MemoryLimit = n }, 32<<20, math.MaxInt64)},
 	{"shutdown_timeout", false, "30s", "how long SIGTERM waits for the sinks", durationInto(func(c *Config, d time.Duration) { c.ShutdownTimeout = d }, 0, time.Hour)},
 }
 

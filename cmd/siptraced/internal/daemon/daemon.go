@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -66,6 +67,7 @@ func Run(ctx context.Context, opt Options) error {
 	for _, n := range cfg.Notes {
 		d.log.Warn(n)
 	}
+	debug.SetMemoryLimit(cfg.MemoryLimit)
 	if err := d.start(ctx); err != nil {
 		d.stop()
 		return err

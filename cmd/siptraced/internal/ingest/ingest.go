@@ -23,6 +23,10 @@ type Packet struct {
 	Net    string    // "udp", "tcp" or "tls": what the mirror came over
 	Source netip.AddrPort
 	Local  netip.AddrPort
+	// Reply writes to the sender; nil for datagrams. Mark is the handler's, and
+	// kept from one packet of a connection to the next.
+	Reply func([]byte) error
+	Mark  uint64
 }
 
 // Handler takes every packet that was read. It is called from several

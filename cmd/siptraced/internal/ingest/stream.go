@@ -15,6 +15,8 @@ const (
 	readSize = 64 << 10
 	// tlsHandshake bounds how long a peer may take to say who it is.
 	tlsHandshake = 10 * time.Second
+	// replyTimeout bounds how long a sender may take to read an answer.
+	replyTimeout = 5 * time.Second
 )
 
 func (s *Server) accept(l net.Listener) {
@@ -76,6 +78,11 @@ func (s *Server) serveConn(c net.Conn) {
 			_ = c.SetReadDeadline(time.Now())
 		}
 		s.mu.Unlock()
+	}
+	p.Reply = func(b []byte) error {
+		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
+		_, err := c.Write(b)
+		return err
 	}
 	buf := make([]byte, 0, readSize)
 	for {

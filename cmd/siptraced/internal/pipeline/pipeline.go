@@ -10,6 +10,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,10 @@ import (
 	"siptraced/xheaders"
 )
 
-// Spool takes a copy of a record.
+// Spool takes copies of records, and says when they are safe.
 type Spool interface {
 	Put(rec *siptrace.Record) error
+	Sync(ctx context.Context, mark uint64) (next uint64, err error)
 }
 
 // Rules are what the configuration says about every message.
@@ -42,6 +44,7 @@ type Pipeline struct {
 	work     sync.Pool
 
 	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
+	acknowledged, unacknowledged                                            *atomic.Uint64
 }
 
 // state is the rules in the form that Handle uses.
@@ -72,6 +75,9 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		foreign:      c.Counter("dropped.hep_not_sip"),
 		noHeaders:    c.Counter("dropped.no_xheaders"),
 		trailing:     c.Counter("accepted.hep_trailing"),
+		// Of the keep-alives over streams.
+		acknowledged:   c.Counter("keepalives.acknowledged"),
+		unacknowledged: c.Counter("keepalives.unacknowledged"),
 	}
 	p.SetRules(r)
 	return p
@@ -146,6 +152,7 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 		p.trailing.Add(1) // the packet itself is whole
 	}
 	if k.Payload == nil {
+		p.acknowledge(in)
 		return p.hepKeepalive
 	}
 	// HEP3 agents that mirror SIP alone leave the chunk out.
@@ -160,6 +167,27 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 		w.capture.Time = time.Unix(int64(k.Sec), int64(k.Usec)*1000)
 	}
 	return nil
+}
+
+// syncTimeout bounds how long an acknowledgement may take; none comes then.
+const syncTimeout = 30 * time.Second
+
+// acknowledge sends a HEP3 keep-alive back over the stream that it came on, once
+// everything before it on the stream is in the spool: a sender that wants to
+// know what was accepted asks so. Nothing comes back if anything was not taken.
+func (p *Pipeline) acknowledge(in *ingest.Packet) {
+	if in.Reply == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
+	defer cancel()
+	next, err := p.spool.Sync(ctx, in.Mark)
+	in.Mark = next
+	if err != nil || in.Reply(in.Data) != nil {
+		p.unacknowledged.Add(1)
+		return
+	}
+	p.acknowledged.Add(1)
 }
 
 // readHeaders takes the X-Siptrace headers of a SIP duplicate and cuts them.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -28,6 +29,8 @@ func (f *fakeSpool) Put(r *siptrace.Record) error {
 	f.got = append(f.got, c)
 	return nil
 }
+
+func (f *fakeSpool) Sync(_ context.Context, mark uint64) (uint64, error) { return mark + 1, f.err }
 
 const sip = "OPTIONS sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=f\r\n" +
 	"To: <sip:b@b>\r\nCall-ID: c@h\r\nCSeq: 1 OPTIONS\r\n%sContent-Length: 0\r\n\r\n"
@@ -140,7 +143,39 @@ func TestHandle(t *testing.T) {
 
 type sink struct{}
 
-func (sink) Put(*siptrace.Record) error { return nil }
+func (sink) Put(*siptrace.Record) error                          { return nil }
+func (sink) Sync(_ context.Context, mark uint64) (uint64, error) { return mark, nil }
+
+// A keep-alive over a stream comes back when all before it is safe, and only
+// then; over UDP it never does.
+func TestAcknowledge(t *testing.T) {
+	alive := wrap(t, func(k *hep.Packet) { k.Payload, k.KeepAlive = nil, 30 })
+	for _, tt := range []struct {
+		name string
+		err  error
+		udp  bool
+		want string
+	}{
+		{"stream", nil, false, string(alive)},
+		{"spool refuses", errors.New("full"), false, ""},
+		{"udp", nil, true, ""},
+	} {
+		f, c := &fakeSpool{err: tt.err}, counters.New()
+		p := New(Rules{Params: siptrace.DefaultParams(), Own: siptrace.NewSockets(nil, false)}, f, c)
+		got := ""
+		in := &ingest.Packet{Data: alive, Net: "tcp", Reply: func(b []byte) error { got += string(b); return nil }}
+		if tt.udp {
+			in.Reply = nil
+		}
+		p.Handle(in)
+		if n := c.Snapshot()["dropped.hep_keepalive"]; n != 1 || got != tt.want {
+			t.Errorf("%s: got %q, counted %d, want %q", tt.name, got, n, tt.want)
+		}
+		if in.Mark == 0 && !tt.udp {
+			t.Errorf("%s: mark not kept", tt.name)
+		}
+	}
+}
 
 func BenchmarkHandle(b *testing.B) {
 	params := siptrace.DefaultParams()

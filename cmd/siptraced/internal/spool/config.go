@@ -50,7 +50,7 @@ func DefaultConfig() Config {
 		// 256 KiB are about 250 messages: large enough that the engine's cost
 		// per batch does not count, small enough to be one transaction.
 		BatchBytes: 256 << 10,
-		BatchAge:   20 * time.Millisecond,
+		BatchAge:   10 * time.Millisecond,
 	}
 }
 

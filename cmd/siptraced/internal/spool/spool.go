@@ -78,6 +78,11 @@ type shard struct {
 	codec  codec
 	cur    *batch
 	closed bool
+	taken  uint64 // records put
+
+	settled atomic.Uint64 // of them, those on disk or counted as not taken
+	failed  atomic.Uint64 // of these, those not taken
+	hurry   chan struct{} // asks the publisher not to wait for more records
 
 	total atomic.Uint64 // records in the stream since it was made
 
@@ -176,7 +181,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	if s.cfg.MaxBytes > 0 {
 		maxBytes = s.cfg.MaxBytes / int64(s.cfg.Shards)
 	}
-	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers)}
+	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), hurry: make(chan struct{})}
 	var err error
 	sh.stream, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:       streamPrefix + strconv.Itoa(i),
@@ -251,6 +256,7 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		return err
 	}
 	b.records++
+	sh.taken++
 	if len(b.data) >= s.cfg.BatchBytes {
 		sh.full <- b // has room: there are no more batches than buffers
 		sh.cur = nil
@@ -271,21 +277,25 @@ func (sh *shard) publish(ctx context.Context) {
 			}
 			sh.send(ctx, b)
 		case <-tick.C:
-			if b := sh.aged(); b != nil {
+			if b := sh.aged(sh.spool.cfg.BatchAge); b != nil {
+				sh.send(ctx, b)
+			}
+		case <-sh.hurry:
+			if b := sh.aged(0); b != nil {
 				sh.send(ctx, b)
 			}
 		}
 	}
 }
 
-// aged takes the open batch if it is old enough and nothing older waits.
-func (sh *shard) aged() *batch {
+// aged takes the open batch if it has the age and nothing older waits.
+func (sh *shard) aged(age time.Duration) *batch {
 	// Put may hold the lock while it waits for a batch that only we can free.
 	if !sh.mu.TryLock() {
 		return nil
 	}
 	defer sh.mu.Unlock()
-	if sh.cur == nil || len(sh.full) > 0 || time.Since(sh.cur.opened) < sh.spool.cfg.BatchAge {
+	if sh.cur == nil || len(sh.full) > 0 || time.Since(sh.cur.opened) < age {
 		return nil
 	}
 	b := sh.cur
@@ -325,12 +335,14 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		}
 		var api *jetstream.APIError
 		if errors.As(err, &api) && api.ErrorCode == errStreamFull && s.cfg.Full == RefuseNew {
+			sh.failed.Add(uint64(b.records))
 			if s.Stats.Refused.Add(uint64(b.records)) == uint64(b.records) {
 				s.log.Error("spool: full, new messages are refused (key spool.max_bytes); see what keeps the sinks", "shard", sh.index)
 			}
 			break
 		}
 		if ctx.Err() != nil {
+			sh.failed.Add(uint64(b.records))
 			s.Stats.Lost.Add(uint64(b.records))
 			break
 		}
@@ -344,8 +356,42 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			backoff = min(2*backoff, maxBackoff)
 		}
 	}
+	sh.settled.Add(uint64(b.records))
 	*b = batch{data: b.data[:0]}
 	sh.free <- b
+}
+
+// ErrNotTaken is the answer to Sync when records did not make it.
+var ErrNotTaken = errors.New("spool: records were not taken")
+
+// Sync returns when every record that was put before is in the spool: safe from
+// a crash of this process, and after the next sync of the disk from one of the
+// machine. It is the base of an acknowledgement to a sender. The error is
+// ErrNotTaken when the spool refused or lost records since the mark that an
+// earlier Sync returned; zero is the start.
+func (s *Spool) Sync(ctx context.Context, mark uint64) (next uint64, err error) {
+	const poll = 500 * time.Microsecond
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		taken := sh.taken
+		sh.mu.Unlock()
+		for sh.settled.Load() < taken {
+			select {
+			case sh.hurry <- struct{}{}:
+			default: // the publisher is at work
+			}
+			select {
+			case <-ctx.Done():
+				return mark, ctx.Err()
+			case <-time.After(poll):
+			}
+		}
+		next += sh.failed.Load()
+	}
+	if next > mark {
+		return next, ErrNotTaken
+	}
+	return next, nil
 }
 
 // Close takes no more records and waits until those it has are on disk, or

@@ -35,7 +35,7 @@ func DefaultConfig() Config {
 		Location:   time.Local,
 		BatchRows:  1000,
 		BatchBytes: 4 << 20,
-		BatchAge:   100 * time.Millisecond,
+		BatchAge:   5 * time.Millisecond,
 		RejectFile: "siptraced.rejects.jsonl",
 	}
 }
