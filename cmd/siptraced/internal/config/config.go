@@ -211,6 +211,7 @@ func (c *Config) addLocal(s string) error {
 // finish derives what depends on several settings, and checks it.
 func (c *Config) finish(l *loader) error {
 	c.KamailioCfg = l.kamailioCfg
+	c.applyDBMode(l)
 	var problems []error
 	add := func(place string, err error) {
 		if err != nil {
@@ -239,6 +240,33 @@ func (c *Config) finish(l *loader) error {
 	c.Notes = append(c.Notes, l.notes...)
 	c.note()
 	return errors.Join(problems...)
+}
+
+// dbModes are what trace_db_mode chooses between safety and load: how often the
+// spool is synced, and how long rows gather for a transaction. The module asks
+// for INSERT DELAYED with 1 and for an asynchronous INSERT with 2.
+var dbModes = [...]struct{ sync, gather time.Duration }{
+	1: {10 * time.Second, time.Second},
+	2: {time.Second, 200 * time.Millisecond},
+}
+
+// applyDBMode puts trace_db_mode into force where the operator did not set what
+// it stands for.
+func (c *Config) applyDBMode(l *loader) {
+	m := c.Params.TraceDBMode
+	if m == 0 {
+		return
+	}
+	set := func(name string, value time.Duration, field *time.Duration) {
+		if l.origin(name).set {
+			return
+		}
+		*field = value
+		i := slices.IndexFunc(c.Values, func(v Value) bool { return v.Name == name })
+		c.Values[i].Text, c.Values[i].Origin = value.String(), fmt.Sprintf("trace_db_mode %d", m)
+	}
+	set("spool.sync_interval", dbModes[m].sync, &c.Spool.SyncInterval)
+	set("store.batch_age", dbModes[m].gather, &c.Store.BatchAge)
 }
 
 // note collects what works otherwise than the operator may expect.

@@ -115,6 +115,29 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// trace_db_mode stands for two settings; what is set itself wins.
+func TestDBMode(t *testing.T) {
+	for _, tt := range []struct {
+		set          []string
+		sync, gather time.Duration
+		origin       string
+	}{
+		{nil, time.Second, 5 * time.Millisecond, "default"},
+		{[]string{"siptrace.trace_db_mode=1"}, 10 * time.Second, time.Second, "trace_db_mode 1"},
+		{[]string{"siptrace.trace_delayed=1"}, 10 * time.Second, time.Second, "trace_db_mode 1"},
+		{[]string{"siptrace.trace_db_mode=2"}, time.Second, 200 * time.Millisecond, "trace_db_mode 2"},
+		{[]string{"siptrace.trace_db_mode=2", "store.batch_age=7ms"}, time.Second, 7 * time.Millisecond, "--set store.batch_age"},
+	} {
+		c, err := Load(Sources{Set: tt.set})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := value(t, c, "store.batch_age"); c.Spool.SyncInterval != tt.sync || c.Store.BatchAge != tt.gather || v.Text != tt.gather.String() || v.Origin != tt.origin {
+			t.Errorf("%v: sync %v, gather %v, shown %v", tt.set, c.Spool.SyncInterval, c.Store.BatchAge, v)
+		}
+	}
+}
+
 // Every error says where, what, and what to do.
 func TestErrors(t *testing.T) {
 	cfg := func(text string) Sources { return Sources{KamailioCfg: file(t, "kamailio.cfg", text)} }

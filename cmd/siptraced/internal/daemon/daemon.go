@@ -99,6 +99,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.counters.Func("spooled", d.spool.Stats.Spooled.Load)
+	d.counters.Func("spool.damaged", d.spool.Stats.Damaged.Load)
 	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
 	d.counters.Func("rejected.shutdown", d.spool.Stats.Lost.Load)
 	if d.cfg.Params.Stores() {

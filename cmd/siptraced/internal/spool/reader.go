@@ -23,6 +23,7 @@ type Batch struct {
 	Missed uint64
 
 	total uint64
+	taken time.Time // when the spool took it
 	data  []byte
 }
 
@@ -64,6 +65,7 @@ type Reader struct {
 
 	done      atomic.Uint64 // the sink is done up to here
 	doneTotal atomic.Uint64 // and with so many records of the stream
+	doneTaken atomic.Int64  // which the spool took at that time, Unix nanoseconds
 	saved     uint64        // what the positions hold; the janitor's own
 	last      uint64        // last sequence handed out; the pump's own
 	lastTotal uint64
@@ -90,6 +92,7 @@ func (s *Spool) Reader(ctx context.Context, sink string, shard int, after uint64
 		return nil, err
 	}
 	r.doneTotal.Store(r.lastTotal)
+	r.doneTaken.Store(time.Now().UnixNano())
 	iter, err := sh.open(ctx, after+1)
 	if err != nil {
 		return nil, err
@@ -169,7 +172,7 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		if err != nil || meta.Sequence.Stream <= r.last {
 			continue
 		}
-		b := &Batch{Seq: meta.Sequence.Stream, data: msg.Data()}
+		b := &Batch{Seq: meta.Sequence.Stream, taken: meta.Timestamp, data: msg.Data()}
 		b.Records, b.total = batchHeader(msg.Headers())
 		if before := b.total - uint64(b.Records); before > r.lastTotal {
 			b.Missed = before - r.lastTotal
@@ -193,6 +196,15 @@ func (r *Reader) Batches() <-chan *Batch { return r.batches }
 func (r *Reader) Done(b *Batch) {
 	r.done.Store(b.Seq)
 	r.doneTotal.Store(b.total)
+	r.doneTaken.Store(b.taken.UnixNano())
+}
+
+// Lag is the age of what the sink was done with last, while something waits.
+func (r *Reader) Lag() time.Duration {
+	if r.Pending() == 0 {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - r.doneTaken.Load())
 }
 
 // Close ends the reader. Its position stays.
@@ -263,6 +275,11 @@ func (s *Spool) savePositions(ctx context.Context) error {
 			return fmt.Errorf("spool: position of %s: %w", r.key, err)
 		}
 		r.saved = done
+	}
+	for _, sh := range s.shards {
+		if err := sh.noteTotal(ctx); err != nil {
+			return err
+		}
 	}
 	for sh, seq := range oldest {
 		if seq <= sh.purged || seq == 0 {

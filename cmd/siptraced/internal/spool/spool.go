@@ -42,6 +42,7 @@ type Stats struct {
 	Spooled atomic.Uint64 // on disk
 	Refused atomic.Uint64 // not taken: full
 	Lost    atomic.Uint64 // not taken: closed before the engine took them
+	Damaged atomic.Uint64 // were on disk and are not any more: found at start
 	Batches atomic.Uint64
 }
 
@@ -84,7 +85,9 @@ type shard struct {
 	failed  atomic.Uint64 // of these, those not taken
 	hurry   chan struct{} // asks the publisher not to wait for more records
 
-	total atomic.Uint64 // records in the stream since it was made
+	total   atomic.Uint64 // records in the stream since it was made
+	lastSeq atomic.Uint64 // the last batch of ours in it
+	noted   uint64        // the janitor's: the total that is written down
 
 	full chan *batch // closed batches, in order
 	free chan *batch
@@ -199,10 +202,9 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	}
 	info := sh.stream.CachedInfo()
 	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
-	if info.State.LastSeq > 0 {
-		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
-			return nil, err
-		}
+	sh.lastSeq.Store(info.State.LastSeq)
+	if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
+		return nil, err
 	}
 	for range buffers {
 		sh.free <- &batch{}
@@ -210,18 +212,64 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	return sh, nil
 }
 
-// recoverTotal reads how many records the stream took. When all of them are
-// purged the count starts anew, which nothing can tell.
+// recoverTotal reads how many records the stream took, from its last batch and
+// from what was noted beside it. When the stream has fewer, its end is gone:
+// the files are damaged.
 func (sh *shard) recoverTotal(ctx context.Context, last uint64) error {
-	msg, err := sh.stream.GetMsg(ctx, last)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
+	var total uint64
+	if last > 0 {
+		msg, err := sh.stream.GetMsg(ctx, last)
+		switch {
+		case err == nil:
+			_, total = batchHeader(msg.Header)
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return fmt.Errorf("spool: stream %s: %w", sh.id, err)
+		}
+	}
+	noted, atSeq, err := sh.notedTotal(ctx)
+	if err != nil {
+		return err
+	}
+	if noted > total {
+		if last < atSeq {
+			sh.spool.Stats.Damaged.Add(noted - total)
+			sh.spool.log.Error("spool: the end of a shard is gone, its files are damaged", "shard", sh.index, "messages_lost", noted-total)
+		}
+		total = noted
+	}
+	sh.total.Store(total)
+	return nil
+}
+
+func (sh *shard) totalKey() string { return "taken." + strconv.Itoa(sh.index) }
+
+// notedTotal is the count of records, and the last batch, that were noted when
+// the janitor last came by.
+func (sh *shard) notedTotal(ctx context.Context) (total, seq uint64, err error) {
+	e, err := sh.spool.positions.Get(ctx, sh.totalKey())
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, 0, nil
 	}
 	if err != nil {
-		return fmt.Errorf("spool: stream %s: %w", sh.id, err)
+		return 0, 0, fmt.Errorf("spool: position of shard %d: %w", sh.index, err)
 	}
-	_, total := batchHeader(msg.Header)
-	sh.total.Store(total)
+	var id string
+	if _, err := fmt.Sscan(string(e.Value()), &total, &seq, &id); err != nil || id != sh.id {
+		return 0, 0, nil // of a stream that is gone
+	}
+	return total, seq, nil
+}
+
+// noteTotal writes down how many records the stream took.
+func (sh *shard) noteTotal(ctx context.Context) error {
+	total, seq := sh.total.Load(), sh.lastSeq.Load()
+	if total == sh.noted {
+		return nil
+	}
+	if _, err := sh.spool.positions.PutString(ctx, sh.totalKey(), fmt.Sprintf("%d %d %s", total, seq, sh.id)); err != nil {
+		return fmt.Errorf("spool: position of shard %d: %w", sh.index, err)
+	}
+	sh.noted = total
 	return nil
 }
 
@@ -323,10 +371,11 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
 		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
-		_, err := s.js.PublishMsg(attempt, msg)
+		ack, err := s.js.PublishMsg(attempt, msg)
 		cancel()
 		if err == nil {
 			sh.total.Store(total)
+			sh.lastSeq.Store(ack.Sequence)
 			s.Stats.Spooled.Add(uint64(b.records))
 			if said {
 				s.log.Info("spool: taking records again", "shard", sh.index)

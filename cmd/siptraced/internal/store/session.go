@@ -95,23 +95,41 @@ func (s *session) close() {
 	_ = s.db.Close()
 }
 
-// writable tells a primary from its standby.
+// writable tells a primary from its standby, and a Galera node that takes
+// writes from one that does not.
 func (s *session) writable(ctx context.Context) error {
-	query := ""
 	switch s.dialect {
 	case dbschema.MySQL:
-		query = "SELECT @@GLOBAL.read_only <> 0"
+		if err := s.notIf(ctx, "SELECT @@GLOBAL.read_only <> 0", errReadOnly); err != nil {
+			return err
+		}
+		// MySQL has no such table; a server without Galera no such row.
+		err := s.notIf(ctx, "SELECT VARIABLE_VALUE <> 'ON' FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'WSREP_READY' AND @@GLOBAL.wsrep_on = 1", errNotReady)
+		if errors.Is(err, errNotReady) {
+			return err
+		}
+		// What another node committed has to be seen here before the position is
+		// read (MariaDB documentation, wsrep_sync_wait).
+		_, _ = s.conn.ExecContext(ctx, "SET SESSION wsrep_sync_wait = 1")
 	case dbschema.PostgreSQL:
-		query = "SELECT pg_is_in_recovery()"
-	default:
-		return nil
+		return s.notIf(ctx, "SELECT pg_is_in_recovery()", errReadOnly)
 	}
-	var standby bool
-	if err := s.conn.QueryRowContext(ctx, query).Scan(&standby); err != nil {
+	return nil
+}
+
+var (
+	errReadOnly = errors.New("the server takes no writes")
+	errNotReady = errors.New("the Galera node is not ready")
+)
+
+// notIf returns the answer when the query says yes.
+func (s *session) notIf(ctx context.Context, query string, answer error) error {
+	var yes bool
+	if err := s.conn.QueryRowContext(ctx, query).Scan(&yes); err != nil {
 		return err
 	}
-	if standby {
-		return errors.New("the server is read-only")
+	if yes {
+		return answer
 	}
 	return nil
 }

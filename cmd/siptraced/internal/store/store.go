@@ -44,6 +44,7 @@ type Store struct {
 	rejects *rejects
 	writers []*writer
 	making  sync.Mutex // covers the making of tables
+	turn    sync.Mutex // covers a transaction of SQLite
 	drain   chan struct{}
 	stop    context.CancelFunc
 	done    sync.WaitGroup
@@ -70,10 +71,11 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		}
 		backlog.Add(r.Pending())
 		s.writers = append(s.writers, &writer{
-			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, making: &s.making, drain: s.drain,
+			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, making: &s.making, turn: &s.turn, drain: s.drain,
 		})
 	}
 	c.Func("store.pending", s.Pending)
+	c.Func("store.lag_seconds", s.lagSeconds)
 	return s, nil
 }
 
@@ -81,6 +83,14 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 func (s *Store) Pending() (n uint64) {
 	for _, w := range s.writers {
 		n += w.reader.Pending()
+	}
+	return n
+}
+
+// lagSeconds is how far the slowest writer is behind the intake.
+func (s *Store) lagSeconds() (n uint64) {
+	for _, w := range s.writers {
+		n = max(n, uint64(max(0, w.reader.Lag()).Seconds()))
 	}
 	return n
 }

@@ -35,6 +35,7 @@ type writer struct {
 	said    string // the failure that was logged last
 
 	making *sync.Mutex     // shared by the writers
+	turn   *sync.Mutex     // shared too: held during a transaction of SQLite
 	drain  <-chan struct{} // closed when the store drains
 	warned bool            // that the position can't be kept
 
@@ -77,11 +78,15 @@ func (w *writer) run(ctx context.Context) {
 func (w *writer) connected(ctx context.Context) (progress bool, err error) {
 	s, host, err := dial(ctx, w.cfg.URL, w.host)
 	if err != nil {
-		w.host++ // the next host, if there is one
 		return false, err
 	}
-	w.host = host
 	defer s.close()
+	defer func() {
+		w.host = host
+		if err != nil && !progress {
+			w.host++ // it answers, and does not take anything: the next one, if there is one
+		}
+	}()
 	if err := w.prepare(ctx, s); err != nil {
 		return false, err
 	}
@@ -133,8 +138,16 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 // written books a batch whose rows were found committed.
 func (w *writer) written(b *spool.Batch, records int) {
 	w.stats.written.Add(uint64(records))
-	w.stats.missed.Add(b.Missed)
+	w.miss(b)
 	w.reader.Done(b)
+}
+
+// miss books what the spool gave up before a batch.
+func (w *writer) miss(b *spool.Batch) {
+	if b.Missed > 0 {
+		w.stats.missed.Add(b.Missed)
+		w.log.Error("spool: messages are gone before they were written: the spool reached its bounds, or its files are damaged", "messages_lost", b.Missed)
+	}
 }
 
 // fill reads batches until they make a transaction. ok is false when there is
@@ -239,7 +252,7 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 	w.stats.aside.Add(uint64(len(aside)))
 	w.stats.written.Add(uint64(len(w.records) - len(aside)))
 	for _, b := range w.held {
-		w.stats.missed.Add(b.Missed)
+		w.miss(b)
 	}
 	for _, t := range w.tables {
 		w.stats.count(&t.encoder.Counts)
@@ -295,6 +308,12 @@ type refusal struct {
 // database refuses rows, they are found and written to the reject file before
 // the rest is committed.
 func (w *writer) transact(ctx context.Context, s *session, seq uint64) (refusals []refusal, rows int, err error) {
+	if s.dialect == dbschema.SQLite {
+		// One writer at a time there; taking turns costs less than SQLite's polling
+		// for its lock.
+		w.turn.Lock()
+		defer w.turn.Unlock()
+	}
 	if err := s.begin(ctx); err != nil {
 		return nil, 0, err
 	}
