@@ -16,8 +16,9 @@
 // snippets, and what the core cookbooks of 5.7 to 6.0 add: #!ifexp, #!defexp,
 // loadmodule(...), socket={...}. Differences are deliberate and few: a mistake
 // that Kamailio only logs (an unclosed string or comment at the end of a file)
-// is an error here, so is a number that it would cut to 32 or 16 bits, and
-// defines that contain each other, on which it hangs.
+// is an error here; so are a number that it would cut to 32 or 16 bits, defines
+// that contain each other, on which it hangs, a #!subst whose $env(NAME) isn't
+// set, and one with GNU's back references or \w.
 //
 // Left out: the statements inside route blocks (they are skipped, except that
 // the text of event routes is kept for a compiler), the names and types of

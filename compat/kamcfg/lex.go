@@ -14,10 +14,12 @@ import (
 const (
 	maxDepth   = 10       // files within files, as in Kamailio
 	maxFiles   = 1000     // includes altogether
-	maxBytes   = 16 << 20 // one file, and the whole text after preprocessing
-	maxString  = 1 << 20  // one string, before and after substitutions
+	maxBytes   = 4 << 20  // one file, and the whole text after preprocessing
+	maxString  = 64 << 10 // one string, before and after substitutions; one define
 	maxExpands = 100_000  // uses of defines
-	maxSubsts  = 1000
+	maxSubsts  = 256
+	maxSubst   = 2 << 10 // the string of a #!subst
+	maxWork    = 1 << 30 // steps of all substitutions
 )
 
 // Kinds of token; every other kind is the character itself.
@@ -73,8 +75,8 @@ type lexer struct {
 	lines []Pos  // place of each line of out
 	toks  []token
 
-	files, expands int
-	lastEnd        Pos // of an #!endif that was not taken as one
+	files, expands, work int
+	lastEnd              Pos // of an #!endif that was not taken as one
 }
 
 // keywords are never replaced by a define, because Kamailio's scanner knows
@@ -263,7 +265,14 @@ func (l *lexer) str(q byte) error {
 	for {
 		c := l.peek(0)
 		if c < 0 {
-			return fail(at, "close it with "+string(q), "string is never closed")
+			hint := "close it with " + string(q)
+			for _, t := range l.toks {
+				if t.kind == tString && strings.Contains(t.text, "\n") {
+					hint += ", or the one at " + t.pos.String() + ", which goes over more than one line"
+					break
+				}
+			}
+			return fail(at, hint, "string is never closed")
 		}
 		if len(raw) > maxString {
 			return fail(at, "is a closing quote missing?", "string is longer than %d bytes", maxString)

@@ -296,7 +296,9 @@ func (p *parser) socket(t token) error {
 				l.Name += strconv.Itoa(l.Port)
 			}
 			if l.AdvertisePort > 0 {
-				l.AdvertisePort += b.Port - bind[0].Port
+				if l.AdvertisePort += b.Port - bind[0].Port; l.AdvertisePort > 65535 {
+					return fail(t.pos, "advertise a lower port", "range of advertised ports goes beyond 65535")
+				}
 			}
 		}
 	}
@@ -406,6 +408,9 @@ func (c *Config) Local() []string {
 				if n.Port++; l.noPort {
 					n.Port = c.tlsPort()
 				}
+			}
+			if n.Port > 65535 {
+				continue
 			}
 			for _, ap := range c.Expand(n) {
 				if s := fmt.Sprintf("%s:%s", proto, ap); !slices.Contains(out, s) {

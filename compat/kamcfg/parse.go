@@ -108,12 +108,18 @@ func (p *parser) unexpected(hint, where string) error {
 	case len(t.text) > 40:
 		what = "unexpected text"
 	}
-	for k := p.i; k >= 0 && k > p.i-8; k-- {
-		if s := p.lexer.toks[k]; s.kind == tString && strings.ContainsAny(s.text, "\n") {
-			hint = "the string that begins at " + s.pos.String() + " has more than one line: is its closing quote missing?"
+	return fail(t.pos, p.quoteMissing(hint), "%s %s", what, where)
+}
+
+// quoteMissing replaces a hint where a string just read goes over more than one
+// line: then the text after it makes no sense for want of a quote.
+func (p *parser) quoteMissing(hint string) string {
+	for _, s := range p.lexer.toks[max(0, p.i-8):p.i] {
+		if s.kind == tString && strings.Contains(s.text, "\n") {
+			return "the string at " + s.pos.String() + " goes over more than one line: is its closing quote missing?"
 		}
 	}
-	return fail(t.pos, hint, "%s %s", what, where)
+	return hint
 }
 
 var routeWords = []string{
@@ -339,7 +345,7 @@ func (p *parser) closed(t token) error {
 	case p.is(0, tString):
 		return p.unexpected("only strings in double quotes with nothing but space between become one", "after the last argument of "+t.text)
 	case p.at(0).pos != p.at(-1).pos:
-		return fail(t.pos, "close it with )", "parenthesis of %s is never closed", t.text)
+		return fail(t.pos, p.quoteMissing("close it with )"), "parenthesis of %s is never closed", t.text)
 	}
 	return p.unexpected("close the parenthesis of "+t.text+" with )", "after its last argument")
 }

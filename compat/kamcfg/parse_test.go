@@ -183,7 +183,7 @@ func TestOperator(t *testing.T) {
 		`trace.cfg:10 $ua =~ "^203.0.113.7") {`,
 		`drop.inc:2 drop;`,
 		`trace.cfg:12 }`,
-		`trace.cfg:13 $var(n) = 1 + 1;`,
+		`trace.cfg:13 $var(n) = 1  + 1;`,
 		`trace.cfg:14 xlog("L_DBG", "kept 203.0.113.7\n"`,
 		`trace.cfg:15 );`,
 		`trace.cfg:19 return;`,
@@ -292,7 +292,7 @@ func TestModparam(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := c.Params[0]; p.Value != tt.want || p.Name != "p" || !p.For(tt.module) || p.For("mm") || p.For("xm") {
+			if p := c.Params[0]; p.Value != tt.want || p.Name != "p" || !p.For(tt.module) || p.For("n") || p.For("xm") {
 				t.Errorf("got %+v, want %v for %s", p, tt.want, tt.module)
 			}
 		})
@@ -313,7 +313,8 @@ func TestErrors(t *testing.T) {
 	tests := []struct{ name, src, want string }{
 		{"string", "fork=no\nlog_name=\"x\n\n", `kamailio.cfg:2: string is never closed; close it with "`},
 		{"string in single quotes", "log_name='x\"", `kamailio.cfg:1: string is never closed; close it with '`},
-		{"string closed by the next one", "modparam(\"m\", \"p\", \"v)\nmodparam(\"m\", \"q\", 1)\n", `:2: unexpected "m" after its last argument; the string that begins at kamailio.cfg:1 has more than one line: is its closing quote missing?`},
+		{"string closed by the next one", "modparam(\"m\", \"p\", \"v)\nmodparam(\"m\", \"q\", 1)\n", `:2: string is never closed; close it with ", or the one at kamailio.cfg:1, which goes over more than one line`},
+		{"string closed by another", "modparam(\"m\", \"p\", \"v)\nlog_name=\"x\"\"\n", ":1: parenthesis of modparam is never closed; the string at kamailio.cfg:1 goes over more than one line: is its closing quote missing?"},
 		{"comment", "/* a /* b */\nfork=no", ":1: comment is never closed; close it with */ (comments nest)"},
 		{"variable", "route { $var(x; }", ":1: variable is never closed"},
 		{"block", "route {\n if (1) {\n}\n", ":1: block of route is never closed"},
@@ -387,16 +388,19 @@ func TestBounds(t *testing.T) {
 		{"define of itself", "#!define X X\nalias=X", ":2: define X contains itself"},
 		{"defines of each other", "#!define X a Y\n#!define Y X\nalias=X", ":3: define X contains itself"},
 		{"defines that double", bomb.String() + "alias=X40", "too much to put in for define"},
-		{"substitution that doubles", strings.Repeat("#!subst '/a/aa/g'\n", 40) + "alias='a'", "string grows beyond"},
-		{"substitutions", strings.Repeat("#!subst '/a/b/'\n", maxSubsts+1), "more than 1000 substitutions"},
+		{"substitution that doubles", strings.Repeat("#!subst '/[a]/aa/g'\n", 40) + "alias='a'", "string grows beyond"},
+		{"substitution that grows", "#!subst '/a/" + strings.Repeat("b", 2000) + "/g'\nalias='" + strings.Repeat("a", 100) + "'", "string grows beyond"},
+		{"directive of subst", "#!subst '/a/" + strings.Repeat("b", maxSubst) + "/'", "string of #!subst has 2052 bytes"},
+		{"work of substitutions", strings.Repeat("#!subst '/(x{500})?y/z/'\n", 100) + strings.Repeat("alias='"+strings.Repeat("a", 50000)+"'\n", 20), "too much work"},
+		{"substitutions", strings.Repeat("#!subst '/a/b/'\n", maxSubsts+1), "more than 256 substitutions"},
 		{"string", "alias='" + strings.Repeat("a", maxString+1) + "'", "string is longer than"},
 		{"variable", "route { $(" + strings.Repeat("a", maxString+1), "variable is longer than"},
 		{"name", strings.Repeat("a", maxString+2), "name is longer than"},
 		{"directive", "#!define X " + strings.Repeat("a", maxString+2), "directive is longer than"},
-		{"file", strings.Repeat(" ", maxBytes+1), "more than 16777216"},
+		{"file", strings.Repeat(" ", maxBytes+1), "more than 4194304"},
 		{"expression", "#!ifexp " + strings.Repeat("(", 200), "nested more than 100 deep"},
 		{"includes", strings.Repeat("include_file \"empty.cfg\"\n", maxFiles+1), "more than 1000 files"},
-		{"text", "#!define X " + strings.Repeat("a ", maxString/3) + "\nflags a " + strings.Repeat("X\n", 40), "the configuration is longer than"},
+		{"text", "#!define X " + strings.Repeat("aaaaaaaaa ", maxString/11) + "\nflags a " + strings.Repeat("X\n", 100), "the configuration is longer than"},
 	}
 	read := func(string) ([]byte, error) { return nil, nil }
 	for _, tt := range tests {

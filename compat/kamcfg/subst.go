@@ -1,6 +1,7 @@
 package kamcfg
 
 import (
+	"errors"
 	"regexp"
 	"regexp/syntax"
 	"strings"
@@ -12,6 +13,7 @@ type substitution struct {
 	re   *regexp.Regexp
 	repl []part
 	all  bool // flag g
+	cost int  // steps for one byte, at most
 }
 
 // part of a replacement: plain text, or the text of a group (0 is the whole).
@@ -24,6 +26,9 @@ type part struct {
 // match ends it.
 func (l *lexer) substitute(s string, at Pos) (string, error) {
 	for _, sub := range l.subst {
+		if l.work += len(s) * sub.cost; l.work > maxWork {
+			return "", fail(at, "use fewer, or simpler, regular expressions", "the substitutions are too much work")
+		}
 		var b strings.Builder
 		done := 0
 		for _, m := range sub.re.FindAllStringSubmatchIndex(s, -1) {
@@ -74,8 +79,8 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 	}
 	text := l.toks[n].text
 	l.toks = l.toks[:n]
-	if len(text) < 3 {
-		return fail(at, form, "string of #!%s is too short", directive)
+	if len(text) < 3 || len(text) > maxSubst {
+		return fail(at, form, "string of #!%s has %d bytes, not 3 to %d", directive, len(text), maxSubst)
 	}
 	sep := text[0]
 	re, rest, ok := cut(text[1:], sep)
@@ -105,14 +110,20 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 	if err == nil {
 		sub.re, err = regexp.Compile(tree.String())
 	}
+	var prog *syntax.Prog
+	if err == nil {
+		prog, err = syntax.Compile(tree.Simplify())
+	}
 	if err != nil {
 		code := ""
-		if e, ok := err.(*syntax.Error); ok {
+		var e *syntax.Error // its text would repeat the expression
+		if errors.As(err, &e) {
 			code = ": " + e.Code.String()
 		}
 		return fail(at, `write POSIX extended syntax, [[:alnum:]_] instead of \w, and no back references`, "#!%s has a regular expression that can't be used%s", directive, code)
 	}
 	sub.re.Longest()
+	sub.cost = len(prog.Inst)
 	if sub.repl, err = l.replacement(repl, directive, at); err != nil {
 		return err
 	}

@@ -1,0 +1,71 @@
+package kamcfg
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzParse: whatever the bytes, a configuration or an *Error; every line of
+// text has its place; what Marshal writes of it is read back.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/vectors/*.cfg", "testdata/operator/*.cfg", "testdata/operator/routes/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("no files for %s: %v", pattern, err)
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(string(b))
+		}
+	}
+	f.Add("#!define X \"a\" \\\n\"b\"\n#!substdefs \"!Y!c$def(X)!gi\"\nalias=X Y\n#!ifexp (X == \"a\") || -1 < 2\nfork=0x1f\n#!else\n#!endif\n")
+	f.Add("include_file \"self\"\nsocket={bind=udp:[::1]:1-9;advertise=a:2;name=\"n\"}\nlisten=tls:(\"::\",lo):5 name \"x\" virtual")
+	f.Add("event_route[a:b] { $(x(y){z}) \"#\" 'q' /* /* */ */ { } X }\nmodparamx('siptrace|a.', \"$def(X)\", -101b)")
+	f.Fuzz(func(t *testing.T, src string) {
+		opt := Options{
+			Interfaces: host,
+			Env:        func(name string) (string, bool) { return name, name != "" },
+			ReadFile: func(name string) ([]byte, error) {
+				if name == "self" {
+					return []byte(src), nil
+				}
+				return nil, fs.ErrNotExist
+			},
+		}
+		p := &Parser{Path: "kamailio.cfg", Options: opt}
+		m, err := p.Unmarshal([]byte(src))
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Pos.File == "" || e.Msg == "" {
+				t.Fatalf("error without place or text: %#v", err)
+			}
+			return
+		}
+		for _, r := range p.Config().EventRoutes {
+			if n := strings.Count(r.Text, "\n") + 1; n != len(r.Lines) {
+				t.Fatalf("%d lines of text, %d places", n, len(r.Lines))
+			}
+		}
+		for _, l := range p.Config().Listens {
+			if l.Port < 0 || l.Port > 65535 || l.AdvertisePort < 0 || l.AdvertisePort > 65535 {
+				t.Fatalf("port out of bounds: %+v", l)
+			}
+		}
+		delete(m, "local")
+		b, err := p.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = &Parser{Path: "kamailio.cfg"}
+		if again, err := p.Unmarshal(b); err != nil || len(again[module].(map[string]any)) != len(m[module].(map[string]any)) {
+			t.Fatalf("%s\nread back: %v, %v", b, again, err)
+		}
+	})
+}
