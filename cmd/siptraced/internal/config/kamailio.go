@@ -1,8 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+
+	fileprovider "github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
 
 	"siptraced/compat/kamcfg"
 	"siptraced/compat/siptrace"
@@ -11,26 +16,49 @@ import (
 // readKamailio reads the proxy's own configuration: the module's parameters and
 // the sockets.
 func (l *loader) readKamailio(path string) error {
-	proxy, err := kamcfg.Parse(path, kamcfg.Options{})
-	if err != nil {
+	parser := &kamcfg.Parser{Path: path, Options: kamcfg.Options{Interfaces: interfaces}}
+	k := koanf.New(".")
+	if err := k.Load(fileprovider.Provider(path), parser); err != nil {
+		if perr := (*kamcfg.Error)(nil); !errors.As(err, &perr) {
+			return &Problem{path, err}
+		}
 		return err
 	}
-	l.proxy = proxy
-	values, places := map[string]any{}, map[string]string{}
-	for _, p := range proxy.Params {
-		if !p.For("siptrace") {
-			continue
-		}
-		if _, err := siptrace.Lookup(p.Name); err != nil {
-			return &Problem{p.Pos.String(), err}
-		}
-		key := "siptrace." + p.Name
-		values[key], places[key] = p.Value.Any(), p.Pos.String()
-	}
-	for _, n := range proxy.Notes {
+	l.proxy = parser.Config()
+	// The sockets stand beside the operator's own key local; see sockets.
+	k.Delete("local")
+	places := parser.Places()
+	place := func(key string) string { return places[key][len(places[key])-1].String() }
+	for _, n := range l.proxy.Notes {
 		l.notes = append(l.notes, n.Pos.String()+": "+n.Msg)
 	}
-	return l.merge(values, origin{}, func(key string) string { return places[key] })
+	if problems := l.known(k.Keys(), place); len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	return l.mergeKoanf(k, origin{}, place)
+}
+
+// interfaces are this host's, for listen= lines that name one, or all.
+func interfaces() ([]kamcfg.Interface, error) {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []kamcfg.Interface
+	for _, i := range list {
+		addrs, err := i.Addrs()
+		if err != nil {
+			return nil, err
+		}
+		k := kamcfg.Interface{Name: i.Name}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				k.Addrs = append(k.Addrs, p.Addr())
+			}
+		}
+		out = append(out, k)
+	}
+	return out, nil
 }
 
 // sockets adds the proxy's listen= lines to its sockets.
@@ -40,6 +68,18 @@ func (l *loader) sockets(c *Config) (problems []error) {
 	}
 	if l.proxy == nil {
 		return nil
+	}
+	if len(l.proxy.Listens) == 0 {
+		// Kamailio then listens on every address of the host.
+		for _, text := range l.proxy.Local() {
+			e, err := siptrace.ParseEndpoint(text)
+			if err != nil {
+				problems = append(problems, &Problem{l.kamailioCfg, err})
+				continue
+			}
+			c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
+			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: e.String(), Origin: "default, there is no listen"})
+		}
 	}
 	for _, li := range l.proxy.Listens {
 		var adv netip.AddrPort
@@ -61,7 +101,7 @@ func (l *loader) sockets(c *Config) (problems []error) {
 			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: socketText(s), Origin: li.Pos.String()})
 		}
 	}
-	return nil
+	return problems
 }
 
 func socketText(s siptrace.Socket) string {

@@ -2,9 +2,13 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -14,8 +18,13 @@ import (
 // engine is a connection to JetStream, and the server behind it when that is
 // our own.
 type engine struct {
-	server *server.Server // nil: a cluster
-	conn   *nats.Conn
+	conn *nats.Conn
+	opt  *server.Options // nil: a cluster
+	log  *slog.Logger
+
+	mu      sync.Mutex // covers what follows
+	server  *server.Server
+	started time.Time
 }
 
 // startTimeout bounds the recovery of the embedded engine's files.
@@ -46,22 +55,82 @@ func openEngine(ctx context.Context, cfg Config, log *slog.Logger) (*engine, err
 	if opt.SyncAlways {
 		opt.SyncInterval = time.Second // for the files that are not message blocks
 	}
-	s, err := server.NewServer(opt)
+	e := &engine{opt: opt, log: log}
+	err := e.start()
+	if err == nil {
+		e.conn, err = nats.Connect("", nats.InProcessServer(e), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("spool: engine in %s: %w", cfg.Dir, err)
-	}
-	s.SetLoggerV2(engineLog{log}, false, false, false)
-	s.Start()
-	e := &engine{server: s}
-	if !s.ReadyForConnections(startTimeout) {
-		e.close()
-		return nil, fmt.Errorf("spool: the engine did not start on %s: is another siptraced using it?", cfg.Dir)
-	}
-	if e.conn, err = nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1)); err != nil {
 		e.close()
 		return nil, fmt.Errorf("spool: engine in %s: %w", cfg.Dir, err)
 	}
 	return e, nil
+}
+
+// start starts the embedded server.
+func (e *engine) start() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	opt := *e.opt
+	s, err := server.NewServer(&opt)
+	if err != nil {
+		return err
+	}
+	s.SetLoggerV2(engineLog{e.log}, false, false, false)
+	s.Start()
+	e.server, e.started = s, time.Now()
+	if !s.ReadyForConnections(startTimeout) {
+		return errors.New("it does not start")
+	}
+	return nil
+}
+
+// InProcessConn connects to the server of the moment (nats.InProcessConnProvider).
+func (e *engine) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server.InProcessConn()
+}
+
+// restartPause is the least time between two restarts of the engine.
+const restartPause = 5 * time.Second
+
+// restart starts the embedded server anew: after an error in writing, a full
+// disk say, its streams take nothing more. Connections find the new one.
+func (e *engine) restart() {
+	e.mu.Lock()
+	old := e.server
+	due := e.opt != nil && time.Since(e.started) > restartPause
+	if due {
+		e.started = time.Now()
+	}
+	e.mu.Unlock()
+	if !due {
+		return
+	}
+	e.log.Warn("spool: starting the engine anew")
+	old.Shutdown()
+	old.WaitForShutdown()
+	if err := e.start(); err != nil {
+		e.log.Error("spool: engine", "err", err)
+	}
+}
+
+// reserve is what the spool leaves free of its file system, for the engine's own
+// files and everybody else's: a twentieth, and no more than that.
+const reserve = 256 << 20
+
+// diskFull reports whether the file system has no more than the reserve free.
+func (e *engine) diskFull() bool {
+	if e.opt == nil {
+		return false
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(e.opt.StoreDir, &st); err != nil {
+		return false // the engine will say what is wrong
+	}
+	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
+	return free < min(size/20, reserve)
 }
 
 func dialCluster(ctx context.Context, cfg Config, log *slog.Logger) (*engine, error) {
@@ -95,13 +164,15 @@ func dialCluster(ctx context.Context, cfg Config, log *slog.Logger) (*engine, er
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return &engine{conn: conn}, nil
+	return &engine{conn: conn, log: log}, nil
 }
 
 func (e *engine) close() {
 	if e.conn != nil {
 		e.conn.Close()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.server != nil {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()

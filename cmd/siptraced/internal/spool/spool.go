@@ -57,6 +57,7 @@ type Spool struct {
 	positions jetstream.KeyValue
 	lock      *os.File
 	session   string // begins the id of every batch of this process
+	full      atomic.Bool
 	shards    []*shard
 
 	mu      sync.Mutex // covers readers
@@ -352,9 +353,11 @@ func (sh *shard) aged(age time.Duration) *batch {
 }
 
 const (
-	publishTimeout = 10 * time.Second
+	publishTimeout = 5 * time.Second
 	maxBackoff     = 2 * time.Second
 )
+
+var errDiskFull = errors.New("the file system is full")
 
 // send puts one batch into the stream, however long that takes, and counts what
 // became of its records.
@@ -370,9 +373,16 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 	}}
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
-		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
-		ack, err := s.js.PublishMsg(attempt, msg)
-		cancel()
+		var ack *jetstream.PubAck
+		full := s.engine.diskFull()
+		err := errDiskFull
+		if !full {
+			attempt, cancel := context.WithTimeout(ctx, publishTimeout)
+			ack, err = s.js.PublishMsg(attempt, msg)
+			cancel()
+			var api *jetstream.APIError
+			full = errors.As(err, &api) && api.ErrorCode == errStreamFull
+		}
 		if err == nil {
 			sh.total.Store(total)
 			sh.lastSeq.Store(ack.Sequence)
@@ -380,13 +390,14 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			if said {
 				s.log.Info("spool: taking records again", "shard", sh.index)
 			}
+			s.full.Store(false)
 			break
 		}
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == errStreamFull && s.cfg.Full == RefuseNew {
+		if full && s.cfg.Full == RefuseNew {
 			sh.failed.Add(uint64(b.records))
-			if s.Stats.Refused.Add(uint64(b.records)) == uint64(b.records) {
-				s.log.Error("spool: full, new messages are refused (key spool.max_bytes); see what keeps the sinks", "shard", sh.index)
+			s.Stats.Refused.Add(uint64(b.records))
+			if !s.full.Swap(true) {
+				s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
 			}
 			break
 		}
@@ -398,6 +409,9 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		if !said {
 			s.log.Error("spool: the engine takes no records, trying again", "shard", sh.index, "err", err)
 			said = true
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.engine.restart()
 		}
 		select {
 		case <-ctx.Done():
