@@ -32,7 +32,7 @@ func (l *loader) readKamailio(path string) error {
 	for _, n := range l.proxy.Notes {
 		l.notes = append(l.notes, n.Pos.String()+": "+n.Msg)
 	}
-	if problems := l.known(k.Keys(), place); len(problems) > 0 {
+	if problems := l.known(settings(k), place); len(problems) > 0 {
 		return errors.Join(problems...)
 	}
 	return l.mergeKoanf(k, origin{}, place)

@@ -60,7 +60,7 @@ func (l *loader) read(src Sources) error {
 	}
 	if file != nil {
 		place := func(key string) string { return fmt.Sprintf("%s:%d", src.File, lines[key]) }
-		problems = append(problems, l.known(file.Keys(), place)...)
+		problems = append(problems, l.known(settings(file), place)...)
 		if err := l.mergeKoanf(file, origin{}, place); err != nil {
 			return err
 		}
@@ -155,6 +155,14 @@ func (l *loader) readEnviron(environ []string) (*koanf.Koanf, error) {
 	return k, nil
 }
 
+// settings are the keys that hold a value; a section without any is none.
+func settings(k *koanf.Koanf) []string {
+	return slices.DeleteFunc(k.Keys(), func(name string) bool {
+		m, section := k.Get(name).(map[string]any)
+		return section && len(m) == 0
+	})
+}
+
 // known reports the keys that nobody knows, with the nearest one.
 func (l *loader) known(names []string, place func(string) string) (problems []error) {
 	for _, n := range names {
@@ -203,7 +211,7 @@ func (l *loader) merge(values map[string]any, o origin, place func(string) strin
 }
 
 func (l *loader) mergeKoanf(k *koanf.Koanf, o origin, place func(string) string) error {
-	for _, key := range k.Keys() {
+	for _, key := range settings(k) {
 		o.set = true
 		if place != nil {
 			o.place = place(key)
