@@ -64,27 +64,28 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) detail() string {
-	switch e.Err {
-	case ErrTruncated:
+	is := func(sentinel error) bool { return errors.Is(e.Err, sentinel) }
+	switch {
+	case is(ErrTruncated):
 		return fmt.Sprintf("length %d, have %d", e.Want, e.Got)
-	case ErrVersion:
+	case is(ErrVersion):
 		if e.Version != 0 {
 			return "no length, can't be found in a stream"
 		}
 		return fmt.Sprintf("neither HEP1, HEP2 nor HEP3 (0x%02x)", e.Got)
-	case ErrChunk:
+	case is(ErrChunk):
 		if e.Want == 0 {
 			return "has a field of its own in Packet"
 		}
-	case ErrFamily:
+	case is(ErrFamily):
 		return fmt.Sprintf("address family %d, want %d or %d", e.Got, familyIPv4, familyIPv6)
-	case ErrTooLarge:
+	case is(ErrTooLarge):
 		return fmt.Sprintf("%d bytes, at most %d", e.Got, e.Want)
-	case ErrTrailing:
+	case is(ErrTrailing):
 		return fmt.Sprintf("%d bytes, length %d", e.Got, e.Want)
-	case ErrInflate:
+	case is(ErrInflate):
 		return fmt.Sprintf("inflating %d bytes: %v", e.Got, e.Reason)
-	case ErrNoAddress:
+	case is(ErrNoAddress):
 		return "source or destination without address"
 	}
 	return fmt.Sprintf("length %d, want %d", e.Got, e.Want)

@@ -82,27 +82,38 @@ type Spec struct {
 func Specs() []Spec { return specs[:] }
 
 var specs = [...]Spec{
-	{Name: "db_url", Kind: Str, Default: "mysql://kamailio:kamailiorw@localhost/kamailio", Secret: true,
+	{
+		Name: "db_url", Kind: Str, Default: "mysql://kamailio:kamailiorw@localhost/kamailio", Secret: true,
 		get: func(p *Params) any { return p.DBURL },
 		set: func(p *Params, v any) error {
 			p.DBURL = v.(string)
 			_, err := ParseDBURL(p.DBURL)
 			return err
-		}},
-	{Name: "table", Kind: Str, Default: "sip_trace",
+		},
+	},
+	{
+		Name: "table", Kind: Str, Default: "sip_trace",
 		get: func(p *Params) any { return p.Table },
-		set: identifier(func(p *Params) *string { return &p.Table })},
-	{Name: "trace_flag", Kind: Int, Default: int64(-1), Note: "script flags are not visible outside the proxy: use a rule",
+		set: identifier(func(p *Params) *string { return &p.Table }),
+	},
+	{
+		Name: "trace_flag", Kind: Int, Default: int64(-1), Note: "script flags are not visible outside the proxy: use a rule",
 		get: func(p *Params) any { return int64(p.TraceFlag) },
-		set: inRange(-1, 31, func(p *Params, n int64) { p.TraceFlag = int(n) })},
+		set: inRange(-1, 31, func(p *Params, n int64) { p.TraceFlag = int(n) }),
+	},
 	onOff("trace_on", 0, func(p *Params) *bool { return &p.TraceOn }),
-	{Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule",
+	{
+		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule",
 		get: func(p *Params) any { return p.TracedUserAVP },
-		set: avp(func(p *Params) *string { return &p.TracedUserAVP })},
-	{Name: "trace_table_avp", Kind: Str, Default: nil, Note: "set by the event route or by a rule",
+		set: avp(func(p *Params) *string { return &p.TracedUserAVP }),
+	},
+	{
+		Name: "trace_table_avp", Kind: Str, Default: nil, Note: "set by the event route or by a rule",
 		get: func(p *Params) any { return p.TraceTableAVP },
-		set: avp(func(p *Params) *string { return &p.TraceTableAVP })},
-	{Name: "duplicate_uri", Kind: StrOrList, Default: nil,
+		set: avp(func(p *Params) *string { return &p.TraceTableAVP }),
+	},
+	{
+		Name: "duplicate_uri", Kind: StrOrList, Default: nil,
 		get: func(p *Params) any { return strings.Join(p.DuplicateURI, ",") },
 		set: func(p *Params, v any) error {
 			uris := v.([]string)
@@ -113,51 +124,74 @@ var specs = [...]Spec{
 			}
 			p.DuplicateURI = uris
 			return nil
-		}},
+		},
+	},
 	onOff("trace_to_database", 1, func(p *Params) *bool { return &p.TraceToDatabase }),
-	{Name: "trace_local_ip", Kind: Str, Default: nil, Note: "without effect when trace_mode is set, as in the module",
+	{
+		Name: "trace_local_ip", Kind: Str, Default: nil, Note: "without effect when trace_mode is set, as in the module",
 		get: func(p *Params) any { return p.TraceLocalIP },
-		set: func(p *Params, v any) error { p.TraceLocalIP = v.(string); return nil }},
+		set: func(p *Params, v any) error { p.TraceLocalIP = v.(string); return nil },
+	},
 	onOff("trace_sl_acks", 1, func(p *Params) *bool { return &p.TraceSLAcks }),
 	onOff("xheaders_write", 0, func(p *Params) *bool { return &p.XHeadersWrite }),
 	onOff("xheaders_read", 0, func(p *Params) *bool { return &p.XHeadersRead }),
 	onOff("hep_mode_on", 0, func(p *Params) *bool { return &p.HEPModeOn }),
-	{Name: "hep_version", Kind: Int, Default: int64(1),
+	{
+		Name: "hep_version", Kind: Int, Default: int64(1),
 		get: func(p *Params) any { return int64(p.HEPVersion) },
-		set: inRange(1, 3, func(p *Params, n int64) { p.HEPVersion = int(n) })},
-	{Name: "hep_capture_id", Kind: Int, Default: int64(1),
+		set: inRange(1, 3, func(p *Params, n int64) { p.HEPVersion = int(n) }),
+	},
+	{
+		Name: "hep_capture_id", Kind: Int, Default: int64(1),
 		get: func(p *Params) any { return int64(p.HEPCaptureID) },
-		set: inRange(0, math.MaxUint32, func(p *Params, n int64) { p.HEPCaptureID = uint32(n) })},
-	{Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches",
+		set: inRange(0, math.MaxUint32, func(p *Params, n int64) { p.HEPCaptureID = uint32(n) }),
+	},
+	{
+		Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches",
 		get: func(p *Params) any { return int64(p.TraceDBMode) },
-		set: inRange(0, 2, func(p *Params, n int64) { p.TraceDBMode = int(n) })},
-	{Name: "trace_delayed", Kind: Int, Default: int64(0), Note: "non-zero is trace_db_mode 1",
+		set: inRange(0, 2, func(p *Params, n int64) { p.TraceDBMode = int(n) }),
+	},
+	{
+		Name: "trace_delayed", Kind: Int, Default: int64(0), Note: "non-zero is trace_db_mode 1",
 		get: func(p *Params) any { return boolInt(p.TraceDelayed) },
 		set: func(p *Params, v any) error {
 			if p.TraceDelayed = v.(int64) != 0; p.TraceDelayed {
 				p.TraceDBMode = 1
 			}
 			return nil
-		}},
+		},
+	},
 	text("send_sock_name", func(p *Params) *string { return &p.SendSockName }),
-	{Name: "send_sock_addr", Kind: Str, Default: nil,
+	{
+		Name: "send_sock_addr", Kind: Str, Default: nil,
 		get: func(p *Params) any { return p.SendSockAddr },
-		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) }},
-	{Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr",
+		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) },
+	},
+	{
+		Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr",
 		get: func(p *Params) any { return p.SendSockAddr },
-		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) }},
-	{Name: "trace_init_mode", Kind: Int, Default: int64(0),
+		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) },
+	},
+	{
+		Name: "trace_init_mode", Kind: Int, Default: int64(0),
 		get: func(p *Params) any { return int64(p.TraceInitMode) },
-		set: inRange(0, 2, func(p *Params, n int64) { p.TraceInitMode = int(n) })},
-	{Name: "trace_mode", Kind: Int, Default: int64(0),
+		set: inRange(0, 2, func(p *Params, n int64) { p.TraceInitMode = int(n) }),
+	},
+	{
+		Name: "trace_mode", Kind: Int, Default: int64(0),
 		get: func(p *Params) any { return int64(p.TraceMode) },
-		set: inRange(0, 7, func(p *Params, n int64) { p.TraceMode = int(n) })},
-	{Name: "data_mode", Kind: Int, Default: int64(0),
+		set: inRange(0, 7, func(p *Params, n int64) { p.TraceMode = int(n) }),
+	},
+	{
+		Name: "data_mode", Kind: Int, Default: int64(0),
 		get: func(p *Params) any { return int64(p.DataMode) },
-		set: inRange(0, math.MaxInt32, func(p *Params, n int64) { p.DataMode = int(n) })},
-	{Name: "auth_key", Kind: IntOrStr, Default: nil, Secret: true,
+		set: inRange(0, math.MaxInt32, func(p *Params, n int64) { p.DataMode = int(n) }),
+	},
+	{
+		Name: "auth_key", Kind: IntOrStr, Default: nil, Secret: true,
 		get: func(p *Params) any { return p.AuthKey },
-		set: func(p *Params, v any) error { p.AuthKey = v.(string); return nil }},
+		set: func(p *Params, v any) error { p.AuthKey = v.(string); return nil },
+	},
 	text("evcb_msg", func(p *Params) *string { return &p.EvcbMsg }),
 	onOff("trace_dialog_ack", 1, func(p *Params) *bool { return &p.TraceDialogAck }),
 	onOff("trace_dialog_spiral", 1, func(p *Params) *bool { return &p.TraceDialogSpiral }),

@@ -65,7 +65,7 @@ func Run(ctx context.Context, opt Options) error {
 	d.level.Set(cfg.LogLevel)
 	d.log = slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: d.level}))
 	for _, n := range cfg.Notes {
-		d.log.Warn(n)
+		d.log.Warn("configuration", "note", n)
 	}
 	debug.SetMemoryLimit(cfg.MemoryLimit)
 	if err := d.start(ctx); err != nil {

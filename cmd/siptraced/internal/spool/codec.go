@@ -126,9 +126,7 @@ const maxField = 1 << 10
 
 func clip(b []byte) []byte { return b[:min(len(b), maxField)] }
 
-var (
-	errContinued = errors.New("spool: a record ends before its last part")
-)
+var errContinued = errors.New("spool: a record ends before its last part")
 
 // next decodes the record at the start of b into rec, which aliases b and c,
 // and returns what follows it.

@@ -190,9 +190,11 @@ func (l engineLog) Tracef(f string, v ...any) {}
 func (l engineLog) Warnf(f string, v ...any) {
 	l.log.Warn("spool engine", "said", fmt.Sprintf(f, v...))
 }
+
 func (l engineLog) Errorf(f string, v ...any) {
 	l.log.Error("spool engine", "said", fmt.Sprintf(f, v...))
 }
+
 func (l engineLog) Fatalf(f string, v ...any) {
 	l.log.Error("spool engine", "said", fmt.Sprintf(f, v...))
 }

@@ -255,10 +255,10 @@ func (sh *shard) notedTotal(ctx context.Context) (total, seq uint64, err error) 
 		return 0, 0, fmt.Errorf("spool: position of shard %d: %w", sh.index, err)
 	}
 	var id string
-	if _, err := fmt.Sscan(string(e.Value()), &total, &seq, &id); err != nil || id != sh.id {
-		return 0, 0, nil // of a stream that is gone
+	if n, _ := fmt.Sscan(string(e.Value()), &total, &seq, &id); n == 3 && id == sh.id {
+		return total, seq, nil
 	}
-	return total, seq, nil
+	return 0, 0, nil // of a stream that is gone
 }
 
 // noteTotal writes down how many records the stream took.

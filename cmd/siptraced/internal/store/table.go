@@ -59,7 +59,7 @@ func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.
 	}
 	for _, p := range found.Check() {
 		if p.Severity != dbschema.Note {
-			log.Warn("table: "+p.Text, "place", p.Place, "mend", strings.Join(p.Mend, "; "))
+			log.Warn("database: table", "place", p.Place, "problem", p.Text, "mend", strings.Join(p.Mend, "; "))
 		}
 	}
 	t := &table{name: name, plan: plan, encoder: plan.NewEncoder(cfg.Location), width: len(plan.Columns())}

@@ -125,7 +125,7 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 	}
 	if !tracked && !w.warned {
 		w.warned = true
-		w.log.Warn("database: table " + dbschema.PositionTable + " can't be made: after a crash rows may be written twice; make it with: siptraced schema create")
+		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
 	}
 	w.at, w.tracked = at, tracked
 	for tracked && len(w.held) > 0 && w.held[0].Seq <= at {
