@@ -1,0 +1,91 @@
+package servers
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Kamailio is a running Kamailio.
+type Kamailio struct {
+	*Process
+	Dir string // holds kamailio.cfg and the control sockets
+}
+
+// StartKamailio runs Kamailio in the foreground with that configuration and
+// waits until each socket of listen is bound; listen has entries as they stand
+// in the configuration, "udp:127.0.0.1:15060" or "tcp:[::1]:15060". It ends
+// with the test.
+func StartKamailio(tb testing.TB, cfg string, listen ...string) *Kamailio {
+	tb.Helper()
+	k := &Kamailio{Dir: newDir(tb, "kamailio")}
+	file := filepath.Join(k.Dir, "kamailio.cfg")
+	if err := os.WriteFile(file, []byte(cfg), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	k.Process = start(tb, command{
+		name: "kamailio", path: find(tb, "kamailio"), dir: k.Dir,
+		// -DD: do not become a daemon, but have the usual processes; -E: log to
+		// stderr; -Y: where the control sockets go.
+		args: []string{
+			"-f", file, "-DD", "-E", "-w", k.Dir, "-Y", k.Dir, "-P", filepath.Join(k.Dir, "pid"),
+			"-m", "64", "-M", "8",
+		},
+	})
+	ready := waitFor(startTimeout, func() bool {
+		if !k.Running() {
+			return true
+		}
+		for _, l := range listen {
+			proto, port := listenPort(tb, l)
+			if !bound(proto, port) {
+				return false
+			}
+		}
+		return true
+	})
+	// The sockets are bound before the worker processes connect to the
+	// database; a failure there ends Kamailio right after.
+	if ready {
+		select {
+		case <-k.done:
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	if !ready || !k.Running() {
+		tb.Fatalf("servers: kamailio did not start on %v: %s\n%s", listen, k.state(), k.Tail(40))
+	}
+	return k
+}
+
+// Stop ends Kamailio in order.
+func (k *Kamailio) Stop(tb testing.TB) {
+	tb.Helper()
+	if !k.end(syscall.SIGTERM, 30*time.Second) {
+		tb.Log("servers: kamailio did not stop when asked and was killed")
+	}
+}
+
+// listenPort takes proto and port from "proto:host:port"; the proto of a
+// stream is tcp for the kernel's tables.
+func listenPort(tb testing.TB, listen string) (string, int) {
+	tb.Helper()
+	proto, rest, _ := strings.Cut(listen, ":")
+	_, p, err := net.SplitHostPort(rest)
+	if err != nil {
+		tb.Fatalf("servers: listen %q: %v", listen, err)
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil {
+		tb.Fatalf("servers: listen %q: %v", listen, err)
+	}
+	if proto != "udp" {
+		proto = "tcp"
+	}
+	return proto, port
+}
