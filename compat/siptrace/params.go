@@ -331,17 +331,10 @@ func DefaultParams() Params {
 }
 
 // UnknownParamError is a parameter that the module does not have.
-type UnknownParamError struct {
-	Name string
-	Near string // the parameter whose name is nearest, or empty
-}
+type UnknownParamError struct{ Name string }
 
 func (e *UnknownParamError) Error() string {
-	msg := fmt.Sprintf("siptrace has no parameter %q", e.Name)
-	if e.Near != "" {
-		msg += fmt.Sprintf(": did you mean %q?", e.Near)
-	}
-	return msg
+	return fmt.Sprintf("siptrace has no parameter %q", e.Name)
 }
 
 // ParamError is a value that a parameter does not take.
@@ -363,7 +356,7 @@ func Lookup(name string) (Spec, error) {
 			return s, nil
 		}
 	}
-	return Spec{}, &UnknownParamError{Name: name, Near: Nearest(name, Names())}
+	return Spec{}, &UnknownParamError{Name: name}
 }
 
 // Names lists the names of all parameters.
@@ -509,40 +502,4 @@ func (p *Params) LocalIP() string {
 		}
 	}
 	return string(UDP) + ":" + p.TraceLocalIP
-}
-
-// Nearest returns the candidate with the least edit distance to name, or ""
-// when none is near.
-func Nearest(name string, candidates []string) string {
-	best, bestDist := "", len(name)/2+1
-	for _, c := range candidates {
-		if d := editDistance(name, c, bestDist); d < bestDist {
-			best, bestDist = c, d
-		}
-	}
-	return best
-}
-
-// editDistance is Levenshtein's; names are short. It gives limit for anything
-// at or over it.
-func editDistance(a, b string, limit int) int {
-	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
-		return limit
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diag := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diag, row[j] = row[j], min(row[j]+1, row[j-1]+1, diag+cost)
-		}
-	}
-	return min(row[len(b)], limit)
 }

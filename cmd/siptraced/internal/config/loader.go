@@ -169,16 +169,16 @@ func (l *loader) known(names []string, place func(string) string) (problems []er
 		if isKey(n) {
 			continue
 		}
+		at := place(n)
+		err, names := fmt.Errorf("there is no setting %q", n), allKeys()
 		if param, ok := strings.CutPrefix(n, "siptrace."); ok {
-			_, err := siptrace.Lookup(param)
-			problems = append(problems, &Problem{place(n), err})
-			continue
+			_, err = siptrace.Lookup(param)
+			n, names = param, siptrace.Names()
 		}
-		err := fmt.Errorf("there is no setting %q", n)
-		if near := siptrace.Nearest(n, allKeys()); near != "" {
+		if near := kamcfg.Nearest(n, names); near != "" {
 			err = fmt.Errorf("%w: did you mean %q?", err, near)
 		}
-		problems = append(problems, &Problem{place(n), err})
+		problems = append(problems, &Problem{at, err})
 	}
 	return problems
 }
