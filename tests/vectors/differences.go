@@ -64,7 +64,7 @@ var Differences = []Difference{
 	},
 	{
 		Scenarios: "edge-*", Kind: Lost, Labels: []string{"call-id-256", "call-id-300", "call-id-4000"},
-		Reason: "a Call-ID over 255 characters is cut at the column's width (SQLite keeps to none: at 1,024 bytes); the module's INSERT fails",
+		Reason: "a Call-ID over 255 characters is cut at the column's width (SQLite keeps to none: at 4,096 bytes); the module's INSERT fails",
 	},
 	{
 		Scenarios: "edge-*", Kind: Lost, Labels: []string{"from-tag-129", "from-tag-300", "to-tag-129"},

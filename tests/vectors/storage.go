@@ -23,7 +23,7 @@ var (
 	UTF8     = Storage{Name: "utf8mb4"}                 // MariaDB
 	Latin1   = Storage{Name: "latin1", latin1: true}    // MariaDB
 	Postgres = Storage{Name: "PostgreSQL", noNUL: true} // with the encoding UTF8
-	SQLite   = Storage{Name: "SQLite", wide: 1024}      // any length fits; the spool keeps so much
+	SQLite   = Storage{Name: "SQLite", wide: 4096}      // any length fits; the spool keeps so much
 )
 
 // NULStandIn is what a NUL byte becomes where the table cannot keep one.

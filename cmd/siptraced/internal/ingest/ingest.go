@@ -66,7 +66,7 @@ type Server struct {
 
 	received *atomic.Uint64
 	udp      []*udpSocket
-	streams  []net.Listener
+	streams  []stream
 
 	mu      sync.Mutex // covers conns and closing
 	conns   map[net.Conn]struct{}
@@ -75,6 +75,12 @@ type Server struct {
 	readers sync.WaitGroup
 	watch   sync.WaitGroup
 	stop    context.CancelFunc
+}
+
+// stream is a listening socket of TCP, or of TLS on it.
+type stream struct {
+	net.Listener
+	net string // "tcp" or "tls"
 }
 
 // Listen binds every address; one that can't be bound fails the whole call.
@@ -109,7 +115,7 @@ func (s *Server) bind(a Address) error {
 	if a.Net == "tls" {
 		l = tls.NewListener(l, s.cfg.TLS)
 	}
-	s.streams = append(s.streams, l)
+	s.streams = append(s.streams, stream{l, a.Net})
 	return nil
 }
 
@@ -120,7 +126,7 @@ func (s *Server) Addresses() []string {
 		out = append(out, "udp:"+u.local.String())
 	}
 	for _, l := range s.streams {
-		out = append(out, "tcp:"+l.Addr().String())
+		out = append(out, l.net+":"+l.Addr().String())
 	}
 	return out
 }

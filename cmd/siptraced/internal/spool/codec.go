@@ -40,7 +40,7 @@ const (
 
 // maxPart is how much payload one packet of a record takes; the rest of its 64
 // KiB is room for the chunks.
-const maxPart = 48 << 10
+const maxPart = 32 << 10
 
 var directionIn, directionOut = []byte(siptrace.In), []byte(siptrace.Out)
 
@@ -122,7 +122,7 @@ func (c *codec) append(dst []byte, rec *siptrace.Record) ([]byte, error) {
 }
 
 // maxField bounds what one field may take of a packet, far over any column.
-const maxField = 1 << 10
+const maxField = 4 << 10
 
 func clip(b []byte) []byte { return b[:min(len(b), maxField)] }
 

@@ -63,12 +63,12 @@ type Reader struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
-	done      atomic.Uint64 // the sink is done up to here
-	doneTotal atomic.Uint64 // and with so many records of the stream
-	doneTaken atomic.Int64  // which the spool took at that time, Unix nanoseconds
-	saved     uint64        // what the positions hold; the janitor's own
-	last      uint64        // last sequence handed out; the pump's own
-	lastTotal uint64
+	done      atomic.Uint64     // the sink is done up to here
+	doneTotal atomic.Uint64     // and with so many records of the stream
+	doneTaken atomic.Int64      // which the spool took at that time, Unix nanoseconds
+	saved     uint64            // what the positions hold; the janitor's own
+	last      uint64            // last sequence handed out; the pump's own
+	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
 }
 
 // prefetch is how many batches a reader holds in memory.
@@ -88,10 +88,15 @@ func (s *Spool) Reader(ctx context.Context, sink string, shard int, after uint64
 	after = max(after, saved)
 	r.done.Store(after)
 	r.last = after
-	if r.lastTotal, err = sh.totalBefore(ctx, after+1); err != nil {
-		return nil, err
+	r.lastTotal = map[string]uint64{}
+	if !s.shared() {
+		total, err := sh.totalBefore(ctx, after+1)
+		if err != nil {
+			return nil, err
+		}
+		r.lastTotal[""] = total
+		r.doneTotal.Store(total)
 	}
-	r.doneTotal.Store(r.lastTotal)
 	r.doneTaken.Store(time.Now().UnixNano())
 	iter, err := sh.open(ctx, after+1)
 	if err != nil {
@@ -174,12 +179,13 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		}
 		b := &Batch{Seq: meta.Sequence.Stream, taken: meta.Timestamp, data: msg.Data()}
 		b.Records, b.total = batchHeader(msg.Headers())
-		if before := b.total - uint64(b.Records); before > r.lastTotal {
-			b.Missed = before - r.lastTotal
+		intake := msg.Headers().Get(headerIntake)
+		if last, known := r.lastTotal[intake]; known && b.total-uint64(b.Records) > last {
+			b.Missed = b.total - uint64(b.Records) - last
 		}
 		select {
 		case r.batches <- b:
-			r.last, r.lastTotal = b.Seq, b.total
+			r.last, r.lastTotal[intake] = b.Seq, b.total
 		case <-ctx.Done():
 		}
 	}
@@ -213,8 +219,19 @@ func (r *Reader) Close() {
 	<-r.stopped
 }
 
-// Pending is how many records wait for the sink.
+// Shared reports whether other processes may read for the same sink, and spool
+// into the same shard.
+func (r *Reader) Shared() bool { return r.shard.spool.shared() }
+
+// Pending is how many records wait for the sink; in a cluster how many batches,
+// as of the last second.
 func (r *Reader) Pending() uint64 {
+	if r.Shared() {
+		if last, done := r.shard.lastSeq.Load(), r.done.Load(); last > done {
+			return last - done
+		}
+		return 0
+	}
 	if total, done := r.shard.total.Load(), r.doneTotal.Load(); total > done {
 		return total - done
 	}
@@ -277,7 +294,13 @@ func (s *Spool) savePositions(ctx context.Context) error {
 		r.saved = done
 	}
 	for _, sh := range s.shards {
-		if err := sh.noteTotal(ctx); err != nil {
+		if s.shared() {
+			info, err := sh.stream.Info(ctx)
+			if err != nil {
+				return fmt.Errorf("spool: shard %d: %w", sh.index, err)
+			}
+			sh.lastSeq.Store(info.State.LastSeq)
+		} else if err := sh.noteTotal(ctx); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,9 @@ const (
 	// without reading it.
 	headerRecords = "Records"
 	headerTotal   = "Total"
+	// headerIntake names the process that spooled the batch, in a cluster: totals
+	// are its own there.
+	headerIntake = "Intake"
 	// errStreamFull is JetStream's code for a stream at its bound (error code
 	// JSStreamStoreFailedF).
 	errStreamFull jetstream.ErrorCode = 10077
@@ -87,7 +90,7 @@ type shard struct {
 	hurry   chan struct{} // asks the publisher not to wait for more records
 
 	total   atomic.Uint64 // records in the stream since it was made
-	lastSeq atomic.Uint64 // the last batch of ours in it
+	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
 	noted   uint64        // the janitor's: the total that is written down
 
 	full chan *batch // closed batches, in order
@@ -204,8 +207,10 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	info := sh.stream.CachedInfo()
 	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
 	sh.lastSeq.Store(info.State.LastSeq)
-	if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
-		return nil, err
+	if !s.shared() {
+		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
+			return nil, err
+		}
 	}
 	for range buffers {
 		sh.free <- &batch{}
@@ -273,6 +278,9 @@ func (sh *shard) noteTotal(ctx context.Context) error {
 	sh.noted = total
 	return nil
 }
+
+// shared reports whether other processes may use the streams too.
+func (s *Spool) shared() bool { return s.cfg.NATS != "" }
 
 func batchHeader(h nats.Header) (records int, total uint64) {
 	records, _ = strconv.Atoi(h.Get(headerRecords))
@@ -371,6 +379,9 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		// retry does not double it.
 		nats.MsgIdHdr: {s.session + strconv.FormatUint(s.Stats.Batches.Add(1), 36)},
 	}}
+	if s.shared() {
+		msg.Header.Set(headerIntake, s.session)
+	}
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
 		var ack *jetstream.PubAck

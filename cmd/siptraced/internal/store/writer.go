@@ -16,6 +16,9 @@ import (
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 10 * time.Second
+	// standbyBackoff is how often a writer looks whether the one ahead of it is
+	// still there.
+	standbyBackoff = time.Second
 )
 
 // writer carries one shard of the spool into the database. One goroutine owns
@@ -58,7 +61,10 @@ func (w *writer) run(ctx context.Context) {
 		if progress {
 			backoff = firstBackoff
 		}
-		if text := err.Error(); text != w.said {
+		if errors.Is(err, errMoved) {
+			// Another writer of the same spool is ahead: it stays so until it ends.
+			backoff = min(backoff, standbyBackoff)
+		} else if text := err.Error(); text != w.said {
 			w.log.Error("database: rows wait in the spool, trying again", "err", err)
 			w.said = text
 		}
@@ -144,7 +150,9 @@ func (w *writer) written(b *spool.Batch, records int) {
 
 // miss books what the spool gave up before a batch.
 func (w *writer) miss(b *spool.Batch) {
-	if b.Missed > 0 {
+	// What lies before the position of the database was written by somebody else,
+	// and purged.
+	if b.Missed > 0 && (!w.tracked || b.Seq > w.at+1) {
 		w.stats.missed.Add(b.Missed)
 		w.log.Error("spool: messages are gone before they were written: the spool reached its bounds, or its files are damaged", "messages_lost", b.Missed)
 	}
@@ -204,7 +212,7 @@ func (w *writer) next(ctx context.Context) (*spool.Batch, error) {
 		return nil, ctx.Err()
 	case <-w.drain:
 	}
-	for w.reader.Pending() > 0 {
+	for w.reader.Pending() > 0 && !w.reader.Shared() { // the others go on with the rest
 		select {
 		case b := <-w.reader.Batches():
 			return b, nil
@@ -242,7 +250,10 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 		}
 		return err
 	}
-	w.at = last.Seq
+	for _, b := range w.held {
+		w.miss(b)
+		w.at = b.Seq
+	}
 	aside := map[int]struct{}{}
 	for _, r := range refusals {
 		aside[r.record] = struct{}{}
@@ -251,9 +262,6 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 	w.stats.transactions.Add(1)
 	w.stats.aside.Add(uint64(len(aside)))
 	w.stats.written.Add(uint64(len(w.records) - len(aside)))
-	for _, b := range w.held {
-		w.miss(b)
-	}
 	for _, t := range w.tables {
 		w.stats.count(&t.encoder.Counts)
 	}
