@@ -23,10 +23,13 @@ type Packet struct {
 	Net    string    // "udp", "tcp" or "tls": what the mirror came over
 	Source netip.AddrPort
 	Local  netip.AddrPort
-	// Reply writes to the sender; nil for datagrams. Mark is the handler's, and
-	// kept from one packet of a connection to the next.
-	Reply func([]byte) error
-	Mark  uint64
+	// Reply writes to the sender; nil for datagrams. Mark and Marked are the
+	// handler's, and kept from one packet of a connection to the next. Close is
+	// how it asks for the connection to be closed.
+	Reply  func([]byte) error
+	Mark   uint64
+	Marked bool
+	Close  bool
 }
 
 // Handler takes every packet that was read. It is called from several

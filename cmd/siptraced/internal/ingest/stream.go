@@ -87,6 +87,9 @@ func (s *Server) serveConn(c net.Conn) {
 	buf := make([]byte, 0, readSize)
 	for {
 		rest, err := s.cut(p, buf)
+		if p.Close {
+			return
+		}
 		if err != nil {
 			s.log.Warn("stream can't be followed any more, closing it", "peer", c.RemoteAddr().String(), "err", err)
 			return
@@ -128,6 +131,9 @@ func (s *Server) cut(p *Packet, buf []byte) ([]byte, error) {
 		p.Time = time.Now()
 		p.Data = buf[:n:n]
 		s.handle(p)
+		if p.Close {
+			return nil, nil
+		}
 		buf = buf[n:]
 	}
 	return buf, nil

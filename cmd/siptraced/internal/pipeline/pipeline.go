@@ -27,7 +27,8 @@ import (
 // Spool takes copies of records, and says when they are safe.
 type Spool interface {
 	Put(rec *siptrace.Record) error
-	Sync(ctx context.Context, mark uint64) (next uint64, err error)
+	Mark() uint64
+	Sync(ctx context.Context, mark uint64) error
 }
 
 // Rules are what the configuration says about every message.
@@ -94,6 +95,9 @@ func (p *Pipeline) SetRules(r Rules) {
 
 // Handle takes one packet.
 func (p *Pipeline) Handle(in *ingest.Packet) {
+	if in.Reply != nil && !in.Marked {
+		in.Mark, in.Marked = p.spool.Mark(), true
+	}
 	w := p.work.Get().(*work)
 	if count := p.handle(w, in); count != nil {
 		count.Add(1)
@@ -174,16 +178,16 @@ const syncTimeout = 30 * time.Second
 
 // acknowledge sends a HEP3 keep-alive back over the stream that it came on, once
 // everything before it on the stream is in the spool: a sender that wants to
-// know what was accepted asks so. Nothing comes back if anything was not taken.
+// know what was accepted asks so. If anything since the connection's first
+// packet was not taken, it is closed instead.
 func (p *Pipeline) acknowledge(in *ingest.Packet) {
 	if in.Reply == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
 	defer cancel()
-	next, err := p.spool.Sync(ctx, in.Mark)
-	in.Mark = next
-	if err != nil || in.Reply(in.Data) != nil {
+	if p.spool.Sync(ctx, in.Mark) != nil || in.Reply(in.Data) != nil {
+		in.Close = true
 		p.unacknowledged.Add(1)
 		return
 	}

@@ -59,6 +59,7 @@ type Spool struct {
 	js        jetstream.JetStream
 	positions jetstream.KeyValue
 	lock      *os.File
+	maxBatch  int    // bytes
 	session   string // begins the id of every batch of this process
 	full      atomic.Bool
 	shards    []*shard
@@ -135,6 +136,10 @@ func (s *Spool) open(ctx context.Context) error {
 	}
 	if s.engine, err = openEngine(ctx, s.cfg, s.log); err != nil {
 		return err
+	}
+	// What is left is room for the headers.
+	if s.maxBatch = int(s.engine.conn.MaxPayload()) - 4<<10; s.maxBatch < s.cfg.BatchBytes {
+		return fmt.Errorf("spool: the cluster takes messages of %d bytes: raise its max_payload over spool.batch_bytes (%d), to 8 MiB at best", s.engine.conn.MaxPayload(), s.cfg.BatchBytes)
 	}
 	if s.js, err = jetstream.New(s.engine.conn); err != nil {
 		return fmt.Errorf("spool: %w", err)
@@ -312,6 +317,15 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		b.data = b.data[:whole]
 		return err
 	}
+	if len(b.data) > s.maxBatch && whole > 0 {
+		// Too much for one message of the engine: the record begins the next batch.
+		next := <-sh.free
+		next.opened = time.Now()
+		next.data = append(next.data, b.data[whole:]...)
+		b.data = b.data[:whole]
+		sh.full <- b
+		b, sh.cur = next, next
+	}
 	b.records++
 	sh.taken++
 	if len(b.data) >= s.cfg.BatchBytes {
@@ -404,7 +418,7 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			s.full.Store(false)
 			break
 		}
-		if full && s.cfg.Full == RefuseNew {
+		if full && s.cfg.Full == RefuseNew || errors.Is(err, nats.ErrMaxPayload) {
 			sh.failed.Add(uint64(b.records))
 			s.Stats.Refused.Add(uint64(b.records))
 			if !s.full.Swap(true) {
@@ -438,12 +452,20 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 // ErrNotTaken is the answer to Sync when records did not make it.
 var ErrNotTaken = errors.New("spool: records were not taken")
 
+// Mark is where a sender begins whose records Sync is to vouch for.
+func (s *Spool) Mark() (mark uint64) {
+	for _, sh := range s.shards {
+		mark += sh.failed.Load()
+	}
+	return mark
+}
+
 // Sync returns when every record that was put before is in the spool: safe from
 // a crash of this process, and after the next sync of the disk from one of the
 // machine. It is the base of an acknowledgement to a sender. The error is
-// ErrNotTaken when the spool refused or lost records since the mark that an
-// earlier Sync returned; zero is the start.
-func (s *Spool) Sync(ctx context.Context, mark uint64) (next uint64, err error) {
+// ErrNotTaken when the spool refused or lost a record, of whatever sender, since
+// mark.
+func (s *Spool) Sync(ctx context.Context, mark uint64) error {
 	const poll = 500 * time.Microsecond
 	for _, sh := range s.shards {
 		sh.mu.Lock()
@@ -456,16 +478,15 @@ func (s *Spool) Sync(ctx context.Context, mark uint64) (next uint64, err error) 
 			}
 			select {
 			case <-ctx.Done():
-				return mark, ctx.Err()
+				return ctx.Err()
 			case <-time.After(poll):
 			}
 		}
-		next += sh.failed.Load()
 	}
-	if next > mark {
-		return next, ErrNotTaken
+	if s.Mark() > mark {
+		return ErrNotTaken
 	}
-	return next, nil
+	return nil
 }
 
 // Close takes no more records and waits until those it has are on disk, or

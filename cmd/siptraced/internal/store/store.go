@@ -72,6 +72,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		backlog.Add(r.Pending())
 		s.writers = append(s.writers, &writer{
 			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, making: &s.making, turn: &s.turn, drain: s.drain,
+			rejected: map[rejectKey]struct{}{},
 		})
 	}
 	c.Func("store.pending", s.Pending)

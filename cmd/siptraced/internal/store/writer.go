@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +43,31 @@ type writer struct {
 	drain  <-chan struct{} // closed when the store drains
 	warned bool            // that the position can't be kept
 
-	records [][]byte // of the transaction in hand, as spooled
-	tables  []*table // with rows in hand
+	records []spooled // of the transaction in hand
+	tables  []*table  // with rows in hand
+	flight  *outcome  // of the transaction whose COMMIT is not answered yet
+	// rejected are the rows of the held batches that are in the reject file
+	// already.
+	rejected map[rejectKey]struct{}
+}
+
+// spooled is one record of the transaction in hand.
+type spooled struct {
+	batch uint64
+	index int // in the batch
+	raw   []byte
+}
+
+type rejectKey struct {
+	batch       uint64
+	index       int
+	table, user string
+}
+
+// outcome is what a transaction means for the books.
+type outcome struct {
+	seq                  uint64 // of its last batch
+	records, rows, aside int
 }
 
 // run writes until ctx ends, or until there is nothing left to write once the
@@ -134,18 +158,45 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
 	}
 	w.at, w.tracked = at, tracked
-	for tracked && len(w.held) > 0 && w.held[0].Seq <= at {
-		w.written(w.held[0], w.held[0].Records)
-		w.held = w.held[1:]
+	if w.flight != nil && tracked && at == w.flight.seq {
+		// The commit took place, its answer was lost.
+		w.book(*w.flight)
 	}
+	w.flight = nil
+	n := 0
+	for tracked && n < len(w.held) && w.held[n].Seq <= at {
+		w.written(w.held[n])
+		n++
+	}
+	w.held = slices.Delete(w.held, 0, n)
 	return nil
 }
 
-// written books a batch whose rows were found committed.
-func (w *writer) written(b *spool.Batch, records int) {
-	w.stats.written.Add(uint64(records))
+// written books a batch that another process, or this one before a crash, has
+// committed.
+func (w *writer) written(b *spool.Batch) {
+	w.stats.written.Add(uint64(b.Records))
 	w.miss(b)
 	w.reader.Done(b)
+}
+
+// book puts a transaction that is committed into the books, and lets go of its
+// batches.
+func (w *writer) book(o outcome) {
+	w.stats.rows.Add(uint64(o.rows))
+	w.stats.transactions.Add(1)
+	w.stats.aside.Add(uint64(o.aside))
+	w.stats.written.Add(uint64(o.records - o.aside))
+	n := 0
+	for n < len(w.held) && w.held[n].Seq <= o.seq {
+		w.miss(w.held[n])
+		w.at = w.held[n].Seq
+		w.reader.Done(w.held[n])
+		n++
+	}
+	w.held = slices.Delete(w.held, 0, n)
+	clear(w.rejected)
+	w.flight = nil
 }
 
 // miss books what the spool gave up before a batch.
@@ -227,7 +278,7 @@ func (w *writer) next(ctx context.Context) (*spool.Batch, error) {
 // hold takes a batch, unless its rows are in the database already.
 func (w *writer) hold(b *spool.Batch) {
 	if w.tracked && b.Seq <= w.at {
-		w.written(b, b.Records)
+		w.written(b)
 		return
 	}
 	w.held = append(w.held, b)
@@ -241,33 +292,14 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 	if err := w.encode(ctx, s); err != nil {
 		return err
 	}
-	last := w.held[len(w.held)-1]
-	refusals, rows, err := w.transact(ctx, s, last.Seq)
+	o, err := w.transact(ctx, s, w.held[len(w.held)-1].Seq)
 	if err != nil {
-		if errors.Is(err, errMoved) {
-			// A commit whose answer was lost, or another writer: look again.
-			return errors.Join(err, w.locate(ctx, s))
-		}
 		return err
 	}
-	for _, b := range w.held {
-		w.miss(b)
-		w.at = b.Seq
-	}
-	aside := map[int]struct{}{}
-	for _, r := range refusals {
-		aside[r.record] = struct{}{}
-	}
-	w.stats.rows.Add(uint64(rows))
-	w.stats.transactions.Add(1)
-	w.stats.aside.Add(uint64(len(aside)))
-	w.stats.written.Add(uint64(len(w.records) - len(aside)))
+	w.book(o)
 	for _, t := range w.tables {
 		w.stats.count(&t.encoder.Counts)
 	}
-	w.reader.Done(last)
-	clear(w.held)
-	w.held = w.held[:0]
 	return nil
 }
 
@@ -278,6 +310,7 @@ func (w *writer) encode(ctx context.Context, s *session) error {
 		t.reset()
 	}
 	for _, b := range w.held {
+		index := 0
 		err := w.decoder.Each(b, func(rec *siptrace.Record, raw []byte) error {
 			t, err := w.tableOf(ctx, s, rec)
 			if err != nil {
@@ -287,7 +320,8 @@ func (w *writer) encode(ctx context.Context, s *session) error {
 				w.tables = append(w.tables, t)
 			}
 			t.add(rec, len(w.records))
-			w.records = append(w.records, raw)
+			w.records = append(w.records, spooled{b.Seq, index, raw})
+			index++
 			return nil
 		})
 		if err != nil {
@@ -315,7 +349,7 @@ type refusal struct {
 // transact writes all rows in hand and moves the position to seq. When the
 // database refuses rows, they are found and written to the reject file before
 // the rest is committed.
-func (w *writer) transact(ctx context.Context, s *session, seq uint64) (refusals []refusal, rows int, err error) {
+func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcome, err error) {
 	if s.dialect == dbschema.SQLite {
 		// One writer at a time there; taking turns costs less than SQLite's polling
 		// for its lock.
@@ -323,8 +357,10 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (refusals
 		defer w.turn.Unlock()
 	}
 	if err := s.begin(ctx); err != nil {
-		return nil, 0, err
+		return o, err
 	}
+	o = outcome{seq: seq, records: len(w.records)}
+	var refusals []refusal
 	committed := false
 	defer func() {
 		if !committed {
@@ -336,30 +372,31 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (refusals
 	for _, t := range w.tables {
 		rs, unsure, err := w.insertAll(ctx, s, t)
 		if err != nil {
-			return nil, 0, err
+			return o, err
 		}
 		refusals, doubtful = append(refusals, rs...), doubtful+unsure
-		rows += len(t.rows) - len(rs)
+		o.rows += len(t.rows) - len(rs)
 	}
-	if doubtful > 0 && rows == 0 {
+	if doubtful > 0 && o.rows == 0 {
 		// Nothing at all goes in: it is not the rows.
-		return nil, 0, refusals[0].reason
+		return o, refusals[0].reason
 	}
+	aside := map[int]struct{}{}
 	for _, r := range refusals {
 		if err := w.setAside(r); err != nil {
-			return nil, 0, err
+			return o, err
 		}
+		aside[r.record] = struct{}{}
 	}
+	o.aside = len(aside)
 	if w.tracked {
 		if err := s.advance(ctx, w.reader.ID(), w.at, seq); err != nil {
-			return nil, 0, err
+			return o, err
 		}
 	}
-	committed = true
-	if _, err := s.exec(ctx, "COMMIT"); err != nil {
-		return nil, 0, err
-	}
-	return refusals, rows, nil
+	committed, w.flight = true, &o
+	_, err = s.exec(ctx, "COMMIT")
+	return o, err
 }
 
 // insertAll writes the rows of one table; those that the database refuses are
@@ -418,7 +455,12 @@ func (w *writer) insertAll(ctx context.Context, s *session, t *table) (refusals 
 
 // setAside writes one refused row to the reject file.
 func (w *writer) setAside(r refusal) error {
-	line := reject{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: w.records[r.record]}
+	rec := w.records[r.record]
+	key := rejectKey{rec.batch, rec.index, r.table, string(r.user)}
+	if _, done := w.rejected[key]; done {
+		return nil
+	}
+	line := reject{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: rec.raw}
 	one := spool.Single(line.Packet)
 	err := w.decoder.Each(one, func(rec *siptrace.Record, _ []byte) error {
 		line.CallID, line.Method = string(rec.CallID), string(rec.Method)
@@ -430,6 +472,7 @@ func (w *writer) setAside(r refusal) error {
 	if err := w.rejects.add(line); err != nil {
 		return err
 	}
+	w.rejected[key] = struct{}{}
 	w.log.Error("database: row refused and set aside", "table", r.table, "callid", line.CallID, "reason", line.Reason, "file", w.rejects.path)
 	return nil
 }
