@@ -70,7 +70,7 @@ func fault(list rpc.List) *rpc.Fault {
 // Append writes the packet. The error is a [*TypeError].
 func (r Reply) Append(dst []byte) ([]byte, error) {
 	if r.Fault != nil {
-		return appendFault(dst, r.Cookie, r.Fault), nil
+		return appendFault(dst, r.Cookie, r.Fault), nil //nolint:nilerr // the fault is what is written
 	}
 	return appendPacket(dst, kindReply, r.Cookie, func(b []byte) ([]byte, error) {
 		switch v := r.Value.(type) {

@@ -82,14 +82,17 @@ func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several b
 }
 
 func (s *session) close() {
-	for _, t := range s.tables {
-		for _, stmt := range t.stmts {
-			if stmt != nil {
-				_ = stmt.Close()
-			}
-		}
-	}
 	if s.conn != nil {
+		_ = s.conn.Raw(func(any) error {
+			for _, t := range s.tables {
+				for _, stmt := range t.stmts {
+					if stmt != nil {
+						_ = stmt.Close()
+					}
+				}
+			}
+			return nil
+		})
 		_ = s.conn.Close()
 	}
 	_ = s.db.Close()

@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,8 +13,22 @@ import (
 )
 
 // sizes are the rows of the statements that are prepared, the largest first:
-// whatever number of rows there is, few statements make it.
-var sizes = [...]int{500, 100, 20, 5, 1}
+// whatever number of rows there is, few statements make it. A server is asked
+// over a connection, and takes long statements best; SQLite is called in this
+// process, and the cost of a row there grows with its statement. 200 rows of
+// usual messages stay under the 256 KiB to which the MySQL driver keeps its
+// buffer between statements.
+var (
+	sizes       = [...]int{200, 50, 10, 1}
+	sqliteSizes = [...]int{1}
+)
+
+func (s *session) sizes() []int {
+	if s.dialect == dbschema.SQLite {
+		return sqliteSizes[:]
+	}
+	return sizes[:]
+}
 
 // table is one table on one connection: how its rows are written, the
 // statements prepared for it, and the rows of the transaction in hand.
@@ -22,11 +36,12 @@ type table struct {
 	name    string
 	plan    *dbschema.Plan
 	encoder *dbschema.Encoder
-	stmts   [len(sizes)]*sql.Stmt
+	stmts   [len(sizes)]driver.Stmt
 	width   int // arguments of a row
 
-	args []any
-	rows []row
+	args  []any
+	named []driver.NamedValue // the same for the driver
+	rows  []row
 }
 
 // row is one row of the transaction in hand.
@@ -115,17 +130,17 @@ func (t *table) add(rec *siptrace.Record, number int) {
 // allow. On an error the rows of earlier statements are in the transaction;
 // done says how far it came, and size how many rows the failed statement had.
 func (s *session) insert(ctx context.Context, t *table, lo, hi int) (done, size int, err error) {
-	for k, n := range sizes {
+	for k, n := range s.sizes() {
 		if n > t.plan.MaxRows() {
 			continue
 		}
 		for hi-lo >= n {
 			if t.stmts[k] == nil {
-				if t.stmts[k], err = s.conn.PrepareContext(ctx, t.plan.Insert(n)); err != nil {
+				if t.stmts[k], err = s.prepare(ctx, t.plan.Insert(n)); err != nil {
 					return lo, n, err
 				}
 			}
-			if err := s.run(ctx, t.stmts[k], t.args[lo*t.width:(lo+n)*t.width]); err != nil {
+			if err := s.run(ctx, t, t.stmts[k], t.args[lo*t.width:(lo+n)*t.width]); err != nil {
 				return lo, n, err
 			}
 			lo += n
@@ -134,9 +149,25 @@ func (s *session) insert(ctx context.Context, t *table, lo, hi int) (done, size 
 	return lo, 0, nil
 }
 
-func (s *session) run(ctx context.Context, stmt *sql.Stmt, args []any) error {
+// prepare and run speak with the driver itself: database/sql would look at and
+// copy each of the thousands of arguments.
+func (s *session) prepare(ctx context.Context, text string) (stmt driver.Stmt, err error) {
+	err = s.conn.Raw(func(c any) (err error) {
+		stmt, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, text)
+		return err
+	})
+	return stmt, err
+}
+
+func (s *session) run(ctx context.Context, t *table, stmt driver.Stmt, args []any) error {
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
-	_, err := stmt.ExecContext(ctx, args...)
-	return err
+	t.named = t.named[:0]
+	for i, a := range args {
+		t.named = append(t.named, driver.NamedValue{Ordinal: i + 1, Value: a})
+	}
+	return s.conn.Raw(func(any) error {
+		_, err := stmt.(driver.StmtExecContext).ExecContext(ctx, t.named)
+		return err
+	})
 }
