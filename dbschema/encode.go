@@ -91,7 +91,10 @@ func (e *Encoder) AppendArgs(dst []any, rec *siptrace.Record, user []byte) []any
 func (e *Encoder) time(t time.Time) any {
 	if sec := t.Unix(); e.timeText == nil || sec != e.second {
 		e.second = sec
-		if e.plan.julian {
+		if e.plan.wall {
+			w := t.In(e.loc)
+			e.timeText = time.Date(w.Year(), w.Month(), w.Day(), w.Hour(), w.Minute(), w.Second(), 0, time.UTC)
+		} else if e.plan.julian {
 			// The Julian day of 1970-01-01 00:00 is 2440587.5; Kamailio takes off half
 			// a second and adds it again when it reads.
 			e.timeText = (float64(sec)-0.5)/86400 + 2440587.5

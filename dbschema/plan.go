@@ -78,6 +78,8 @@ type Plan struct {
 	table  string // quoted
 	slots  []slot
 	julian bool
+	wall   bool // the time column takes a time.Time: the wall clock, as if it were UTC
+	copies bool
 }
 
 // NewPlan plans the writing of a table. The error is a *PlanError.
@@ -90,6 +92,10 @@ func NewPlan(t *Table) (*Plan, error) {
 		return nil, &PlanError{Table: t.Name, Missing: m, Unfilled: u}
 	}
 	p := &Plan{rules: r, table: t.name.quoted, julian: t.JulianDay}
+	if c := t.Column(FieldTime); t.Dialect == PostgreSQL && c != nil {
+		p.wall = c.Type == "timestamp"
+		p.copies = p.wall && !t.View && !t.Rules
+	}
 	for f := range NumFields {
 		c := t.Column(f)
 		if c == nil {
@@ -153,4 +159,22 @@ func (p *Plan) NewEncoder(loc *time.Location) *Encoder {
 		loc = time.Local
 	}
 	return &Encoder{plan: p, loc: loc}
+}
+
+// Copies reports whether the rows can be written with PostgreSQL's COPY, whose
+// arguments are those of Insert: a table, without rules for INSERT.
+func (p *Plan) Copies() bool { return p.copies }
+
+// Identifier is the table's name as the catalog has it, for COPY: the schema, if
+// it is named, and the table.
+func (p *Plan) Identifier() []string {
+	var parts []string
+	for part := range strings.SplitSeq(p.table, ".") { // no name has a dot, see CheckTableName
+		if name, ok := strings.CutPrefix(part, `"`); ok {
+			parts = append(parts, strings.ReplaceAll(strings.TrimSuffix(name, `"`), `""`, `"`))
+		} else {
+			parts = append(parts, strings.ToLower(part))
+		}
+	}
+	return parts
 }

@@ -63,11 +63,11 @@ func (postgresRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, er
 	err := each(ctx, q, func(rows *sql.Rows) error {
 		var kind string
 		found = true
-		err := rows.Scan(&kind, &t.Encoding, &charBytes, &t.secret)
+		err := rows.Scan(&kind, &t.Encoding, &charBytes, &t.secret, &t.Rules)
 		t.View = kind == "v" || kind == "m"
 		return err
 	}, "SELECT c.relkind::text, pg_encoding_to_char(d.encoding), pg_encoding_max_length(d.encoding),"+
-		" NOT has_table_privilege(c.oid, 'SELECT') FROM pg_class c, pg_database d WHERE c.oid = to_regclass($1) AND d.datname = current_database()", t.name.quoted)
+		" NOT has_table_privilege(c.oid, 'SELECT'), c.relhasrules FROM pg_class c, pg_database d WHERE c.oid = to_regclass($1) AND d.datname = current_database()", t.name.quoted)
 	if err != nil || !found {
 		return false, err
 	}

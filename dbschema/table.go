@@ -80,6 +80,7 @@ type Table struct {
 	Indexes []Index
 
 	Engine   string // MySQL: InnoDB, MyISAM, ...
+	Rules    bool   // PostgreSQL: there are rewrite rules on the table
 	Encoding string // PostgreSQL: that of the database
 	// JulianDay means that the time column holds Julian day numbers (UTC, half a
 	// second early), which is what Kamailio's db_sqlite writes. It is true when

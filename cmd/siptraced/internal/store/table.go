@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
 )
@@ -130,6 +132,12 @@ func (t *table) add(rec *siptrace.Record, number int) {
 // allow. On an error the rows of earlier statements are in the transaction;
 // done says how far it came, and size how many rows the failed statement had.
 func (s *session) insert(ctx context.Context, t *table, lo, hi int) (done, size int, err error) {
+	if t.plan.Copies() {
+		if err := s.copyIn(ctx, t, lo, hi); err != nil {
+			return lo, hi - lo, err
+		}
+		return hi, 0, nil
+	}
 	for k, n := range s.sizes() {
 		if n > t.plan.MaxRows() {
 			continue
@@ -171,3 +179,31 @@ func (s *session) run(ctx context.Context, t *table, stmt driver.Stmt, args []an
 		return err
 	})
 }
+
+// copyIn writes rows lo to hi with PostgreSQL's COPY, which costs half of what
+// INSERT does.
+func (s *session) copyIn(ctx context.Context, t *table, lo, hi int) error {
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	return s.conn.Raw(func(c any) error {
+		_, err := c.(*stdlib.Conn).Conn().CopyFrom(ctx, t.plan.Identifier(), t.plan.Columns(), &rowSource{t: t, next: lo, end: hi})
+		return err
+	})
+}
+
+// rowSource hands the rows in hand to COPY (pgx.CopyFromSource).
+type rowSource struct {
+	t         *table
+	next, end int
+}
+
+func (r *rowSource) Next() bool {
+	r.next++
+	return r.next <= r.end
+}
+
+func (r *rowSource) Values() ([]any, error) {
+	return r.t.args[(r.next-1)*r.t.width : r.next*r.t.width], nil
+}
+
+func (r *rowSource) Err() error { return nil }
