@@ -9,7 +9,7 @@
 // is purged.
 //
 //	s, err := spool.Open(ctx, spool.DefaultConfig(), logger)
-//	r, err := s.Reader(ctx, "store", 0, 0)
+//	r, err := s.Reader(ctx, "store", 0)
 //	err = s.Put(&rec)
 //	batch := <-r.Batches()
 //	r.Done(batch)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -63,42 +62,35 @@ type Reader struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
-	done      atomic.Uint64     // the sink is done up to here
-	doneTotal atomic.Uint64     // and with so many records of the stream
-	doneTaken atomic.Int64      // which the spool took at that time, Unix nanoseconds
-	saved     uint64            // what the positions hold; the janitor's own
+	place     atomic.Pointer[place]
+	saved     place             // what the positions hold, without the time; the janitor's own
 	last      uint64            // last sequence handed out; the pump's own
+	end       uint64            // last sequence in the stream when the reader was opened
 	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
+}
+
+// place is how far a sink came.
+type place struct {
+	seq   uint64    // done up to here
+	total uint64    // with so many records of the stream
+	taken time.Time // which the spool took then
 }
 
 // prefetch is how many batches a reader holds in memory.
 const prefetch = 4
 
-// Reader opens the place of a sink in a shard: behind the last position that
-// it was done with, or behind after where that is larger (a sink that keeps its
-// own position). A sink is opened once.
-func (s *Spool) Reader(ctx context.Context, sink string, shard int, after uint64) (*Reader, error) {
+// Reader opens the place of a sink in a shard: behind the last position that it
+// was done with. A sink is opened once.
+func (s *Spool) Reader(ctx context.Context, sink string, shard int) (*Reader, error) {
 	sh := s.shards[shard]
-	r := &Reader{shard: sh, key: sink + "." + strconv.Itoa(shard), batches: make(chan *Batch, prefetch), stopped: make(chan struct{})}
-	saved, err := s.position(ctx, r)
-	if err != nil {
+	r := &Reader{
+		shard: sh, key: sink + "." + strconv.Itoa(shard), batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
+		lastTotal: map[string]uint64{},
+	}
+	if err := r.resume(ctx); err != nil {
 		return nil, err
 	}
-	r.saved = saved
-	after = max(after, saved)
-	r.done.Store(after)
-	r.last = after
-	r.lastTotal = map[string]uint64{}
-	if !s.shared() {
-		total, err := sh.totalBefore(ctx, after+1)
-		if err != nil {
-			return nil, err
-		}
-		r.lastTotal[""] = total
-		r.doneTotal.Store(total)
-	}
-	r.doneTaken.Store(time.Now().UnixNano())
-	iter, err := sh.open(ctx, after+1)
+	iter, err := sh.open(ctx, r.last+1)
 	if err != nil {
 		return nil, err
 	}
@@ -111,23 +103,30 @@ func (s *Spool) Reader(ctx context.Context, sink string, shard int, after uint64
 	return r, nil
 }
 
-// totalBefore is the count of records before the batch at seq, or before the
-// oldest one that is left.
-func (sh *shard) totalBefore(ctx context.Context, seq uint64) (uint64, error) {
-	info, err := sh.stream.Info(ctx)
+// resume takes up the position that was saved, or begins one.
+func (r *Reader) resume(ctx context.Context) error {
+	s := r.shard.spool
+	seq, total, known, err := s.position(ctx, r)
 	if err != nil {
-		return 0, fmt.Errorf("spool: %w", err)
+		return err
 	}
-	seq = max(seq, info.State.FirstSeq)
-	if info.State.Msgs == 0 || seq > info.State.LastSeq {
-		return sh.total.Load(), nil
-	}
-	msg, err := sh.stream.GetMsg(ctx, seq)
+	info, err := r.shard.stream.Info(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("spool: stream %s at %d: %w", sh.id, seq, err)
+		return fmt.Errorf("spool: %w", err)
 	}
-	n, total := batchHeader(msg.Header)
-	return total - uint64(n), nil
+	if !known && info.State.FirstSeq <= 1 {
+		// A stream from its beginning on: what is missing there will be seen.
+		known = true
+		if err := s.savePosition(ctx, r, 0, 0); err != nil {
+			return err
+		}
+	}
+	r.saved, r.last, r.end = place{seq: seq, total: total}, seq, info.State.LastSeq
+	r.place.Store(&place{seq, total, time.Now()})
+	if known && !s.shared() {
+		r.lastTotal[""] = total
+	}
+	return nil
 }
 
 func (sh *shard) open(ctx context.Context, from uint64) (jetstream.MessagesContext, error) {
@@ -154,6 +153,9 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		}
 	}()
 	var err error
+	if r.last >= r.end {
+		r.endOfOld(ctx)
+	}
 	for ctx.Err() == nil {
 		if iter == nil {
 			if iter, err = r.shard.open(ctx, r.last+1); err != nil {
@@ -180,14 +182,39 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		b := &Batch{Seq: meta.Sequence.Stream, taken: meta.Timestamp, data: msg.Data()}
 		b.Records, b.total = batchHeader(msg.Headers())
 		intake := msg.Headers().Get(headerIntake)
-		if last, known := r.lastTotal[intake]; known && b.total-uint64(b.Records) > last {
-			b.Missed = b.total - uint64(b.Records) - last
+		before := b.total - uint64(b.Records)
+		last, known := r.lastTotal[intake]
+		switch {
+		case known && before > last:
+			b.Missed = before - last
+		case !known && intake == "":
+			r.place.Store(&place{r.last, before, b.taken})
 		}
 		select {
 		case r.batches <- b:
 			r.last, r.lastTotal[intake] = b.Seq, b.total
 		case <-ctx.Done():
+			return
 		}
+		if b.Seq == r.end {
+			r.endOfOld(ctx)
+		}
+	}
+}
+
+// endOfOld comes behind the last batch that was in the stream when the reader
+// was opened. Where the end of the stream is gone, it hands out an empty batch
+// that says how much was there.
+func (r *Reader) endOfOld(ctx context.Context) {
+	noted := r.shard.recovered
+	last, known := r.lastTotal[""]
+	if !known || noted <= last {
+		return
+	}
+	select {
+	case r.batches <- &Batch{Seq: r.last, Missed: noted - last, total: noted, taken: time.Now()}:
+		r.lastTotal[""] = noted
+	case <-ctx.Done():
 	}
 }
 
@@ -200,9 +227,7 @@ func (r *Reader) Batches() <-chan *Batch { return r.batches }
 
 // Done says that the sink is done with b and everything before it.
 func (r *Reader) Done(b *Batch) {
-	r.done.Store(b.Seq)
-	r.doneTotal.Store(b.total)
-	r.doneTaken.Store(b.taken.UnixNano())
+	r.place.Store(&place{b.Seq, b.total, b.taken})
 }
 
 // Lag is the age of what the sink was done with last, while something waits.
@@ -210,7 +235,7 @@ func (r *Reader) Lag() time.Duration {
 	if r.Pending() == 0 {
 		return 0
 	}
-	return time.Duration(time.Now().UnixNano() - r.doneTaken.Load())
+	return time.Since(r.place.Load().taken)
 }
 
 // Close ends the reader. Its position stays.
@@ -227,36 +252,40 @@ func (r *Reader) Shared() bool { return r.shard.spool.shared() }
 // as of the last second.
 func (r *Reader) Pending() uint64 {
 	if r.Shared() {
-		if last, done := r.shard.lastSeq.Load(), r.done.Load(); last > done {
+		if last, done := r.shard.lastSeq.Load(), r.place.Load().seq; last > done {
 			return last - done
 		}
 		return 0
 	}
-	if total, done := r.shard.total.Load(), r.doneTotal.Load(); total > done {
+	if total, done := r.shard.total.Load(), r.place.Load().total; total > done {
 		return total - done
 	}
 	return 0
 }
 
-// position reads how far the sink came in this very stream: a stream that was
-// made anew starts at 1 again.
-func (s *Spool) position(ctx context.Context, r *Reader) (uint64, error) {
+// position reads how far the sink came in this very stream, and with how many
+// records: a stream that was made anew starts at 1 again.
+func (s *Spool) position(ctx context.Context, r *Reader) (seq, total uint64, known bool, err error) {
 	e, err := s.positions.Get(ctx, r.key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, nil
+		return 0, 0, false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("spool: position of %s: %w", r.key, err)
+		return 0, 0, false, fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
-	seq, id, _ := strings.Cut(string(e.Value()), " ")
-	if id != r.shard.id {
-		return 0, nil
+	var id string
+	if n, _ := fmt.Sscan(string(e.Value()), &seq, &total, &id); n != 3 || id != r.shard.id {
+		return 0, 0, false, nil
 	}
-	n, err := strconv.ParseUint(seq, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("spool: position of %s: %w", r.key, err)
+	return seq, total, true, nil
+}
+
+func (s *Spool) savePosition(ctx context.Context, r *Reader, seq, total uint64) error {
+	if _, err := s.positions.PutString(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
+		return fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
-	return n, nil
+	r.saved = place{seq: seq, total: total}
+	return nil
 }
 
 // janitor saves the positions and purges what all sinks are done with, once a
@@ -281,17 +310,16 @@ func (s *Spool) savePositions(ctx context.Context) error {
 	defer s.mu.Unlock()
 	oldest := map[*shard]uint64{}
 	for _, r := range s.readers {
-		done := r.done.Load()
-		if o, ok := oldest[r.shard]; !ok || done < o {
-			oldest[r.shard] = done
+		at := r.place.Load()
+		if o, ok := oldest[r.shard]; !ok || at.seq < o {
+			oldest[r.shard] = at.seq
 		}
-		if done == r.saved {
+		if r.saved == (place{seq: at.seq, total: at.total}) {
 			continue
 		}
-		if _, err := s.positions.PutString(ctx, r.key, strconv.FormatUint(done, 10)+" "+r.shard.id); err != nil {
-			return fmt.Errorf("spool: position of %s: %w", r.key, err)
+		if err := s.savePosition(ctx, r, at.seq, at.total); err != nil {
+			return err
 		}
-		r.saved = done
 	}
 	for _, sh := range s.shards {
 		if s.shared() {

@@ -93,6 +93,8 @@ type shard struct {
 	total   atomic.Uint64 // records in the stream since it was made
 	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
 	noted   uint64        // the janitor's: the total that is written down
+	// recovered is the total when the spool was opened.
+	recovered uint64
 
 	full chan *batch // closed batches, in order
 	free chan *batch
@@ -249,6 +251,7 @@ func (sh *shard) recoverTotal(ctx context.Context, last uint64) error {
 		total = noted
 	}
 	sh.total.Store(total)
+	sh.recovered = total
 	return nil
 }
 

@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	}
 	backlog := c.Counter("store.backlog")
 	for i := range sp.Shards() {
-		r, err := sp.Reader(ctx, sinkName, i, 0)
+		r, err := sp.Reader(ctx, sinkName, i)
 		if err != nil {
 			s.closeReaders()
 			return nil, fmt.Errorf("store: %w", err)

@@ -201,9 +201,9 @@ func (w *writer) book(o outcome) {
 
 // miss books what the spool gave up before a batch.
 func (w *writer) miss(b *spool.Batch) {
-	// What lies before the position of the database was written by somebody else,
-	// and purged.
-	if b.Missed > 0 && (!w.tracked || b.Seq > w.at+1) {
+	// In a cluster, what lies before the position of the database was written by
+	// somebody else, and purged.
+	if b.Missed > 0 && (!w.reader.Shared() || b.Seq > w.at+1) {
 		w.stats.missed.Add(b.Missed)
 		w.log.Error("spool: messages are gone before they were written: the spool reached its bounds, or its files are damaged", "messages_lost", b.Missed)
 	}
