@@ -85,7 +85,12 @@ func StartMariaDB(tb testing.TB, opts ...MariaDBOption) *MariaDB {
 	m := &MariaDB{Port: FreePort(tb), dir: newDir(tb, "mariadb")}
 	m.log = filepath.Join(m.dir, "mariadbd.log")
 	data := filepath.Join(m.dir, "data")
-	common := []string{"--no-defaults", "--datadir=" + data, "--innodb-log-file-size=16M"}
+	// Its own: a server that starts removes what others have left in a shared one.
+	tmp := filepath.Join(m.dir, "tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		tb.Fatal(err)
+	}
+	common := []string{"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--innodb-log-file-size=16M"}
 	if os.Geteuid() == 0 {
 		// A server of a test has no user of its own; root's files are root's.
 		common = append(common, "--user=root")
