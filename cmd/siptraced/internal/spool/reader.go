@@ -167,12 +167,22 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 				continue
 			}
 		}
-		msg, err := iter.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, jetstream.ErrNoHeartbeat) {
-				iter.Stop()
-				iter = nil
-			}
+		wait, cancel := context.WithTimeout(ctx, expiryInterval)
+		msg, err := iter.Next(jetstream.NextContext(wait))
+		late := wait.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return
+		case late:
+			r.expired(ctx)
+			continue
+		case errors.Is(err, jetstream.ErrNoHeartbeat):
+			continue
+		default:
+			iter.Stop()
+			iter = nil
 			continue
 		}
 		meta, err := msg.Metadata()
@@ -214,6 +224,30 @@ func (r *Reader) endOfOld(ctx context.Context) {
 	select {
 	case r.batches <- &Batch{Seq: r.last, Missed: noted - last, total: noted, taken: time.Now()}:
 		r.lastTotal[""] = noted
+	case <-ctx.Done():
+	}
+}
+
+// expiryInterval is how often an idle reader looks whether all that it waits for
+// is gone.
+const expiryInterval = time.Second
+
+// expired hands out an empty batch that says how much is gone when the stream is
+// empty and the sink has not seen all of it: nothing will come any more that
+// could say so.
+func (r *Reader) expired(ctx context.Context) {
+	last, known := r.lastTotal[""]
+	total := r.shard.total.Load()
+	if !known || total <= last {
+		return
+	}
+	info, err := r.shard.stream.Info(ctx)
+	if err != nil || info.State.Msgs > 0 || info.State.LastSeq <= r.last {
+		return
+	}
+	select {
+	case r.batches <- &Batch{Seq: info.State.LastSeq, Missed: total - last, total: total, taken: time.Now()}:
+		r.last, r.lastTotal[""] = info.State.LastSeq, total
 	case <-ctx.Done():
 	}
 }

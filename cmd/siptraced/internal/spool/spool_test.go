@@ -307,6 +307,45 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// What expires while nobody reads is told when it is all gone.
+func TestExpired(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.MaxAge = time.Second
+	s := open(t, cfg)
+	rs := readers(t, s)
+	for _, r := range rs {
+		r.Close()
+	}
+	const n = 200
+	put(t, s, 0, n)
+	s.Flush(context.Background())
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * cfg.MaxAge)
+	s = open(t, cfg)
+	rs = readers(t, s)
+	var got, missed uint64
+	timeout := time.After(20 * time.Second)
+	for got+missed < n {
+		var b *Batch
+		r := rs[0]
+		select {
+		case b = <-rs[0].Batches():
+		case b = <-rs[1].Batches():
+			r = rs[1]
+		case <-timeout:
+			t.Fatalf("got %d, missed %d of %d", got, missed, n)
+		}
+		got, missed = got+uint64(b.Records), missed+b.Missed
+		r.Done(b)
+	}
+	if missed == 0 || rs[0].Pending()+rs[1].Pending() != 0 {
+		t.Errorf("got %d, missed %d, pending %d", got, missed, rs[0].Pending()+rs[1].Pending())
+	}
+	closeAll(t, s, rs)
+}
+
 func BenchmarkCodec(b *testing.B) {
 	r := record(1, "3848276298220188511@atlanta.example.com")
 	r.Msg = bytes.Repeat([]byte("x"), 900)
