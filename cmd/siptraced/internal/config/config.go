@@ -23,6 +23,7 @@ type Config struct {
 	Ingest ingest.Config
 	Spool  spool.Config
 	Store  store.Config
+	RPC    RPC
 
 	TLSCertificate, TLSPrivateKey, TLSClientCA string
 	LogLevel                                   slog.Level
@@ -174,12 +175,19 @@ func (l *loader) key(c *Config, k key) error {
 	if !k.list && len(list) != 1 {
 		return &Problem{origin.place, fmt.Errorf("%s: want one value, not a list", k.name)}
 	}
+	if c.RPC.set == nil {
+		c.RPC.set = map[string]bool{}
+	}
+	c.RPC.set[k.name] = origin.set
 	if err := k.set(c, list); err != nil {
 		return &Problem{origin.place, fmt.Errorf("%s: %w", k.name, err)}
 	}
 	text := strings.Join(list, ", ")
-	if text == "" {
+	switch {
+	case text == "":
 		text = "unset"
+	case k.name == "rpc.token":
+		text = "***"
 	}
 	c.Values = append(c.Values, Value{Name: k.name, Text: text, Origin: origin.place})
 	return nil
@@ -238,6 +246,7 @@ func (c *Config) finish(l *loader) error {
 		}
 	}
 	c.Notes = append(c.Notes, l.notes...)
+	add(l.origin("rpc.ctl").place, c.RPC.finish())
 	c.note()
 	return errors.Join(problems...)
 }

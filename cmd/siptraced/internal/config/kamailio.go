@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	fileprovider "github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
@@ -102,6 +103,16 @@ func (l *loader) sockets(c *Config) (problems []error) {
 		}
 	}
 	return problems
+}
+
+// Learn adds sockets that the proxy itself named; it reports whether any is new.
+func (c *Config) Learn(found []siptrace.Socket) (anew bool) {
+	for _, s := range found {
+		if !slices.Contains(c.Own, s) {
+			c.Own, anew = append(c.Own, s), true
+		}
+	}
+	return anew
 }
 
 func socketText(s siptrace.Socket) string {

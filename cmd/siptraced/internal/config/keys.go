@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,9 @@ type key struct {
 
 // keys lists every setting beside the siptrace parameters, in the order of the
 // README.
-var keys = []key{
+var keys = slices.Concat(ownKeys, rpcKeys)
+
+var ownKeys = []key{
 	{"kamailio_cfg", false, "", "the proxy's configuration; --kamailio-cfg wins", func(*Config, []string) error { return nil }},
 	{"listen", true, "udp:127.0.0.1:9060,tcp:127.0.0.1:9060", "where HEP and SIP come in: udp:, tcp:, tls:host:port", func(c *Config, v []string) error {
 		c.Ingest.Listen = nil

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/cmd/siptraced/internal/store"
 	"siptraced/compat/siptrace"
+	"siptraced/rpc/serve"
 )
 
 // Options are what Run needs from the command line.
@@ -40,14 +42,19 @@ type Options struct {
 // daemon is one running siptraced.
 type daemon struct {
 	opt      Options
-	cfg      *config.Config
 	log      *slog.Logger
 	level    *slog.LevelVar
 	counters *counters.Set
 	spool    *spool.Spool
-	store    *store.Store
 	pipeline *pipeline.Pipeline
 	ingest   *ingest.Server
+	rpc      []*serve.Server
+	proxy    *proxy // the Kamailio behind us; nil without rpc.forward
+
+	mu       sync.Mutex // covers what follows: RPC and signals change it
+	cfg      *config.Config
+	store    *store.Store
+	stopping bool
 }
 
 // Run runs until SIGTERM or SIGINT, or until ctx ends; then it drains. The
@@ -102,17 +109,36 @@ func (d *daemon) start(ctx context.Context) error {
 	d.counters.Func("spool.damaged", d.spool.Stats.Damaged.Load)
 	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
 	d.counters.Func("rejected.shutdown", d.spool.Stats.Lost.Load)
+	if err := d.restoreState(); err != nil {
+		return err
+	}
 	if d.cfg.Params.Stores() {
-		if d.store, err = store.Open(ctx, d.cfg.Store, d.spool, d.counters, d.log); err != nil {
+		if err := d.openStore(ctx); err != nil {
 			return err
 		}
-		d.store.Start()
 	}
 	d.pipeline = pipeline.New(rules(d.cfg), d.spool, d.counters)
 	if d.ingest, err = ingest.Listen(d.cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
 		return err
 	}
+	if err := d.listenRPC(ctx); err != nil {
+		return err
+	}
 	d.ingest.Serve()
+	for _, s := range d.rpc {
+		s.Serve()
+	}
+	return nil
+}
+
+// openStore starts the database sink.
+func (d *daemon) openStore(ctx context.Context) error {
+	s, err := store.Open(ctx, d.cfg.Store, d.spool, d.counters, d.log)
+	if err != nil {
+		return err
+	}
+	s.Start()
+	d.store = s
 	return nil
 }
 
@@ -128,7 +154,11 @@ func (d *daemon) greet() {
 		_, to, _ := strings.Cut(addrs[0], ":")
 		fmt.Fprintf(d.opt.Stderr, hint, to)
 	}
-	d.log.Info("ready", "listen", strings.Join(addrs, ","), "database", d.cfg.Store.URL, "table", d.cfg.Store.Table)
+	var control []string
+	for _, s := range d.rpc {
+		control = append(control, s.Addresses()...)
+	}
+	d.log.Info("ready", "listen", strings.Join(addrs, ","), "rpc", strings.Join(control, ", "), "database", d.cfg.Store.URL, "table", d.cfg.Store.Table)
 }
 
 // hint is what a proxy needs to mirror everything to us.
@@ -145,21 +175,29 @@ const hint = `To mirror all traffic of a Kamailio to siptraced, put this into it
 `
 
 // stop ends the stages in their order: listeners, readers, batches to the
-// spool, sinks until the deadline, spool.
+// spool, sinks until the deadline, spool, remote control.
 func (d *daemon) stop() {
 	if d.ingest != nil {
 		d.ingest.Close()
 	}
+	if d.proxy != nil {
+		d.proxy.close()
+	}
+	defer d.closeRPC()
+	d.mu.Lock()
+	d.stopping = true
+	db := d.store
+	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.ShutdownTimeout, time.Millisecond))
 	defer cancel()
 	if d.spool != nil {
 		d.spool.Flush(ctx)
 	}
-	if d.store != nil {
-		if err := d.store.Stop(ctx); err != nil {
+	if db != nil {
+		if err := db.Stop(ctx); err != nil {
 			d.log.Error("closing the store", "err", err)
 		}
-		if n := d.store.Pending(); n > 0 {
+		if n := db.Pending(); n > 0 {
 			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
 		}
 	}

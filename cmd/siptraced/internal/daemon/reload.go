@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -17,33 +19,62 @@ var atOnce = []string{
 // reload reads the configuration again and says what changed. When it is wrong
 // the one in force stays.
 func (d *daemon) reload() {
+	if _, err := d.Reload(); err != nil {
+		d.log.Error("configuration not taken over, the one in force stays", "err", err)
+	}
+	if d.proxy != nil {
+		d.learnSockets(context.Background())
+	}
+}
+
+// Reload is reload for RPC: it returns what changed (control.Daemon).
+func (d *daemon) Reload() ([]string, error) {
 	next, err := d.opt.Load()
 	if err != nil {
-		d.log.Error("configuration not taken over, the one in force stays", "err", err)
-		return
+		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var said []string
 	changed := differences(d.cfg, next)
 	restart := false
 	for _, c := range changed {
+		line := fmt.Sprintf("%s: %s -> %s", c.name, c.from, c.to)
 		if slices.Contains(atOnce, c.name) {
+			said = append(said, line)
 			d.log.Info("configuration changed", "setting", c.name, "from", c.from, "to", c.to)
 		} else {
 			restart = true
+			said = append(said, line+" (needs a restart)")
 			d.log.Warn("configuration changed, needs a restart", "setting", c.name, "from", c.from, "to", c.to)
 		}
 	}
 	if len(changed) == 0 {
 		d.log.Info("configuration read again, nothing changed")
 	}
-	// What needs a restart stays as it was in every other respect too.
+	// What did not change in the configuration stays as RPC may have set it, and
+	// what needs a restart stays as it was.
 	p := d.cfg.Params
-	p.TraceOn, p.TraceLocalIP, p.XHeadersRead, p.DataMode = next.Params.TraceOn, next.Params.TraceLocalIP, next.Params.XHeadersRead, next.Params.DataMode
-	d.cfg.Params, d.cfg.Own, d.cfg.LogLevel, d.cfg.ShutdownTimeout = p, next.Own, next.LogLevel, next.ShutdownTimeout
+	for _, c := range changed {
+		switch c.name {
+		case "siptrace.trace_on":
+			p.TraceOn = next.Params.TraceOn
+		case "siptrace.trace_local_ip":
+			p.TraceLocalIP = next.Params.TraceLocalIP
+		case "siptrace.xheaders_read":
+			p.XHeadersRead = next.Params.XHeadersRead
+		case "siptrace.data_mode":
+			p.DataMode = next.Params.DataMode
+		case "log.level":
+			d.level.Set(next.LogLevel)
+		}
+	}
+	d.cfg.Params, d.cfg.Own, d.cfg.ShutdownTimeout = p, next.Own, next.ShutdownTimeout
 	if !restart {
 		d.cfg.Values, d.cfg.Sockets = next.Values, next.Sockets
 	}
-	d.level.Set(next.LogLevel)
 	d.pipeline.SetRules(rules(d.cfg))
+	return said, nil
 }
 
 type difference struct{ name, from, to string }

@@ -46,6 +46,10 @@ type Pipeline struct {
 
 	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
 	acknowledged, unacknowledged                                            *atomic.Uint64
+	requests, replies                                                       *atomic.Uint64
+
+	// Sources are the senders of what was read.
+	Sources Sources
 }
 
 // state is the rules in the form that Handle uses.
@@ -63,6 +67,7 @@ type work struct {
 	capture siptrace.Capture
 	record  siptrace.Record
 	cut     []byte
+	source  *source // of the last packet
 }
 
 // New makes a pipeline into a spool.
@@ -79,6 +84,9 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		// Of the keep-alives over streams.
 		acknowledged:   c.Counter("keepalives.acknowledged"),
 		unacknowledged: c.Counter("keepalives.unacknowledged"),
+		// The module's own statistics.
+		requests: c.Counter("traced_requests"),
+		replies:  c.Counter("traced_replies"),
 	}
 	p.SetRules(r)
 	return p
@@ -99,6 +107,7 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 		in.Mark, in.Marked = p.spool.Mark(), true
 	}
 	w := p.work.Get().(*work)
+	p.Sources.count(w, in)
 	if count := p.handle(w, in); count != nil {
 		count.Add(1)
 	}
@@ -142,6 +151,11 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	}
 	if err := p.spool.Put(rec); err != nil {
 		return p.rejected(err, "spool")
+	}
+	if w.msg.IsRequest {
+		p.requests.Add(1)
+	} else {
+		p.replies.Add(1)
 	}
 	return nil
 }

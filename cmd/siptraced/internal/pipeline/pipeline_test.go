@@ -114,8 +114,9 @@ func TestHandle(t *testing.T) {
 				Source: netip.MustParseAddrPort("198.51.100.1:5060"), Local: netip.MustParseAddrPort("198.51.100.2:9060"),
 			})
 			want := map[string]uint64{}
+			want["traced_requests"] = 1
 			if tt.place != "" {
-				want[tt.place] = 1
+				want = map[string]uint64{tt.place: 1}
 			}
 			for k, n := range tt.also {
 				want[k] = uint64(n)

@@ -1,0 +1,157 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"siptraced/rpc"
+)
+
+// Forwarder passes calls on to the ctl socket of a Kamailio. Its methods are the
+// hooks of an [rpc.Registry]:
+//
+//	reg.Unknown, reg.UnknownNames = f.Unknown, f.Names
+type Forwarder struct {
+	client *Client
+	mu     sync.Mutex // covers names and asked
+	names  []string
+	asked  time.Time
+}
+
+// NewForwarder returns a Forwarder for a server whose address is one of ctl.
+func NewForwarder(c *Client) (*Forwarder, error) {
+	if c.addr.Protocol != "ctl" {
+		return nil, &AddressError{c.addr.String(), "calls are forwarded over ctl only: unix:, unixd:, tcp: or udp:"}
+	}
+	return &Forwarder{client: c}, nil
+}
+
+// Unknown has the call answered by Kamailio. The result is an [rpc.Forwarded]. A
+// method that Kamailio does not have either is reported as not known. With
+// Kamailio away it is known, and a fault that says so.
+func (f *Forwarder) Unknown(ctx context.Context, c *rpc.Call) (any, bool, error) {
+	r, err := f.client.ctl(ctx, c.Method, c.Params)
+	switch {
+	case err != nil:
+		return nil, true, f.away(c.Method, err)
+	case r.Fault == nil:
+		return rpc.Forwarded{Body: bytes.Clone(r.Body), Value: asJSONRPCS(c.Method, r.Value)}, true, nil
+	case r.Fault.Code == 500 && r.Fault.Text == "command "+c.Method+" not found":
+		return nil, false, nil
+	}
+	return nil, true, r.Fault
+}
+
+// Names returns the names of Kamailio's methods, none when it is away. An answer
+// holds for a second: interactive clients ask for several lists in a row.
+func (f *Forwarder) Names(ctx context.Context) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.asked) < time.Second {
+		return slices.Clone(f.names)
+	}
+	f.names = nil
+	v, err := f.client.Call(ctx, "system.listMethods")
+	list, _ := v.(rpc.List)
+	if err != nil {
+		list = nil
+	}
+	for _, e := range list {
+		if name, ok := e.(string); ok {
+			f.names = append(f.names, name)
+		}
+	}
+	f.asked = time.Now()
+	return slices.Clone(f.names)
+}
+
+// away is the fault for a Kamailio that does not answer.
+func (f *Forwarder) away(method string, err error) *rpc.Fault {
+	why := "gives no answer that can be read"
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		why = "is not there"
+	case errors.Is(err, fs.ErrPermission):
+		why = "refuses access"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		why = "does not answer in time"
+	}
+	return &rpc.Fault{Code: 503, Text: fmt.Sprintf("%s is not a method of siptraced, and Kamailio at %s %s", method, f.client.addr, why)}
+}
+
+// asJSONRPCS makes of what came over ctl what jsonrpcs would show. Over ctl a
+// list of one looks like a single value, and an array within a struct like a
+// struct, so that one has to know the methods.
+func asJSONRPCS(method string, v any) any {
+	list, many := v.(rpc.List)
+	switch {
+	case slices.Contains(lists, method) && v == nil:
+		return rpc.List{}
+	case slices.Contains(lists, method) && !many:
+		return rpc.List{v}
+	case many && slices.Contains(records, method):
+		return rpc.Records(list)
+	}
+	if names, ok := arrays[method]; ok {
+		return withArrays(v, names, slices.Contains(names, ""))
+	}
+	return v
+}
+
+// withArrays turns the members of that names within v, and v itself if it is an
+// array, into a List of structs with one member each.
+func withArrays(v any, names []string, isArray bool) any {
+	s, ok := v.(rpc.Struct)
+	if !ok {
+		return v
+	}
+	out, list := make(rpc.Struct, len(s)), make(rpc.List, len(s))
+	for i, m := range s {
+		m.Value = withArrays(m.Value, names, slices.Contains(names, m.Name))
+		out[i], list[i] = m, rpc.Struct{m}
+	}
+	if isArray {
+		return list
+	}
+	return out
+}
+
+// lists are the methods that Kamailio 5.6 and its modules mark as lists
+// (RET_ARRAY).
+var lists = []string{
+	"cfg.list", "cnt.grps_list", "cnt.list_groups", "cnt.list_vars", "cnt.var_list", "core.arg", "core.echo",
+	"core.modules", "core.ppdefines", "core.ppdefines_full", "core.printi", "core.prints", "core.ps", "core.psa",
+	"core.psx", "core.pwd", "core.tcp_list", "corex.list_aliases", "corex.list_sockets", "dbcl.list_clusters",
+	"dbcl.list_connections", "dlg.briefing", "dlg.list", "dlg.list_ctx", "dlg.list_match", "dlg.list_match_ctx",
+	"dlg.profile_list", "dmq.list_nodes", "dns.view", "htable.dump", "htable.listTables", "htable.stats",
+	"imc.list_rooms", "jsonrpc.echo", "mod.mem_stats", "mod.mem_statsx", "mod.stats", "mqueue.get_sizes",
+	"mtree.list", "mtree.summary", "permissions.addressDump", "permissions.subnetDump", "pkg.stats", "pl.get_pipes",
+	"pl.list", "pl.stats", "rtpengine.show", "rtpproxy.list", "stats.get_statistics", "system.listMethods",
+	"tls.list", "tm.list", "tm.t_uac_wait", "uac.reg_dump",
+}
+
+// records are methods that give several answers and are not marked: of those
+// jsonrpcs shows the last one. Of a method that is neither here nor in lists all
+// answers are shown.
+var records = []string{
+	"dns.mem_info", "dst_blocklist.mem_info", "keepalive.list", "rl.stats", "stats.clear_statistics",
+}
+
+// arrays are the members that are arrays; "" is the result itself.
+var arrays = map[string][]string{
+	"core.aliases_list": {"aliases"},
+	"core.sockets_list": {""},
+	"dispatcher.list":   {"RECORDS", "TARGETS"},
+	"pike.list":         {"list"},
+	"pike.top":          {"list"},
+	"ul.dump":           {"Domains", "AoRs", "Contacts"},
+	"ul.lookup":         {"Contacts"},
+}
