@@ -125,6 +125,11 @@ func (r *RPC) finish() error {
 	if r.FlexisipCLI != "" {
 		add("rpc.flexisip_cli", serve.Flexisip, prefixed(r.FlexisipCLI, "unix:", "unix:"))
 	}
+	for _, l := range r.Serve.Listeners {
+		if err := l.Validate(); err != nil {
+			return err
+		}
+	}
 	r.Serve.Compact, r.Serve.Strict = r.Compact, r.Strict
 	if r.ForwardStatus && r.Forward == "" {
 		return errors.New("rpc.forward_status is set, and rpc.forward is not: nobody to pass siptrace.status on to")
