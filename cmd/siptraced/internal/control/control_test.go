@@ -1,0 +1,215 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"testing"
+
+	"siptraced/rpc"
+)
+
+// fake is a daemon with one counter of each group and two settings.
+type fake struct {
+	settings map[string]any
+	counters map[string]uint64
+}
+
+func newFake() *fake {
+	return &fake{
+		settings: map[string]any{TraceOn: int64(1), "log.level": "info"},
+		counters: map[string]uint64{"traced_requests": 3, "traced_replies": 5, "received": 9, "store.pending": 1, "store.written": 8},
+	}
+}
+
+func (f *fake) Setting(name string) (any, bool) { v, ok := f.settings[name]; return v, ok }
+func (f *fake) Settings() []string              { return []string{"log.level", TraceOn} }
+func (f *fake) Counters() map[string]uint64     { return f.counters }
+func (f *fake) Sockets() []string               { return []string{"udp:127.0.0.1:9060", "tcp:[::1]:9060"} }
+func (f *fake) Sources() []Source               { return nil }
+func (f *fake) Reload() ([]string, error)       { return []string{"log.level: info -> debug"}, nil }
+
+func (f *fake) Set(name string, value any) (any, error) {
+	if value == "wrong" {
+		return nil, errors.New("wrong value")
+	}
+	old := f.settings[name]
+	f.settings[name] = value
+	return old, nil
+}
+
+func registries(t *testing.T, f *fake) (methods, mi *rpc.Registry, changes *[]rpc.Change) {
+	t.Helper()
+	changes = new([]rpc.Change)
+	c := New(f, func(_ context.Context, ch rpc.Change) { *changes = append(*changes, ch) })
+	methods, mi = rpc.NewRegistry(), rpc.NewRegistry()
+	if err := errors.Join(c.Register(methods), c.RegisterMI(mi)); err != nil {
+		t.Fatal(err)
+	}
+	return methods, mi, changes
+}
+
+func call(r *rpc.Registry, method string, params ...any) (any, string) {
+	v, err := r.Call(context.Background(), &rpc.Call{Method: method, Params: params, Peer: rpc.NewPeer("test", "")})
+	if err != nil {
+		return nil, err.Error()
+	}
+	return v, ""
+}
+
+// The table of the module's own answers: the word is taken by its beginning, in
+// any letter case, and what is no string is missing.
+func TestStatus(t *testing.T) {
+	const bad, missing = "500 Bad parameter (on, off or check)", "500 Not enough parameters (on, off or check)"
+	tests := []struct {
+		param any
+		want  any
+		fault string
+		on    any // afterwards; tracing begins switched on
+	}{
+		{"on", "Enabled", "", int64(1)},
+		{"ON", "Enabled", "", int64(1)},
+		{"onx", "Enabled", "", int64(1)},
+		{"off", "Disabled", "", int64(0)},
+		{"OFF", "Disabled", "", int64(0)},
+		{"offhook", "Disabled", "", int64(0)},
+		{"check", "Enabled", "", int64(1)},
+		{"check ", "Enabled", "", int64(1)},
+		{" on", nil, bad, int64(1)},
+		{"bogus", nil, bad, int64(1)},
+		{"", nil, bad, int64(1)},
+		{int64(1), nil, missing, int64(1)},
+		{1.5, nil, missing, int64(1)},
+		{true, nil, missing, int64(1)},
+		{rpc.List{"on"}, nil, missing, int64(1)},
+	}
+	for _, tt := range tests {
+		f := newFake()
+		r, _, changes := registries(t, f)
+		v, fault := call(r, "siptrace.status", tt.param)
+		if v != tt.want || fault != tt.fault || f.settings[TraceOn] != tt.on {
+			t.Errorf("%v: got %v, %q, trace_on %v; want %v, %q, %v", tt.param, v, fault, f.settings[TraceOn], tt.want, tt.fault, tt.on)
+		}
+		if changed := tt.on == int64(0); changed != (len(*changes) == 1) {
+			t.Errorf("%v: told of changes %v", tt.param, *changes)
+		}
+	}
+	r, _, _ := registries(t, newFake())
+	if _, fault := call(r, "siptrace.status"); fault != missing {
+		t.Errorf("no parameter: got %q", fault)
+	}
+}
+
+func TestMI(t *testing.T) {
+	tests := []struct {
+		params []any
+		want   any
+		fault  string
+		on     any
+	}{
+		{nil, "on", "", int64(1)},
+		{[]any{"off"}, nil, "", int64(0)},
+		{[]any{"Off"}, nil, "", int64(0)},
+		{[]any{"on"}, nil, "", int64(1)},
+		{[]any{"onx"}, nil, "400 Bad parameter", int64(1)},
+		{[]any{"check"}, nil, "400 Bad parameter", int64(1)},
+	}
+	for _, tt := range tests {
+		f := newFake()
+		_, mi, _ := registries(t, f)
+		v, fault := call(mi, "sip_trace", tt.params...)
+		if v != tt.want || fault != tt.fault || f.settings[TraceOn] != tt.on {
+			t.Errorf("%v: got %v, %q, trace_on %v", tt.params, v, fault, f.settings[TraceOn])
+		}
+	}
+}
+
+func TestStatistics(t *testing.T) {
+	r, mi, _ := registries(t, newFake())
+	two := rpc.List{"siptrace:traced_replies = 5", "siptrace:traced_requests = 3"}
+	tests := []struct {
+		r      *rpc.Registry
+		method string
+		params []any
+		want   any
+		fault  string
+	}{
+		{r, "stats.get_statistics", []any{"siptrace:"}, two, ""},
+		{r, "stats.get_statistics", []any{"traced_requests"}, rpc.List{"siptrace:traced_requests = 3"}, ""},
+		{r, "stats.get_statistics", []any{"received"}, rpc.List{"siptraced:received = 9"}, ""},
+		{r, "stats.get_statistics", []any{"nogroup:"}, rpc.List{}, ""},
+		{r, "stats.get_statistics", nil, nil, "400 Please provide which stats to retrieve"},
+		{r, "stats.fetch", []any{"siptrace:"}, rpc.Struct{{Name: "siptrace.traced_replies", Value: "5"}, {Name: "siptrace.traced_requests", Value: "3"}}, ""},
+		{r, "stats.fetchn", []any{"siptrace:"}, rpc.Struct{{Name: "siptrace.traced_replies", Value: 5.0}, {Name: "siptrace.traced_requests", Value: 3.0}}, ""},
+		{mi, "get_statistics", []any{"siptrace:"}, rpc.List{two[1], two[0]}, ""},
+		{r, "cnt.get", []any{"siptrace", "traced_requests"}, int64(3), ""},
+		{r, "cnt.get", []any{"siptrace", "nosuch"}, nil, "400 unknown counter siptrace.nosuch"},
+		{r, "cnt.get", []any{"siptrace"}, nil, "400 Not enough parameters (group and name)"},
+		{r, "cnt.grps_list", nil, rpc.List{"siptrace", "siptraced"}, ""},
+		{r, "cnt.var_list", []any{"siptrace"}, rpc.List{"traced_replies", "traced_requests"}, ""},
+		{r, "cnt.grp_get_all", []any{"siptrace"}, rpc.Struct{{Name: "traced_replies", Value: int64(5)}, {Name: "traced_requests", Value: int64(3)}}, ""},
+		{r, "stats.reset_statistics", []any{"traced_requests"}, nil, ""},
+		{r, "stats.get_statistics", []any{"traced_requests"}, rpc.List{"siptrace:traced_requests = 0"}, ""},
+		{r, "stats.clear_statistics", []any{"traced_replies"}, rpc.Records{"siptrace:traced_replies = 5"}, ""},
+		{r, "cnt.get", []any{"siptrace", "traced_replies"}, int64(0), ""},
+	}
+	for _, tt := range tests {
+		v, fault := call(tt.r, tt.method, tt.params...)
+		if !reflect.DeepEqual(v, tt.want) || fault != tt.fault {
+			t.Errorf("%s %v: got %v, %q, want %v, %q", tt.method, tt.params, v, fault, tt.want, tt.fault)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	f := newFake()
+	r, _, changes := registries(t, f)
+	tests := []struct {
+		method string
+		params []any
+		want   any
+		fault  string
+	}{
+		{"cfg.list", nil, rpc.List{"siptraced: log.level", "siptrace: trace_on"}, ""},
+		{"cfg.list", []any{"siptrace"}, rpc.List{"siptrace: trace_on"}, ""},
+		{"cfg.get", []any{"siptrace", "trace_on"}, int64(1), ""},
+		{"cfg.seti", []any{"siptrace", "trace_on", int64(0)}, nil, ""},
+		{"cfg.get", []any{"siptrace", "trace_on"}, int64(0), ""},
+		{"cfg.sets", []any{"siptraced", "log.level", "wrong"}, nil, "400 wrong value"},
+		{"cfg.sets", []any{"siptraced", "log.level"}, nil, "400 Not enough parameters (group, name and value)"},
+		{"cfg.get", []any{"siptrace", "db_url"}, nil, "400 no setting siptrace: db_url can change at run time (see cfg.list)"},
+		{"siptrace.reload", nil, rpc.List{"log.level: info -> debug"}, ""},
+	}
+	for _, tt := range tests {
+		v, fault := call(r, tt.method, tt.params...)
+		if !reflect.DeepEqual(v, tt.want) || fault != tt.fault {
+			t.Errorf("%s %v: got %v, %q, want %v, %q", tt.method, tt.params, v, fault, tt.want, tt.fault)
+		}
+	}
+	if len(*changes) != 1 || (*changes)[0].What != TraceOn || (*changes)[0].Old != int64(1) || (*changes)[0].New != int64(0) {
+		t.Errorf("changes: got %+v", *changes)
+	}
+}
+
+// With a Kamailio behind us, groups that are not ours and what describes the
+// process are answered there.
+func TestForwarding(t *testing.T) {
+	f := newFake()
+	c := New(f, func(context.Context, rpc.Change) {})
+	r := rpc.NewRegistry()
+	r.Unknown = func(_ context.Context, call *rpc.Call) (any, bool, error) { return "there: " + call.Method, true, nil }
+	if err := c.Register(r); err != nil {
+		t.Fatal(err)
+	}
+	for method, want := range map[string]any{"core.info": "there: core.info", "tm.stats": "there: tm.stats"} {
+		if v, fault := call(r, method); v != want {
+			t.Errorf("%s: got %v, %q", method, v, fault)
+		}
+	}
+	if v, fault := call(r, "cnt.get", "core", "x"); v != "there: cnt.get" {
+		t.Errorf("cnt.get core x: got %v, %q", v, fault)
+	}
+	if v, fault := call(r, "cnt.get", "siptrace", "traced_requests"); v != int64(3) {
+		t.Errorf("cnt.get siptrace traced_requests: got %v, %q", v, fault)
+	}
+}
