@@ -35,6 +35,12 @@ func (c *Control) value(name string) (uint64, bool) {
 	return n - min(n, c.zeros[name]), ok
 }
 
+// What Kamailio says when no statistic is named.
+const (
+	noneToGet   = "Please provide which stats to retrieve"
+	noneToReset = "Please provide stats name"
+)
+
 // reset lets a counter begin at zero for the clients. The books go on.
 func (c *Control) reset(name string) {
 	n := c.daemon.Counters()[name]
@@ -50,9 +56,9 @@ type statistic struct {
 }
 
 // selected are the counters that the parameters name: "all", "GROUP:", NAME.
-func (c *Control) selected(call *rpc.Call) ([]statistic, error) {
+func (c *Control) selected(call *rpc.Call, missing string) ([]statistic, error) {
 	if len(call.Params) == 0 {
-		return nil, fault(400, "Please provide which stats to retrieve")
+		return nil, fault(400, missing)
 	}
 	groups := c.groups()
 	var out []statistic
@@ -82,7 +88,7 @@ func (c *Control) selected(call *rpc.Call) ([]statistic, error) {
 }
 
 func (c *Control) getStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call)
+	list, err := c.selected(call, noneToGet)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +103,7 @@ func (c *Control) getStatistics(_ context.Context, call *rpc.Call) (any, error) 
 // doubles over BINRPC.
 func (c *Control) fetch(numbers bool) rpc.Handler {
 	return func(_ context.Context, call *rpc.Call) (any, error) {
-		list, err := c.selected(call)
+		list, err := c.selected(call, noneToGet)
 		if err != nil {
 			return nil, err
 		}
@@ -114,7 +120,7 @@ func (c *Control) fetch(numbers bool) rpc.Handler {
 }
 
 func (c *Control) resetStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call)
+	list, err := c.selected(call, noneToReset)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +131,7 @@ func (c *Control) resetStatistics(_ context.Context, call *rpc.Call) (any, error
 }
 
 func (c *Control) clearStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call)
+	list, err := c.selected(call, noneToReset)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +151,15 @@ func (c *Control) named(call *rpc.Call) (string, error) {
 		return "", fault(400, "Not enough parameters (group and name)")
 	}
 	if !slices.Contains(c.groups()[group], name) {
-		return "", fault(400, fmt.Sprintf("unknown counter %s.%s", group, name))
+		return "", fault(400, fmt.Sprintf("non-existent counter %s.%s\n", group, name)) // the line end is Kamailio's
 	}
 	return name, nil
 }
 
-func (c *Control) counter(_ context.Context, call *rpc.Call) (any, error) {
+func (c *Control) counter(ctx context.Context, call *rpc.Call) (any, error) {
+	if len(call.Params) == 1 {
+		return c.counterGroup(ctx, call)
+	}
 	name, err := c.named(call)
 	if err != nil {
 		return nil, err

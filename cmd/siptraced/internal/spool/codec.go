@@ -262,5 +262,8 @@ func shardOf(callID []byte, n int) int {
 	for _, b := range callID {
 		h = (h ^ uint32(b)) * 16777619
 	}
-	return int(uint64(h) * uint64(n) >> 32)
+	// FNV leaves the last bytes' differences out of the upper bits: mix.
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	return int(uint64(h^h>>16) * uint64(n) >> 32)
 }

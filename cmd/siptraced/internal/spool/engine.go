@@ -56,7 +56,10 @@ func openEngine(ctx context.Context, cfg Config, log *slog.Logger) (*engine, err
 		opt.SyncInterval = time.Second // for the files that are not message blocks
 	}
 	e := &engine{opt: opt, log: log}
-	err := e.start()
+	err := repairNumbers(cfg.Dir, log)
+	if err == nil {
+		err = e.start()
+	}
 	if err == nil {
 		e.conn, err = nats.Connect("", nats.InProcessServer(e), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0))
 	}

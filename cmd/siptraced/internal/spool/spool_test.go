@@ -346,6 +346,21 @@ func TestExpired(t *testing.T) {
 	closeAll(t, s, rs)
 }
 
+// Call-IDs that differ in their last byte alone are spread too.
+func TestShardOf(t *testing.T) {
+	for _, format := range []string{"call-%d", "%d@192.0.2.1", "%08x"} {
+		count := [4]int{}
+		for i := range 1000 {
+			count[shardOf(fmt.Appendf(nil, format, i), 4)]++
+		}
+		for _, n := range count {
+			if n < 200 {
+				t.Errorf("%s: got %v of 1000", format, count)
+			}
+		}
+	}
+}
+
 func BenchmarkCodec(b *testing.B) {
 	r := record(1, "3848276298220188511@atlanta.example.com")
 	r.Msg = bytes.Repeat([]byte("x"), 900)
