@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,10 +79,19 @@ func (e *engine) start() error {
 		return err
 	}
 	s.SetLoggerV2(engineLog{e.log}, false, false, false)
-	s.Start()
+	// Start recovers the files, and comes back when it is done with them.
+	started := make(chan struct{})
+	go func() {
+		s.Start()
+		close(started)
+	}()
 	e.server, e.started = s, time.Now()
-	if !s.ReadyForConnections(startTimeout) {
-		return errors.New("it does not start")
+	select {
+	case <-started:
+	case <-time.After(startTimeout):
+	}
+	if !s.ReadyForConnections(time.Second) || !s.JetStreamEnabled() {
+		return fmt.Errorf("it does not start within %s; if its files are damaged, move the directory away", startTimeout)
 	}
 	return nil
 }
@@ -112,8 +120,7 @@ func (e *engine) restart() {
 		return
 	}
 	e.log.Warn("spool: starting the engine anew")
-	old.Shutdown()
-	old.WaitForShutdown()
+	shutDown(old, e.log)
 	if err := e.start(); err != nil {
 		e.log.Error("spool: engine", "err", err)
 	}
@@ -177,8 +184,25 @@ func (e *engine) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.server != nil {
-		e.server.Shutdown()
-		e.server.WaitForShutdown()
+		shutDown(e.server, e.log)
+	}
+}
+
+// shutdownTimeout bounds how long the engine may take to end; its files are safe
+// by then.
+const shutdownTimeout = 10 * time.Second
+
+func shutDown(s *server.Server, log *slog.Logger) {
+	done := make(chan struct{})
+	go func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(shutdownTimeout):
+		log.Error("spool: the engine does not end, going on without it")
 	}
 }
 

@@ -300,22 +300,19 @@ func (r *Reader) Pending() uint64 {
 // position reads how far the sink came in this very stream, and with how many
 // records: a stream that was made anew starts at 1 again.
 func (s *Spool) position(ctx context.Context, r *Reader) (seq, total uint64, known bool, err error) {
-	e, err := s.positions.Get(ctx, r.key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, 0, false, nil
-	}
+	text, _, err := s.positions.get(ctx, r.key)
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
 	var id string
-	if n, _ := fmt.Sscan(string(e.Value()), &seq, &total, &id); n != 3 || id != r.shard.id {
+	if n, _ := fmt.Sscan(text, &seq, &total, &id); n != 3 || id != r.shard.id {
 		return 0, 0, false, nil
 	}
 	return seq, total, true, nil
 }
 
 func (s *Spool) savePosition(ctx context.Context, r *Reader, seq, total uint64) error {
-	if _, err := s.positions.PutString(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
+	if err := s.positions.put(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
 		return fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
 	r.saved = place{seq: seq, total: total}
@@ -365,6 +362,10 @@ func (s *Spool) savePositions(ctx context.Context) error {
 		} else if err := sh.noteTotal(ctx); err != nil {
 			return err
 		}
+	}
+	// Only what is written down as done may go.
+	if err := s.positions.flush(); err != nil {
+		return err
 	}
 	for sh, seq := range oldest {
 		if seq <= sh.purged || seq == 0 {

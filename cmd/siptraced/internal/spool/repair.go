@@ -28,9 +28,6 @@ const (
 	headersFlag  = 1 << 31
 	// The two top bits of a number mark erased records and tombstones.
 	numberFlags = 3 << 62
-	// maxGap is how far apart two batches of a file may be: batches leave a shard
-	// at its beginning only.
-	maxGap = 1 << 16
 )
 
 // blockRecord is one batch in a block file.
@@ -68,15 +65,15 @@ func repairFile(path string) (repaired int, err error) {
 	if err != nil || len(records) == 0 {
 		return 0, err
 	}
-	// In a file numbers go up one by one: what most of them say of the first one
-	// is true. A lone record has nothing but the file to be compared with.
+	// In a file numbers go up one by one, as batches leave a shard at its beginning
+	// only: what most of them say of the first one is true. A lone record has nothing but the file to be compared with.
 	first := majority(records)
 	if len(records) == 1 {
 		first = min(first, maxPlausible(path))
 	}
 	for i, r := range records {
 		want := first + uint64(i)
-		if r.number >= want && r.number-want <= maxGap || r.number < want && want-r.number <= maxGap {
+		if r.number == want {
 			continue
 		}
 		var b [8]byte

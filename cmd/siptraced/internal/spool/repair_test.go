@@ -11,7 +11,7 @@ import (
 // A bit flipped in the number of a batch costs nothing: the number is put right,
 // and every record is there.
 func TestRepairNumbers(t *testing.T) {
-	for _, bit := range []int{20, 40, 61} {
+	for _, bit := range []int{1, 20, 61} {
 		for _, which := range []string{"first", "middle", "last"} {
 			cfg := testConfig(t)
 			cfg.BatchBytes = 1 << 10
@@ -26,9 +26,6 @@ func TestRepairNumbers(t *testing.T) {
 			}
 			damaged := 0
 			for _, name := range files {
-				if filepath.Base(filepath.Dir(filepath.Dir(name))) == "KV_"+positionsKV {
-					continue
-				}
 				damage(t, name, bit, which)
 				damaged++
 			}

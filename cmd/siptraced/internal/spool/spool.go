@@ -57,7 +57,7 @@ type Spool struct {
 	log       *slog.Logger
 	engine    *engine
 	js        jetstream.JetStream
-	positions jetstream.KeyValue
+	positions positions
 	lock      *os.File
 	maxBatch  int    // bytes
 	session   string // begins the id of every batch of this process
@@ -147,14 +147,17 @@ func (s *Spool) open(ctx context.Context) error {
 		return fmt.Errorf("spool: %w", err)
 	}
 	replicas := 1
-	if s.cfg.NATS != "" {
+	if s.shared() {
 		replicas = s.cfg.Replicas
-	}
-	s.positions, err = s.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: positionsKV, History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
-	})
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
+		kv, err := s.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: positionsKV, History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
+		})
+		if err != nil {
+			return fmt.Errorf("spool: positions: %w", err)
+		}
+		s.positions = clusterPositions{kv}
+	} else if s.positions, err = openPositions(s.cfg.Dir, s.log); err != nil {
+		return err
 	}
 	n, err := s.streams(ctx)
 	if err != nil {
@@ -260,15 +263,12 @@ func (sh *shard) totalKey() string { return "taken." + strconv.Itoa(sh.index) }
 // notedTotal is the count of records, and the last batch, that were noted when
 // the janitor last came by.
 func (sh *shard) notedTotal(ctx context.Context) (total, seq uint64, err error) {
-	e, err := sh.spool.positions.Get(ctx, sh.totalKey())
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, 0, nil
-	}
+	text, _, err := sh.spool.positions.get(ctx, sh.totalKey())
 	if err != nil {
 		return 0, 0, fmt.Errorf("spool: position of shard %d: %w", sh.index, err)
 	}
 	var id string
-	if n, _ := fmt.Sscan(string(e.Value()), &total, &seq, &id); n == 3 && id == sh.id {
+	if n, _ := fmt.Sscan(text, &total, &seq, &id); n == 3 && id == sh.id {
 		return total, seq, nil
 	}
 	return 0, 0, nil // of a stream that is gone
@@ -280,7 +280,7 @@ func (sh *shard) noteTotal(ctx context.Context) error {
 	if total == sh.noted {
 		return nil
 	}
-	if _, err := sh.spool.positions.PutString(ctx, sh.totalKey(), fmt.Sprintf("%d %d %s", total, seq, sh.id)); err != nil {
+	if err := sh.spool.positions.put(ctx, sh.totalKey(), fmt.Sprintf("%d %d %s", total, seq, sh.id)); err != nil {
 		return fmt.Errorf("spool: position of shard %d: %w", sh.index, err)
 	}
 	sh.noted = total

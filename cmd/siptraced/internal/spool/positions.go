@@ -1,0 +1,115 @@
+package spool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// positions keeps small texts over a restart: how far each sink came, and how
+// much each shard took.
+type positions interface {
+	get(ctx context.Context, key string) (value string, found bool, err error)
+	put(ctx context.Context, key, value string) error
+	// flush makes what was put last.
+	flush() error
+}
+
+// filePositions is a file beside the embedded engine. The engine's own storage
+// is no place for it: a flipped bit there can stop the daemon.
+type filePositions struct {
+	path string
+
+	mu      sync.Mutex // covers what follows
+	values  map[string]string
+	changed bool
+}
+
+const positionsFile = "positions.json"
+
+func openPositions(dir string, log *slog.Logger) (*filePositions, error) {
+	p := &filePositions{path: filepath.Join(dir, positionsFile), values: map[string]string{}}
+	text, err := os.ReadFile(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("spool: positions: %w", err)
+	}
+	if err := json.Unmarshal(text, &p.values); err != nil {
+		// The database has its own position; nothing is doubled there.
+		log.Warn("spool: the file of positions is damaged and begun anew", "file", p.path, "err", err)
+		p.values = map[string]string{}
+	}
+	return p, nil
+}
+
+func (p *filePositions) get(_ context.Context, key string) (string, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v, ok := p.values[key]
+	return v, ok, nil
+}
+
+func (p *filePositions) put(_ context.Context, key, value string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.values[key], p.changed = value, true
+	return nil
+}
+
+// flush replaces the file as a whole, so that a crash leaves the old or the new
+// one.
+func (p *filePositions) flush() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.changed {
+		return nil
+	}
+	text, err := json.MarshalIndent(p.values, "", "  ")
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	f, err := os.OpenFile(p.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), p.path)
+	}
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	p.changed = false
+	return nil
+}
+
+// clusterPositions is a key-value bucket of the cluster.
+type clusterPositions struct{ kv jetstream.KeyValue }
+
+func (p clusterPositions) get(ctx context.Context, key string) (string, bool, error) {
+	e, err := p.kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return string(e.Value()), true, nil
+}
+
+func (p clusterPositions) put(ctx context.Context, key, value string) error {
+	_, err := p.kv.PutString(ctx, key, value)
+	return err
+}
+
+func (p clusterPositions) flush() error { return nil }
