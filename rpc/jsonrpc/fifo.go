@@ -69,6 +69,11 @@ func (f *Framer) Next() []byte {
 	return nil
 }
 
+// Begun reports whether a document is under way. What was written and has not
+// even a brace is none, and would break the next one: no writer stops there, so
+// [Framer.Pause] can be called at once.
+func (f *Framer) Begun() bool { return f.depth > 0 || f.lost }
+
 // scan follows strings and braces; true at the end of a document.
 func (f *Framer) scan(c byte) bool {
 	switch {

@@ -55,6 +55,9 @@ func (j *jsonFramer) next() (fifoRequest, bool) {
 			return fifoRequest{cause: CauseUnfinished}, true
 		}
 		if doc == nil {
+			if !j.Begun() && j.Pause() > 0 {
+				return fifoRequest{cause: CauseBad}, true
+			}
 			return fifoRequest{}, false
 		}
 	}

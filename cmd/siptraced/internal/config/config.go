@@ -20,10 +20,12 @@ import (
 type Config struct {
 	Params siptrace.Params
 	Own    []siptrace.Socket // the proxy's sockets
-	Ingest ingest.Config
-	Spool  spool.Config
-	Store  store.Config
-	RPC    RPC
+	// Learned are those that the proxy itself named, see Learn.
+	Learned []siptrace.Socket
+	Ingest  ingest.Config
+	Spool   spool.Config
+	Store   store.Config
+	RPC     RPC
 
 	TLSCertificate, TLSPrivateKey, TLSClientCA string
 	LogLevel                                   slog.Level

@@ -105,14 +105,14 @@ func (l *loader) sockets(c *Config) (problems []error) {
 	return problems
 }
 
-// Learn adds sockets that the proxy itself named; it reports whether any is new.
-func (c *Config) Learn(found []siptrace.Socket) (anew bool) {
-	for _, s := range found {
-		if !slices.Contains(c.Own, s) {
-			c.Own, anew = append(c.Own, s), true
-		}
+// Learn takes the sockets that the proxy itself named, in place of those that it
+// named before; it reports whether they are others.
+func (c *Config) Learn(found []siptrace.Socket) bool {
+	if slices.Equal(c.Learned, found) {
+		return false
 	}
-	return anew
+	c.Learned = found
+	return true
 }
 
 func socketText(s siptrace.Socket) string {

@@ -21,6 +21,9 @@ type RPC struct {
 	User, Group              string
 	ReplyDir, Token          string
 	Compact, Strict          bool
+	// Rate is requests per second and peer, Connections those open at once per
+	// listener.
+	Rate, Connections int
 	// Forward is the ctl socket of a Kamailio that answers what siptraced does
 	// not know; ForwardStatus passes siptrace.status on to it too.
 	Forward       string
@@ -62,6 +65,8 @@ var rpcKeys = []key{
 	rpcText("group", "", "their group", func(r *RPC) *string { return &r.Group }),
 	rpcText("reply_dir", "/tmp", "where clients make their reply FIFOs", func(r *RPC) *string { return &r.ReplyDir }),
 	rpcText("token", "", "bearer token that HTTP requests must bring", func(r *RPC) *string { return &r.Token }),
+	{"rpc.rate", false, "2000", "requests per second and peer; 0: any", intInto(func(c *Config, n int64) { c.RPC.Rate = int(n) }, 0, 1<<30)},
+	{"rpc.connections", false, "128", "connections open at once per listener", intInto(func(c *Config, n int64) { c.RPC.Connections = int(n) }, 1, 1<<20)},
 	rpcFlag("compact", "JSON without blanks, as pretty_format 0", func(r *RPC) *bool { return &r.Compact }),
 	rpcFlag("strict", "JSON-RPC as its specification has it, not as jsonrpcs", func(r *RPC) *bool { return &r.Strict }),
 	rpcText("forward", "", "ctl socket of a Kamailio that answers what siptraced does not know", func(r *RPC) *string { return &r.Forward }),
@@ -131,6 +136,10 @@ func (r *RPC) finish() error {
 		}
 	}
 	r.Serve.Compact, r.Serve.Strict = r.Compact, r.Strict
+	r.Serve.Limits.Connections, r.Serve.Limits.Rate = r.Connections, r.Rate
+	if r.Rate == 0 {
+		r.Serve.Limits.Rate = -1
+	}
 	if r.ForwardStatus && r.Forward == "" {
 		return errors.New("rpc.forward_status is set, and rpc.forward is not: nobody to pass siptrace.status on to")
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,6 +51,8 @@ type daemon struct {
 	ingest   *ingest.Server
 	rpc      []*serve.Server
 	proxy    *proxy // the Kamailio behind us; nil without rpc.forward
+
+	saving sync.Mutex // held while the state file is written
 
 	mu       sync.Mutex // covers what follows: RPC and signals change it
 	cfg      *config.Config
@@ -143,7 +146,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 }
 
 func rules(c *config.Config) pipeline.Rules {
-	return pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(c.Own, c.Params.AdvertisedData())}
+	return pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData())}
 }
 
 // greet says that messages are taken, and without a kamailio.cfg what to put

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +22,10 @@ func (d *daemon) reload() {
 		d.log.Error("configuration not taken over, the one in force stays", "err", err)
 	}
 	if d.proxy != nil {
-		d.learnSockets(context.Background())
+		select {
+		case d.proxy.again <- struct{}{}:
+		default: // it is being asked already
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/control"
@@ -61,11 +62,15 @@ func (d *daemon) listenRPC(ctx context.Context) error {
 func (d *daemon) closeRPC() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	var all sync.WaitGroup
 	for _, s := range d.rpc {
-		if err := s.Close(ctx); err != nil {
-			d.log.Warn("rpc: closing", "err", err)
-		}
+		all.Go(func() {
+			if err := s.Close(ctx); err != nil {
+				d.log.Warn("rpc: closing", "err", err)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // changed logs a change of a setting with who made it, passes siptrace.status on
@@ -175,6 +180,7 @@ func (d *daemon) Sources() []control.Source {
 type proxy struct {
 	client *client.Client
 	stop   context.CancelFunc
+	again  chan struct{} // asks for its sockets
 	done   chan struct{}
 }
 
@@ -197,7 +203,7 @@ func (d *daemon) reachProxy(ctx context.Context, registry *rpc.Registry) error {
 	if err != nil {
 		return fmt.Errorf("rpc.forward: %w", err)
 	}
-	p := &proxy{client: client.New(addr, client.Config{Timeout: proxyTimeout}), done: make(chan struct{})}
+	p := &proxy{client: client.New(addr, client.Config{Timeout: proxyTimeout}), again: make(chan struct{}, 1), done: make(chan struct{})}
 	f, err := client.NewForwarder(p.client)
 	if err != nil {
 		return fmt.Errorf("rpc.forward: %w", err)
@@ -215,6 +221,8 @@ func (d *daemon) reachProxy(ctx context.Context, registry *rpc.Registry) error {
 			case <-run.Done():
 				return
 			case <-tick.C:
+				d.learnSockets(run)
+			case <-p.again:
 				d.learnSockets(run)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -16,22 +17,36 @@ func (d *daemon) saveState() {
 	if path == "" {
 		return
 	}
+	d.saving.Lock()
+	defer d.saving.Unlock()
 	state := map[string]string{}
 	for _, name := range settings {
 		if v, ok := d.Setting(name); ok {
 			state[name] = fmt.Sprint(v)
 		}
 	}
-	text, err := json.MarshalIndent(state, "", "  ")
-	if err == nil {
-		err = os.WriteFile(path+".new", append(text, '\n'), 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := replaceFile(path, state); err != nil {
 		d.log.Error("the state can't be kept (key rpc.state_file)", "err", err)
 	}
+}
+
+func replaceFile(path string, state map[string]string) error {
+	text, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // restoreState puts into force what an earlier run wrote down.

@@ -2,13 +2,17 @@ package spool
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -44,12 +48,26 @@ func openPositions(dir string, log *slog.Logger) (*filePositions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: positions: %w", err)
 	}
-	if err := json.Unmarshal(text, &p.values); err != nil {
+	err = json.Unmarshal(text, &p.values)
+	sum := p.values[sumKey]
+	delete(p.values, sumKey)
+	if err != nil || sum != checksum(p.values) {
 		// The database has its own position; nothing is doubled there.
-		log.Warn("spool: the file of positions is damaged and begun anew", "file", p.path, "err", err)
+		log.Warn("spool: the file of positions is damaged and begun anew", "file", p.path)
 		p.values = map[string]string{}
 	}
 	return p, nil
+}
+
+// sumKey is where the file has the checksum of all else in it.
+const sumKey = "sum"
+
+func checksum(values map[string]string) string {
+	h := sha256.New()
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(h, "%q %q\n", k, values[k])
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func (p *filePositions) get(_ context.Context, key string) (string, bool, error) {
@@ -74,7 +92,9 @@ func (p *filePositions) flush() error {
 	if !p.changed {
 		return nil
 	}
-	text, err := json.MarshalIndent(p.values, "", "  ")
+	values := maps.Clone(p.values)
+	values[sumKey] = checksum(p.values)
+	text, err := json.MarshalIndent(values, "", "  ")
 	if err != nil {
 		return fmt.Errorf("spool: positions: %w", err)
 	}
