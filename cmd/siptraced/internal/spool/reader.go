@@ -114,6 +114,13 @@ func (r *Reader) resume(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
+	if !known && info.State.FirstSeq > 1 && !s.shared() {
+		// The position was lost, or the sink is new: from the oldest batch on.
+		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
+			n, t := batchHeader(msg.Header)
+			seq, total, known = info.State.FirstSeq-1, t-uint64(n), true
+		}
+	}
 	if !known && info.State.FirstSeq <= 1 {
 		// A stream from its beginning on: what is missing there will be seen.
 		known = true

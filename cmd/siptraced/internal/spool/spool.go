@@ -110,15 +110,28 @@ type batch struct {
 // Put waits.
 const buffers = 8
 
+// clusterPatience is how long a cluster may take to be ready at start.
+const clusterPatience = time.Minute
+
 // Open starts the engine and creates what is missing in it.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Spool{cfg: cfg, log: log, session: nuid.Next() + "."}
-	if err := s.open(ctx); err != nil {
+	for began := time.Now(); ; {
+		err := s.open(ctx)
+		if err == nil {
+			break
+		}
 		s.release()
-		return nil, err
+		// A cluster that starts with us elects its leaders first.
+		if !s.shared() || ctx.Err() != nil || time.Since(began) > clusterPatience {
+			return nil, err
+		}
+		log.Warn("spool: the cluster is not ready, trying again", "err", err)
+		time.Sleep(time.Second)
+		s.shards, s.engine = nil, nil
 	}
 	run, stop := context.WithCancel(context.Background())
 	s.stop = stop
