@@ -60,6 +60,7 @@ type Spool struct {
 	positions positions
 	lock      *os.File
 	maxBatch  int    // bytes
+	spread    int    // shards that new records go to
 	session   string // begins the id of every batch of this process
 	full      atomic.Bool
 	shards    []*shard
@@ -176,12 +177,37 @@ func (s *Spool) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	backlog := false
 	for i := range n {
 		sh, err := s.openShard(ctx, i, replicas)
 		if err != nil {
 			return err
 		}
 		s.shards = append(s.shards, sh)
+		backlog = backlog || sh.stream.CachedInfo().State.Msgs > 0
+	}
+	return s.agreeOnShards(ctx, backlog)
+}
+
+// agreeOnShards decides over how many shards calls are spread. Another number
+// would send the rest of a call to another shard while its beginning still
+// waits, so the number changes when nothing waits; in a cluster the first one
+// sets it.
+func (s *Spool) agreeOnShards(ctx context.Context, backlog bool) error {
+	const key = "shards"
+	text, _, err := s.positions.get(ctx, key)
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	s.spread = s.cfg.Shards
+	before, _ := strconv.Atoi(text)
+	if before > 0 && before <= len(s.shards) && before != s.cfg.Shards && (backlog || s.shared()) {
+		s.spread = before
+		s.log.Warn("spool: the number of shards stays as it was until nothing waits any more (key spool.shards)", "shards", before, "configured", s.cfg.Shards)
+		return nil
+	}
+	if err := s.positions.put(ctx, key, strconv.Itoa(s.spread)); err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
 	}
 	return nil
 }
@@ -316,7 +342,7 @@ func (s *Spool) Shards() int { return len(s.shards) }
 // (its batches are all under way), and never for a sink. An error means that
 // the record was not taken.
 func (s *Spool) Put(rec *siptrace.Record) error {
-	sh := s.shards[shardOf(rec.CallID, s.cfg.Shards)]
+	sh := s.shards[shardOf(rec.CallID, s.spread)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.closed {

@@ -1,0 +1,123 @@
+package durable
+
+import (
+	"testing"
+	"time"
+
+	"siptraced/tests/servers"
+)
+
+// TestNATSCluster runs two daemons on one spool in a cluster of three NATS
+// servers, each of them intake and writer. A NATS server and the daemon that
+// writes are killed under load: senders go on with the other daemon, no row is
+// lost or doubled, and those of a call keep their order.
+func TestNATSCluster(t *testing.T) {
+	parallel(t)
+	r := random(t)
+	nodes := servers.StartNATSCluster(t, natsServer, 3)
+	d := mariaDB(t, servers.StartMariaDB(t, servers.WithFsync()))
+	var places []*place
+	var runs []*daemon
+	for range 2 {
+		p := newPlace(t, d.url, "spool.nats="+servers.NATSURL(nodes))
+		places, runs = append(places, p), append(runs, p.start(t))
+	}
+	rate := pick(500, 2500)
+	senders := []*sender{
+		send(t, 1, rate, places[0].addr, places[1].addr),
+		send(t, 2, rate, places[1].addr, places[0].addr),
+	}
+	for _, s := range senders {
+		servers.WaitFor(t, time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
+	}
+	pause := func() { time.Sleep(between(r, 500*time.Millisecond, pick(2500*time.Millisecond, 5*time.Second))) }
+	longest := time.Duration(0)
+	// goOn waits until both senders have an answer to what they send now.
+	goOn := func(what string) {
+		t.Helper()
+		begin := time.Now()
+		for _, s := range senders {
+			before, _ := s.progress()
+			servers.WaitFor(t, time.Minute, "an acknowledgement to each sender after "+what, func() bool { n, _ := s.progress(); return n > before })
+		}
+		longest = max(longest, time.Since(begin))
+	}
+	rounds := pick(1, 10)
+	for i := range rounds {
+		pause()
+		node := nodes[r.IntN(len(nodes))]
+		node.Kill()
+		goOn("a NATS server was killed")
+		pause()
+		w := writing(t, runs)
+		runs[w].Kill()
+		goOn("a daemon was killed")
+		pause()
+		if r.IntN(2) == 0 {
+			node.Start(t)
+			runs[w] = places[w].start(t)
+		} else { // with a server of three away
+			runs[w] = places[w].start(t)
+			pause()
+			node.Start(t)
+		}
+		goOn("both came back")
+		if i == rounds/2 { // and once in order
+			pause()
+			stopShared(t, runs[1-w])
+			goOn("a daemon was stopped")
+			runs[1-w] = places[1-w].start(t)
+		}
+	}
+	accepted := 0
+	for _, s := range senders {
+		s.finish(t, time.Minute)
+		n, attempts := s.progress()
+		accepted += n
+		t.Logf("sender %d: %d messages, %d connections", s.sender, n, attempts)
+	}
+	// What waits is not for one daemon alone to say: until the table stands still.
+	last, since := -1, time.Now()
+	for deadline := time.Now().Add(time.Minute); time.Since(since) < 3*time.Second || last < accepted; time.Sleep(200 * time.Millisecond) {
+		if n := d.count(); n != last {
+			last, since = n, time.Now()
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%d rows a minute after the last message, want %d", last, accepted)
+			break
+		}
+	}
+	for i, run := range runs {
+		t.Logf("daemon %d: %v", i+1, stopShared(t, run))
+	}
+	t.Logf("%d times a NATS server and a daemon killed, longest pause of the intake %v", rounds, longest.Round(time.Millisecond))
+	d.verify(t, within, senders...)
+}
+
+// writing is which of the daemons writes the most at present.
+func writing(tb testing.TB, runs []*daemon) int {
+	tb.Helper()
+	first := make([]int64, len(runs))
+	for i, run := range runs {
+		first[i] = run.CountersNow(tb)["store.transactions"]
+	}
+	time.Sleep(500 * time.Millisecond)
+	w, most := 0, int64(-1)
+	for i, run := range runs {
+		if n := run.CountersNow(tb)["store.transactions"] - first[i]; n > most {
+			w, most = i, n
+		}
+	}
+	return w
+}
+
+// stopShared ends a daemon in order that shares its spool with others.
+func stopShared(tb testing.TB, run *daemon) servers.Counters {
+	tb.Helper()
+	run.MustStop(tb)
+	c := run.Counters(tb)
+	if err := intakeBalanced(c); err != nil {
+		tb.Error(err)
+	}
+	return c
+}
