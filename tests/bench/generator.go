@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -303,8 +304,11 @@ func (o order) ask(conn *net.UDPConn) (outcome, error) {
 	return out, nil
 }
 
-// request is a SIP request of about the size of the other traffic, with a
-// Call-ID and a branch of its own each time.
+// bodySize makes the request so large that, with its short reply, the mean is
+// that of the other traffic.
+const bodySize = 780
+
+// request is a SIP request with a Call-ID and a branch of its own each time.
 type request struct {
 	text           []byte
 	callID, branch []byte
@@ -327,9 +331,9 @@ func newRequest(from, to string) *request {
 		"Supported: replaces, 100rel, timer, outbound, path",
 		"P-Asserted-Identity: <sip:+15550100@example.org;user=phone>",
 		"Content-Type: text/plain",
-		"Content-Length: 300",
+		"Content-Length: " + strconv.Itoa(bodySize),
 		"",
-		strings.Repeat("The quick brown fox jumps over it. ", 9)[:300],
+		strings.Repeat("The quick brown fox jumps over it. ", 1+bodySize/35)[:bodySize],
 	}, "\r\n")
 	r := &request{text: []byte(text)}
 	at := func(suffix string) []byte {

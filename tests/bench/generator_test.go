@@ -115,7 +115,7 @@ func TestAsk(t *testing.T) {
 			addr, stop := sink(t, func(conn net.PacketConn, from net.Addr, b []byte) {
 				text := string(b)
 				_, body, _ := strings.Cut(text, "\r\n\r\n")
-				if id := header(text, "Call-ID"); seen[id] || len(body) != 300 || !strings.HasPrefix(text, "MESSAGE sip:") {
+				if id := header(text, "Call-ID"); seen[id] || len(body) != bodySize || !strings.HasPrefix(text, "MESSAGE sip:") {
 					t.Errorf("request %q", text)
 				} else {
 					seen[id] = true

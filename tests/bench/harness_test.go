@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestScenarioEnds(t *testing.T) {
@@ -116,5 +117,35 @@ func TestStatistics(t *testing.T) {
 	}
 	if got := percentile([]float64{7}, 95); got != 7 {
 		t.Errorf("percentile of one value: got %v, want 7", got)
+	}
+}
+
+func TestRepeat(t *testing.T) {
+	tests := []struct {
+		name   string
+		quiet  time.Duration
+		others []float64 // of the measurements, the last one for all that follow
+		stop   int       // the measurement after which there is nothing more to do, from 1; 0 is none
+		want   int
+	}{
+		{"each counts", 0, []float64{50}, 0, 2},
+		{"undisturbed", time.Second, []float64{1}, 0, 2},
+		{"one disturbed", time.Second, []float64{1, 50, 1}, 0, 3},
+		{"always disturbed", time.Second, []float64{50}, 0, 6},
+		{"done at once", time.Second, []float64{1}, 1, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := &bench{opt: options{rounds: 2, quiet: tt.quiet}}
+			got := 0
+			b.repeat(func() (float64, bool) {
+				others := tt.others[min(got, len(tt.others)-1)]
+				got++
+				return others, got != tt.stop
+			})
+			if got != tt.want {
+				t.Errorf("got %d measurements, want %d", got, tt.want)
+			}
+		})
 	}
 }

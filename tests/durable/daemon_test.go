@@ -71,9 +71,8 @@ func (p *place) size() int64 {
 
 // The counters beside those of package servers that the books are made of.
 const (
-	missed     = "store.missed"
-	spoolFull  = "rejected.spool_full"
-	keptSilent = "keepalives.unacknowledged"
+	missed    = "store.missed"
+	spoolFull = "rejected.spool_full"
 )
 
 // stop ends the daemon in order and checks its books.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -237,9 +238,13 @@ func (c *Config) finish(l *loader) error {
 	if len(c.Ingest.Listen) == 0 {
 		add(l.origin("listen").place, errors.New("listen is empty: nothing would come in"))
 	}
-	if slices.ContainsFunc(c.Ingest.Listen, func(a ingest.Address) bool { return a.Net == "tls" }) {
+	if c.TLSCertificate != "" || slices.ContainsFunc(c.Ingest.Listen, func(a ingest.Address) bool { return a.Net == "tls" }) {
 		c.Ingest.TLS, err = tlsConfig(c.TLSCertificate, c.TLSPrivateKey, c.TLSClientCA)
 		add(l.origin("tls.certificate").place, err)
+	}
+	var mutual *tls.Config
+	if c.TLSClientCA != "" {
+		mutual = c.Ingest.TLS
 	}
 	if ip := c.Params.LocalIP(); ip != "" {
 		// Kamailio mirrors with this address already in place.
@@ -248,7 +253,7 @@ func (c *Config) finish(l *loader) error {
 		}
 	}
 	c.Notes = append(c.Notes, l.notes...)
-	add(l.origin("rpc.ctl").place, c.RPC.finish())
+	add(l.origin("rpc.ctl").place, c.RPC.finish(mutual))
 	c.note()
 	return errors.Join(problems...)
 }
@@ -288,6 +293,9 @@ func (c *Config) note() {
 	}
 	if !p.Stores() {
 		c.Notes = append(c.Notes, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written")
+	}
+	if len(p.DuplicateURI) > 0 {
+		c.Notes = append(c.Notes, "duplicate_uri: messages are not mirrored onwards by this version; they are stored")
 	}
 	if p.TraceLocalIP != "" && p.TraceMode != 0 {
 		c.Notes = append(c.Notes, "trace_local_ip has no effect while trace_mode is set, as in the module")

@@ -174,6 +174,7 @@ func TestErrors(t *testing.T) {
 		{"level", set("log.level=loud"), []string{"--set log.level", "debug, info"}},
 		{"rpc reachable from outside", set("rpc.http=0.0.0.0:8060"), []string{"token"}},
 		{"rpc over udp from outside", set("rpc.ctl=udp:192.0.2.1:2049"), []string{"UDP"}},
+		{"rpc over tcp from outside", set("rpc.ctl=tcp:192.0.2.1:2049"), []string{"client certificates"}},
 		{"rpc mode", set("rpc.mode=rw"), []string{"--set rpc.mode", "0660"}},
 		{"forward_status alone", set("rpc.forward_status=1"), []string{"rpc.forward"}},
 		{"tls without certificate", set("listen=tls:127.0.0.1:1"), []string{"tls.certificate"}},

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -93,12 +96,26 @@ func rpcFlag(name, doc string, field func(*RPC) *bool) key {
 	}}
 }
 
-// finish makes listeners of the keys.
-func (r *RPC) finish() error {
+func loopback(hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// finish makes listeners of the keys. Beyond loopback TCP is served over TLS, if
+// there is one that asks for client certificates.
+func (r *RPC) finish(mutual *tls.Config) error {
 	add := func(key string, p serve.Protocol, address string) {
-		r.Serve.Listeners = append(r.Serve.Listeners, serve.Listener{
+		l := serve.Listener{
 			Protocol: p, Address: address, Mode: r.Mode, User: r.User, Group: r.Group, ReplyDir: r.ReplyDir, Token: r.Token, PIDFile: r.PIDFile,
-		})
+		}
+		if rest, ok := strings.CutPrefix(address, "tcp:"); ok && !loopback(rest) {
+			l.TLS = mutual
+		}
+		r.Serve.Listeners = append(r.Serve.Listeners, l)
 		r.Optional = append(r.Optional, !r.set[key])
 	}
 	prefixed := func(s, prefix string, known ...string) string {
