@@ -29,6 +29,7 @@ type bench struct {
 
 	scenario string
 	mu       sync.Mutex // covers what follows
+	built    string     // directory of a program that was built
 	failed   bool
 	level    int       // where Cleanup adds: 0 is the scenario, above it are its sections
 	cleanups []cleanup // the deepest level last
@@ -49,9 +50,7 @@ func (b *bench) runAll() int {
 			code = 1
 		}
 	}
-	if b.bin != "" && b.opt.bin == "" {
-		_ = os.RemoveAll(filepath.Dir(b.bin))
-	}
+	b.removeProgram()
 	b.Logf("all done in %.0f s", time.Since(begin).Seconds())
 	return code
 }
@@ -200,11 +199,23 @@ func (b *bench) program() string {
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.mu.Lock()
+	b.built = dir
+	b.mu.Unlock()
 	if b.bin, err = servers.Build(dir, false); err != nil {
-		_ = os.RemoveAll(dir)
 		b.Fatal(err)
 	}
 	return b.bin
+}
+
+// removeProgram removes what program has built.
+func (b *bench) removeProgram() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.built != "" {
+		_ = os.RemoveAll(b.built)
+		b.built = ""
+	}
 }
 
 // daemon is a running siptraced with one address for UDP and TCP.

@@ -108,6 +108,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return code
 	case <-ctx.Done():
 		b.cleanUp(0) // servers end, directories go
+		b.removeProgram()
 		return 130
 	}
 }
@@ -117,7 +118,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&o.messages, "n", 1_000_000, "messages of drain and clients")
-	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain and clients, and attempts at each rate of e2e")
+	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain, module and clients, and attempts at each rate of e2e")
 	fs.BoolVar(&o.short, "short", false, "everything in small: shows that it works, the figures mean little")
 	fs.BoolVar(&o.fsync, "fsync", true, "MariaDB forces each commit to disk, as it does in Debian; with =false the page cache is enough")
 	fs.DurationVar(&o.length, "length", 10*time.Second, "how long each load lasts")

@@ -58,12 +58,19 @@ func module(b *bench) {
 	b.section(func() {
 		d := b.startDatabase(mariaDB)
 		for _, n := range b.opt.children {
-			m := d.module(n)
-			t.add(n, m.size, m.answered, m.rate, 100*m.loss, m.cpu, m.server, m.others)
-			b.Logf("%d workers: %.0f rows/s, %.2f CPU s/100k", n, m.rate, m.cpu)
-			b.add(mariaDB, fmt.Sprintf("module, %d workers", n), m.rate, "rows/s")
-			if m.rate > best.rate {
-				best = m
+			var top traced
+			b.repeat(func() (float64, bool) {
+				m := d.module(n)
+				t.add(n, m.size, m.answered, m.rate, 100*m.loss, m.cpu, m.server, m.others)
+				b.Logf("%d workers: %.0f rows/s, %.2f CPU s/100k", n, m.rate, m.cpu)
+				if m.rate > top.rate {
+					top = m
+				}
+				return m.others, true
+			})
+			b.add(mariaDB, fmt.Sprintf("module, %d workers", n), top.rate, "rows/s")
+			if top.rate > best.rate {
+				best = top
 			}
 		}
 	})
