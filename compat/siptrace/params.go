@@ -484,6 +484,30 @@ func (p *Params) Validate() error {
 // Stores reports whether messages go to the database.
 func (p *Params) Stores() bool { return p.TraceToDatabase || p.TraceMode&ModeDatabase != 0 }
 
+// Sinks are those of a message that is traced. destination says that a mirror is
+// known for it: one that a rule named, or one of duplicate_uri. Where trace_mode
+// says how to mirror, hep_mode_on is not asked.
+func (p *Params) Sinks(destination bool) (s Sinks) {
+	if p.Stores() {
+		s = ToStore
+	}
+	switch {
+	case !destination:
+	case p.TraceMode&(ModeHEP|ModeSIP) != 0:
+		if p.TraceMode&ModeHEP != 0 {
+			s |= ToHEP
+		}
+		if p.TraceMode&ModeSIP != 0 {
+			s |= ToSIP
+		}
+	case p.HEPModeOn:
+		s |= ToHEP
+	default:
+		s |= ToSIP
+	}
+	return s
+}
+
 // AdvertisedData reports whether data_mode asks for the advertised address of
 // a socket in place of its bound one.
 func (p *Params) AdvertisedData() bool { return p.DataMode&dataAdvertised != 0 }

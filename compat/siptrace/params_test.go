@@ -232,3 +232,32 @@ func TestParseDBURL(t *testing.T) {
 		}
 	}
 }
+
+// Which sinks take a message: spec of trace_to_database, trace_mode and
+// hep_mode_on, as the module has it on the wire.
+func TestSinks(t *testing.T) {
+	for _, tt := range []struct {
+		mode, hep, db int64
+		destination   bool
+		want          Sinks
+	}{
+		{want: 0},
+		{db: 1, want: ToStore},
+		{mode: ModeDatabase, want: ToStore},
+		{mode: ModeHEP, want: 0},
+		{destination: true, want: ToSIP},
+		{destination: true, hep: 1, want: ToHEP},
+		{destination: true, hep: 1, db: 1, want: ToStore | ToHEP},
+		{destination: true, db: 1, want: ToStore | ToSIP},
+		{destination: true, mode: 3, want: ToStore | ToHEP}, // hep_mode_on is not looked at
+		{destination: true, mode: ModeHEP, want: ToHEP},
+		{destination: true, mode: ModeSIP, hep: 1, want: ToSIP},
+		{destination: true, mode: 7, want: ToStore | ToHEP | ToSIP},
+		{destination: true, mode: ModeDatabase, hep: 1, want: ToStore | ToHEP},
+	} {
+		p := Params{TraceMode: int(tt.mode), HEPModeOn: tt.hep == 1, TraceToDatabase: tt.db == 1}
+		if got := p.Sinks(tt.destination); got != tt.want {
+			t.Errorf("trace_mode %d, hep_mode_on %d, trace_to_database %d, destination %t: got %b, want %b", tt.mode, tt.hep, tt.db, tt.destination, got, tt.want)
+		}
+	}
+}

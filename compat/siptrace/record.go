@@ -37,7 +37,33 @@ type Record struct {
 	CorrelationID []byte         // HEP3 chunk 17; nil: none
 	CaptureID     uint32         // of the HEP packet; 0: none
 	Source        netip.AddrPort // who sent the packet to us
+
+	// Sinks take the message; parameters and rules decide. Zero stands for
+	// ToStore.
+	Sinks Sinks
+	// Destinations are the mirrors that rules named, as duplicate_uri has them;
+	// nil stands for those of duplicate_uri.
+	Destinations []string
+	// Type is the HEP protocol type; 0 and 1 are SIP. With TypeLog, and no
+	// Packet, Msg is the text of a log line (hlog).
+	Type uint8
+	// Packet is what came by HEP and is not SIP: the packet as it came. It goes to
+	// HEP mirrors, and no field of a row but CallID (its correlation id) is set.
+	Packet []byte
 }
+
+// TypeLog is the HEP protocol type of a log line (HEP3 chunk 11).
+const TypeLog = 100
+
+// Sinks is a set of sinks.
+type Sinks uint8
+
+// The sinks.
+const (
+	ToStore Sinks = 1 << iota // the database
+	ToHEP                     // HEP mirrors
+	ToSIP                     // SIP mirrors
+)
 
 // Rows is the number of table rows that r makes.
 func (r *Record) Rows() int {

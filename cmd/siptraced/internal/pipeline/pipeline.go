@@ -56,7 +56,7 @@ type Pipeline struct {
 type state struct {
 	Rules
 	builder siptrace.Builder
-	sinks   bool
+	sinks   siptrace.Sinks
 }
 
 // work is the memory for one message.
@@ -97,7 +97,7 @@ func (p *Pipeline) SetRules(r Rules) {
 	p.rules.Store(&state{
 		Rules:   r,
 		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
-		sinks:   r.Params.Stores(),
+		sinks:   r.Params.Sinks(false),
 	})
 }
 
@@ -146,7 +146,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if !st.sinks {
+	if rec.Sinks = st.sinks; rec.Sinks == 0 {
 		return p.noSink
 	}
 	if err := p.spool.Put(rec); err != nil {

@@ -36,6 +36,9 @@ const (
 	chunkSource    // address (16 bytes) and port (2) of who sent the packet to us
 	chunkTransport // ws, wss and whatever else has no IP protocol number
 	chunkMore      // payload goes on in the next packet
+	chunkSinks     // which sinks take it, one byte; absent: the database
+	chunkTo        // a destination that a rule named, one chunk each
+	chunkPacket    // the payload is a whole packet that came by HEP
 )
 
 // maxPart is how much payload one packet of a record takes; the rest of its 64
@@ -49,8 +52,12 @@ type codec struct {
 	packet hep.Packet
 	chunks []hep.Chunk
 	source [18]byte
+	sinks  [1]byte
 	users  [][]byte
+	to     []string
 	text   textCache
+	// foreign: the record being decoded is a packet that came by HEP.
+	foreign bool
 }
 
 // append appends rec to dst as one or more HEP3 packets.
@@ -89,19 +96,35 @@ func (c *codec) append(dst []byte, rec *siptrace.Record) ([]byte, error) {
 		binary.BigEndian.PutUint16(c.source[16:], rec.Source.Port())
 		add(chunkSource, c.source[:])
 	}
+	if rec.Sinks > siptrace.ToStore {
+		c.sinks[0] = byte(rec.Sinks)
+		add(chunkSinks, c.sinks[:])
+	}
+	for _, d := range rec.Destinations {
+		add(chunkTo, []byte(d))
+	}
 	proto, exact := hepProto(rec.From.Proto)
 	if !exact {
 		add(chunkTransport, []byte(rec.From.Proto))
 	}
+	payload := rec.Msg
+	if rec.Packet != nil {
+		payload = rec.Packet
+		chunks = append(chunks, hep.Chunk{Vendor: vendorID, Type: chunkPacket})
+	}
+	// Whatever the type, the chunks stand in the order of a SIP packet.
+	typ := rec.Type
+	if typ == 0 {
+		typ = hep.TypeSIP
+	}
 	usec := rec.Time.UnixMicro()
 	c.packet = hep.Packet{
-		Version: 3, Type: hep.TypeSIP, Proto: proto,
+		Version: 3, Type: typ, Proto: proto,
 		Src: rec.From.Addr, Dst: rec.To.Addr,
 		HasTime: true, Sec: uint32(usec / 1e6), Usec: uint32(usec % 1e6),
 		CaptureID: rec.CaptureID, CorrelationID: rec.CorrelationID,
-		Payload: rec.Msg,
 	}
-	rest := rec.Msg
+	rest := payload
 	for {
 		c.packet.Payload, rest = rest, nil
 		if len(c.packet.Payload) > maxPart {
@@ -111,12 +134,12 @@ func (c *codec) append(dst []byte, rec *siptrace.Record) ([]byte, error) {
 		c.packet.Vendor, c.chunks = chunks, chunks
 		var err error
 		if dst, err = c.packet.Append(dst); err != nil {
-			return dst, fmt.Errorf("spool: record of %d bytes: %w", len(rec.Msg), err)
+			return dst, fmt.Errorf("spool: record of %d bytes: %w", len(payload), err)
 		}
 		if rest == nil {
 			return dst, nil
 		}
-		c.packet = hep.Packet{Version: 3, Type: hep.TypeSIP, Proto: proto, Src: rec.From.Addr, Dst: rec.To.Addr}
+		c.packet = hep.Packet{Version: 3, Type: typ, Proto: proto, Src: rec.From.Addr, Dst: rec.To.Addr}
 		chunks = chunks[:0]
 	}
 }
@@ -131,8 +154,8 @@ var errContinued = errors.New("spool: a record ends before its last part")
 // next decodes the record at the start of b into rec, which aliases b and c,
 // and returns what follows it.
 func (c *codec) next(b []byte, rec *siptrace.Record) (rest []byte, err error) {
-	*rec = siptrace.Record{}
-	c.users = c.users[:0]
+	*rec = siptrace.Record{Sinks: siptrace.ToStore}
+	c.users, c.to = c.users[:0], c.to[:0]
 	for first := true; ; first = false {
 		n, err := hep.Split(b)
 		if err != nil || n == 0 {
@@ -155,6 +178,9 @@ func (c *codec) next(b []byte, rec *siptrace.Record) (rest []byte, err error) {
 			more = more || ch.Vendor == vendorID && ch.Type == chunkMore
 		}
 		if !more {
+			if c.foreign {
+				rec.Packet, rec.Msg = rec.Msg, nil
+			}
 			return b, nil
 		}
 	}
@@ -164,6 +190,10 @@ func (c *codec) fields(rec *siptrace.Record, p *hep.Packet) {
 	rec.Time = time.UnixMicro(int64(p.Sec)*1e6 + int64(p.Usec))
 	proto := recordProto(p.Proto)
 	rec.CaptureID, rec.CorrelationID = p.CaptureID, p.CorrelationID
+	if rec.Type = p.Type; rec.Type == hep.TypeSIP {
+		rec.Type = 0
+	}
+	c.foreign = false
 	for _, ch := range p.Vendor {
 		if ch.Vendor != vendorID {
 			continue
@@ -197,6 +227,15 @@ func (c *codec) fields(rec *siptrace.Record, p *hep.Packet) {
 				a := netip.AddrFrom16([16]byte(ch.Data[:16])).Unmap()
 				rec.Source = netip.AddrPortFrom(a, binary.BigEndian.Uint16(ch.Data[16:]))
 			}
+		case chunkSinks:
+			if len(ch.Data) == 1 {
+				rec.Sinks = siptrace.Sinks(ch.Data[0])
+			}
+		case chunkTo:
+			c.to = append(c.to, c.text.get(ch.Data))
+			rec.Destinations = c.to
+		case chunkPacket:
+			c.foreign = true
 		case chunkTransport:
 			proto = siptrace.Proto(c.text.get(ch.Data))
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func record(i int, callID string) siptrace.Record {
 		CallID: []byte(callID), Msg: fmt.Appendf(nil, "OPTIONS sip:a SIP/2.0\r\nn: %d\r\n\r\n", i), Method: []byte("OPTIONS"),
 		From:      siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")},
 		To:        siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.2:5060")},
-		Direction: siptrace.In,
+		Direction: siptrace.In, Sinks: siptrace.ToStore,
 	}
 }
 
@@ -43,6 +44,10 @@ func TestCodec(t *testing.T) {
 		"100 KB":        func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("0123456789"), 10000) },
 		"one part":      func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart) },
 		"one part + 1":  func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart+1) },
+		"sinks":         func(r *siptrace.Record) { r.Sinks = siptrace.ToHEP | siptrace.ToSIP },
+		"destinations":  func(r *siptrace.Record) { r.Destinations = []string{"sip:192.0.2.3:9060", "sip:h;transport=tcp"} },
+		"log line":      func(r *siptrace.Record) { r.Type, r.Msg = siptrace.TypeLog, []byte("text") },
+		"not SIP":       func(r *siptrace.Record) { r.Type, r.Packet, r.Msg = 5, []byte("HEP3..."), nil },
 		"empty message": func(r *siptrace.Record) { r.Msg = []byte{} },
 	}
 	for name, change := range tests {
@@ -63,6 +68,7 @@ func TestCodec(t *testing.T) {
 			var d Decoder
 			err = d.Each(&Batch{data: data}, func(r *siptrace.Record, raw []byte) error {
 				copied := *r
+				copied.Destinations = slices.Clone(r.Destinations)
 				if r.Users != nil {
 					copied.Users = append([][]byte{}, r.Users...)
 				}

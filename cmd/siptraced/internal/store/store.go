@@ -18,8 +18,9 @@ const sinkName = "store"
 // stats are the store's books, over all writers.
 type stats struct {
 	counters *counters.Set
-	// written, aside and missed are messages, rows are rows.
-	written, aside, missed, rows, transactions, retries *atomic.Uint64
+	// written, aside, missed and skipped (for other sinks only) are messages, rows
+	// are rows.
+	written, aside, missed, skipped, rows, transactions, retries *atomic.Uint64
 }
 
 // count books what happened to values on their way into their columns, and
@@ -59,7 +60,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	s := &Store{cfg: cfg, rejects: &rejects{path: cfg.RejectFile}, drain: make(chan struct{})}
 	st := &stats{
 		counters: c,
-		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"),
+		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
 		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
 	}
 	backlog := c.Counter("store.backlog")

@@ -44,6 +44,7 @@ type writer struct {
 	warned bool            // that the position can't be kept
 
 	records []spooled // of the transaction in hand
+	skipped int       // in its batches: records for other sinks
 	tables  []*table  // with rows in hand
 	flight  *outcome  // of the transaction whose COMMIT is not answered yet
 	// rejected are the rows of the held batches that are in the reject file
@@ -66,8 +67,8 @@ type rejectKey struct {
 
 // outcome is what a transaction means for the books.
 type outcome struct {
-	seq                  uint64 // of its last batch
-	records, rows, aside int
+	seq                           uint64 // of its last batch
+	records, rows, aside, skipped int
 }
 
 // run writes until ctx ends, or until there is nothing left to write once the
@@ -186,6 +187,7 @@ func (w *writer) book(o outcome) {
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
 	w.stats.aside.Add(uint64(o.aside))
+	w.stats.skipped.Add(uint64(o.skipped))
 	w.stats.written.Add(uint64(o.records - o.aside))
 	n := 0
 	for n < len(w.held) && w.held[n].Seq <= o.seq {
@@ -305,13 +307,18 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 
 // encode makes rows of the held batches.
 func (w *writer) encode(ctx context.Context, s *session) error {
-	w.records, w.tables = w.records[:0], w.tables[:0]
+	w.records, w.tables, w.skipped = w.records[:0], w.tables[:0], 0
 	for _, t := range s.tables {
 		t.reset()
 	}
 	for _, b := range w.held {
 		index := 0
 		err := w.decoder.Each(b, func(rec *siptrace.Record, raw []byte) error {
+			if rec.Sinks&siptrace.ToStore == 0 {
+				w.skipped++
+				index++
+				return nil
+			}
 			t, err := w.tableOf(ctx, s, rec)
 			if err != nil {
 				return err
@@ -359,7 +366,7 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	if err := s.begin(ctx); err != nil {
 		return o, err
 	}
-	o = outcome{seq: seq, records: len(w.records)}
+	o = outcome{seq: seq, records: len(w.records), skipped: w.skipped}
 	var refusals []refusal
 	committed := false
 	defer func() {
