@@ -26,6 +26,7 @@ const (
 	Aside    = "store.set_aside"
 	Pending  = "store.pending"
 	Backlog  = "store.backlog" // found in the spool at the start
+	Made     = "made"          // records beside those received
 )
 
 // Sum adds the counter of that name and those below it, as rejected.short and
@@ -53,9 +54,9 @@ func (c Counters) Balanced() error {
 		}
 	}
 	in := c.Sum(Rejected) + c.Sum(Dropped) + c[Spooled] + c[Refused]
-	if c[Received] != in {
-		return fmt.Errorf("received %d, but rejected %d + dropped %d + spooled %d + refused %d = %d: %v",
-			c[Received], c.Sum(Rejected), c.Sum(Dropped), c[Spooled], c[Refused], in, c)
+	if c[Received]+c[Made] != in {
+		return fmt.Errorf("received %d + made %d, but rejected %d + dropped %d + spooled %d + refused %d = %d: %v",
+			c[Received], c[Made], c.Sum(Rejected), c.Sum(Dropped), c[Spooled], c[Refused], in, c)
 	}
 	out := c[Written] + c[Aside] + c[Pending]
 	if c[Spooled]+c[Backlog] != out {

@@ -35,6 +35,25 @@ type Spool interface {
 type Rules struct {
 	Params siptrace.Params
 	Own    *siptrace.Sockets
+	// Judge decides on each message; nil: all are treated alike.
+	Judge Judge
+}
+
+// Judge decides on messages one by one (package rules). Safe for concurrent use.
+type Judge interface {
+	// Judge may set Users (in row order, the row without a user left out), Table,
+	// Destinations, CorrelationID and Sinks of rec. It returns the counter of the
+	// cause when the message goes no further; trace_on is asked afterwards. Further
+	// records that the message gives rise to go to out. rec and msg are valid until
+	// it returns.
+	Judge(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
+}
+
+// Maker takes records that were not received as such.
+type Maker interface {
+	// Make puts a record of its own into the spool; one without Sinks goes where
+	// the parameters say.
+	Make(rec *siptrace.Record)
 }
 
 // Pipeline is the way of a message into the spool.
@@ -47,6 +66,7 @@ type Pipeline struct {
 	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
 	acknowledged, unacknowledged                                            *atomic.Uint64
 	requests, replies                                                       *atomic.Uint64
+	made                                                                    *atomic.Uint64
 
 	// Sources are the senders of what was read.
 	Sources Sources
@@ -56,7 +76,19 @@ type Pipeline struct {
 type state struct {
 	Rules
 	builder siptrace.Builder
-	sinks   siptrace.Sinks
+	sinks   siptrace.Sinks // of a message for which no rule named a destination
+	named   siptrace.Sinks // of one for which a rule did
+}
+
+// choose decides which sinks take rec, unless a rule did.
+func (st *state) choose(rec *siptrace.Record) {
+	switch {
+	case rec.Sinks != 0:
+	case rec.Destinations != nil:
+		rec.Sinks = st.named
+	default:
+		rec.Sinks = st.sinks
+	}
 }
 
 // work is the memory for one message.
@@ -67,6 +99,7 @@ type work struct {
 	capture siptrace.Capture
 	record  siptrace.Record
 	cut     []byte
+	users   [][]byte
 	source  *source // of the last packet
 }
 
@@ -87,6 +120,8 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		// The module's own statistics.
 		requests: c.Counter("traced_requests"),
 		replies:  c.Counter("traced_replies"),
+		// Records beside those received: copies of messages looked back at, log lines.
+		made: c.Counter("made"),
 	}
 	p.SetRules(r)
 	return p
@@ -98,6 +133,7 @@ func (p *Pipeline) SetRules(r Rules) {
 		Rules:   r,
 		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
 		sinks:   r.Params.Sinks(false),
+		named:   r.Params.Sinks(true),
 	})
 }
 
@@ -133,7 +169,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 		}
 		return p.rejected(err, "not_sip")
 	}
-	if !st.Params.TraceOn {
+	if !st.Params.TraceOn && st.Judge == nil {
 		return p.traceOff
 	}
 	rec := &w.record
@@ -146,7 +182,12 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if rec.Sinks = st.sinks; rec.Sinks == 0 {
+	if st.Judge != nil {
+		if count := p.judge(w, st); count != nil {
+			return count
+		}
+	}
+	if st.choose(rec); rec.Sinks == 0 {
 		return p.noSink
 	}
 	if err := p.spool.Put(rec); err != nil {
@@ -158,6 +199,33 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 		p.replies.Add(1)
 	}
 	return nil
+}
+
+// judge has the rules decide, and makes one row more for nobody while trace_on
+// is set (traced_user_avp: N+1 rows, or N).
+func (p *Pipeline) judge(w *work, st *state) *atomic.Uint64 {
+	rec := &w.record
+	if count := st.Judge.Judge(rec, &w.msg, p); count != nil {
+		return count
+	}
+	switch {
+	case !st.Params.TraceOn && len(rec.Users) == 0:
+		return p.traceOff
+	case st.Params.TraceOn && len(rec.Users) > 0:
+		w.users = append(append(w.users[:0], nil), rec.Users...)
+		rec.Users = w.users
+	}
+	return nil
+}
+
+// Make implements [Maker].
+func (p *Pipeline) Make(rec *siptrace.Record) {
+	p.made.Add(1)
+	if p.rules.Load().choose(rec); rec.Sinks == 0 {
+		p.noSink.Add(1)
+	} else if err := p.spool.Put(rec); err != nil {
+		p.rejected(err, "spool").Add(1)
+	}
 }
 
 // unwrap decodes a HEP packet into w.capture.

@@ -3,14 +3,18 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
 )
@@ -25,6 +29,10 @@ func (f *fakeSpool) Put(r *siptrace.Record) error {
 		return f.err
 	}
 	c := *r
+	c.Users = nil
+	for _, u := range r.Users {
+		c.Users = append(c.Users, append([]byte{}, u...))
+	}
 	c.Msg, c.Method = append([]byte(nil), r.Msg...), append([]byte(nil), r.Method...)
 	f.got = append(f.got, c)
 	return nil
@@ -149,6 +157,83 @@ func TestHandle(t *testing.T) {
 	}
 }
 
+// judgeFunc is a Judge made of a function.
+type judgeFunc func(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
+
+func (f judgeFunc) Judge(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64 {
+	return f(rec, msg, out)
+}
+
+// What rules say of a message, and what trace_on makes of its users: N+1 rows,
+// N, or none (vectors fact 41).
+func TestJudge(t *testing.T) {
+	users := func(names ...string) judgeFunc {
+		return func(rec *siptrace.Record, _ *sipmsg.Message, _ Maker) *atomic.Uint64 {
+			for _, n := range names {
+				rec.Users = append(rec.Users, []byte(n))
+			}
+			return nil
+		}
+	}
+	var cause atomic.Uint64
+	for _, tt := range []struct {
+		name  string
+		set   func(*siptrace.Params)
+		off   bool
+		judge judgeFunc
+		want  []string // per record: users, table, destinations, sinks
+		place string
+	}{
+		{name: "no user", judge: users(), want: []string{"[]  [] 1"}},
+		{name: "no user, off", off: true, judge: users(), place: "dropped.trace_off"},
+		{name: "users", judge: users("c", "b", "a"), want: []string{"[ c b a]  [] 1"}},
+		{name: "users, off", off: true, judge: users("c", "b", "a"), want: []string{"[c b a]  [] 1"}},
+		{name: "dropped", judge: func(*siptrace.Record, *sipmsg.Message, Maker) *atomic.Uint64 { return &cause }},
+		{name: "destination", judge: func(rec *siptrace.Record, msg *sipmsg.Message, _ Maker) *atomic.Uint64 {
+			rec.Table, rec.Destinations = string(msg.Method), []string{"sip:h"}
+			return nil
+		}, want: []string{"[] OPTIONS [sip:h] 5"}},
+		{name: "sinks of the judge", judge: func(rec *siptrace.Record, _ *sipmsg.Message, _ Maker) *atomic.Uint64 {
+			rec.Sinks = siptrace.ToHEP
+			return nil
+		}, want: []string{"[]  [] 2"}},
+		{name: "one record more", judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
+			out.Make(&siptrace.Record{Table: "more"})
+			out.Make(&siptrace.Record{Table: "dest", Destinations: []string{"sip:x"}})
+			return nil
+		}, want: []string{"[] more [] 1", "[] dest [sip:x] 5", "[]  [] 1"}},
+		{name: "one record more without a sink", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
+			out.Make(&siptrace.Record{})
+			return &cause
+		}, place: "dropped.no_sink"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cause.Store(0)
+			params := siptrace.DefaultParams()
+			if params.TraceOn = !tt.off; tt.set != nil {
+				tt.set(&params)
+			}
+			f, c := &fakeSpool{}, counters.New()
+			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Judge: tt.judge}, f, c)
+			p.Handle(&ingest.Packet{Data: plain(""), Net: "udp"})
+			var got []string
+			for _, r := range f.got {
+				got = append(got, fmt.Sprintf("%s %s %s %d", r.Users, r.Table, r.Destinations, r.Sinks))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			n := c.Snapshot()
+			if made, ended := 1+n["made"], uint64(len(got))+n["dropped.trace_off"]+n["dropped.no_sink"]+cause.Load(); made != ended {
+				t.Errorf("%d records, %d ended: %v", made, ended, n)
+			}
+			if tt.place != "" && n[tt.place] != 1 {
+				t.Errorf("%s is not counted: %v", tt.place, n)
+			}
+		})
+	}
+}
+
 type sink struct{}
 
 func (sink) Put(*siptrace.Record) error         { return nil }
@@ -190,7 +275,6 @@ func BenchmarkHandle(b *testing.B) {
 	params := siptrace.DefaultParams()
 	params.TraceOn = true
 	own := siptrace.NewSockets([]siptrace.Socket{{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}}, false)
-	p := New(Rules{Params: params, Own: own}, sink{}, counters.New())
 	k := hep.Packet{
 		Version: 3, Proto: hep.UDP, Type: hep.TypeSIP, HasTime: true, Sec: 1700000000, Payload: plain(strings.Repeat("X-Filler: 0123456789\r\n", 30)),
 		Src: netip.MustParseAddrPort("192.0.2.9:5060"), Dst: netip.MustParseAddrPort("192.0.2.1:5060"),
@@ -200,9 +284,20 @@ func BenchmarkHandle(b *testing.B) {
 		b.Fatal(err)
 	}
 	in := &ingest.Packet{Data: data, Time: time.Unix(1, 0), Net: "udp"}
-	b.ReportAllocs()
-	b.SetBytes(int64(len(data)))
-	for b.Loop() {
-		p.Handle(in)
+	for _, bm := range []struct {
+		name  string
+		judge Judge
+	}{
+		{"no rules", nil},
+		{"a judge", judgeFunc(func(*siptrace.Record, *sipmsg.Message, Maker) *atomic.Uint64 { return nil })},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			p := New(Rules{Params: params, Own: own, Judge: bm.judge}, sink{}, counters.New())
+			b.ReportAllocs()
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				p.Handle(in)
+			}
+		})
 	}
 }
