@@ -20,7 +20,8 @@ type stats struct {
 	counters *counters.Set
 	// written, aside, missed and skipped (for other sinks only) are messages, rows
 	// are rows.
-	written, aside, missed, skipped, rows, transactions, retries *atomic.Uint64
+	// fallback are those whose own table can't be filled.
+	written, aside, missed, skipped, fallback, rows, transactions, retries *atomic.Uint64
 }
 
 // count books what happened to values on their way into their columns, and
@@ -61,8 +62,10 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	st := &stats{
 		counters: c,
 		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
-		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
+		fallback: c.Counter("store.table_fallback"),
+		rows:     c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
 	}
+	bad := new(unusable)
 	backlog := c.Counter("store.backlog")
 	for i := range sp.Shards() {
 		r, err := sp.Reader(ctx, sinkName, i)
@@ -72,7 +75,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		}
 		backlog.Add(r.Pending())
 		s.writers = append(s.writers, &writer{
-			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, making: &s.making, turn: &s.turn, drain: s.drain,
+			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, bad: bad, making: &s.making, turn: &s.turn, drain: s.drain,
 			rejected: map[rejectKey]struct{}{},
 		})
 	}

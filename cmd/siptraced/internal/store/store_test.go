@@ -80,9 +80,11 @@ func (b backend) create(t *testing.T, extra ...string) {
 }
 
 // rows are the messages of the table in the order of id.
-func (b backend) rows(t *testing.T) []string {
+func (b backend) rows(t *testing.T) []string { return b.rowsOf(t, "sip_trace") }
+
+func (b backend) rowsOf(t *testing.T, table string) []string {
 	t.Helper()
-	rs, err := b.db.Query("SELECT msg FROM sip_trace ORDER BY id")
+	rs, err := b.db.Query("SELECT msg FROM " + table + " ORDER BY id")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +170,7 @@ func TestStore(t *testing.T) {
 			t.Run("LateTable", func(t *testing.T) { testLateTable(t, make(t), name) })
 			t.Run("PositionAhead", func(t *testing.T) { testPositionAhead(t, make(t)) })
 			t.Run("Users", func(t *testing.T) { testUsers(t, make(t)) })
+			t.Run("Tables", func(t *testing.T) { testTables(t, make(t)) })
 		})
 	}
 }
@@ -322,5 +325,55 @@ func testUsers(t *testing.T, b backend) {
 	}
 	if !slices.Equal(users, []string{"", "c", "a", "b", ""}) {
 		t.Errorf("got %q", users)
+	}
+}
+
+// Rows go into the table that a rule named where there is one that can be filled,
+// also when it goes away meanwhile; else into the configured one.
+func testTables(t *testing.T, b backend) {
+	d, _ := dbschema.DialectOf(b.url.Driver)
+	var extra []string
+	for _, name := range []string{"sip_trace_alt", "sip_trace_gone"} {
+		texts, err := dbschema.Create(d, name, siptrace.DefaultColumns())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range texts {
+			// PostgreSQL's indexes have names of their own; the version table is there.
+			if strings.HasPrefix(text, "CREATE TABLE") && strings.Contains(text, name) {
+				extra = append(extra, text)
+			}
+		}
+	}
+	b.create(t, append(extra, "CREATE TABLE sip_trace_wrong (id INTEGER, msg VARCHAR(10))")...)
+	r := newRig(t, b.url, t.TempDir())
+	put := func(table, msg string) {
+		t.Helper()
+		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Table: table, Msg: []byte(msg)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("sip_trace_gone", "1")
+	servers.WaitFor(t, 30*time.Second, "the first row", func() bool { return r.count.Snapshot()["store.rows"] == 1 })
+	if _, err := b.db.Exec("DROP TABLE sip_trace_gone"); err != nil {
+		t.Fatal(err)
+	}
+	for i, table := range []string{
+		"sip_trace_gone", "sip_trace_alt", "", "sip_trace_none", "sip_trace_wrong", "version", "sip_trace",
+		"x`; DROP TABLE sip_trace; --", `x"; DROP TABLE sip_trace; --`, "information_schema.tables", "sip_trace_alt", strings.Repeat("t", 3000), "\x00", "sip_trace_alt ",
+	} {
+		put(table, fmt.Sprint(i+2))
+	}
+	if got := r.stop(t); got["store.table_fallback"] < 10 || got["store.written"] != 15 || got["store.set_aside"] != 0 {
+		t.Errorf("got %v\n%s", got, r.log)
+	}
+	want := map[string][]string{"sip_trace_alt": {"3", "12"}, "sip_trace": {"2", "4", "5", "6", "7", "8", "9", "10", "11", "13", "14", "15"}}
+	for name, rows := range want {
+		if got := b.rowsOf(t, name); !slices.Equal(got, rows) {
+			t.Errorf("%s: got %q, want %q\n%s", name, got, rows, r.log)
+		}
+	}
+	if n := strings.Count(r.log.String(), "can't be filled, its rows"); n > 10 {
+		t.Errorf("said %d times", n)
 	}
 }

@@ -60,8 +60,9 @@ func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
 	found, err := dbschema.Inspect(ctx, s.conn, s.dialect, name, cfg.Columns)
-	if errors.Is(err, dbschema.ErrNoTable) && s.dialect == dbschema.SQLite {
-		// A file of our own making: there is nobody else to make the table.
+	if errors.Is(err, dbschema.ErrNoTable) && s.dialect == dbschema.SQLite && name == cfg.Table {
+		// A file of our own making: there is nobody else to make the table. One that
+		// a rule named has to be there.
 		found, err = s.create(ctx, cfg, name)
 	}
 	if errors.Is(err, dbschema.ErrNoTable) {

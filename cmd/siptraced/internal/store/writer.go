@@ -31,6 +31,7 @@ type writer struct {
 	decoder spool.Decoder
 	rejects *rejects
 	stats   *stats
+	bad     *unusable // shared by the writers
 
 	held    []*spool.Batch // read and not yet committed
 	host    int            // of the db_url, the one used last
@@ -338,12 +339,28 @@ func (w *writer) encode(ctx context.Context, s *session) error {
 	return nil
 }
 
+// tableOf is where the rows of rec go: the table that rules named where it can
+// be filled, else the configured one.
 func (w *writer) tableOf(ctx context.Context, s *session, rec *siptrace.Record) (*table, error) {
-	name := rec.Table
-	if name == "" {
-		name = w.cfg.Table
+	if rec.Table == "" || rec.Table == w.cfg.Table {
+		return s.open(ctx, w.cfg, w.cfg.Table, w.log)
 	}
-	return s.open(ctx, w.cfg, name, w.log)
+	if !w.bad.has(rec.Table) {
+		t, err := s.open(ctx, w.cfg, rec.Table, w.log)
+		if !isUnusable(err) {
+			return t, err
+		}
+		w.fallBack(rec.Table, err)
+	}
+	w.stats.fallback.Add(1)
+	return s.open(ctx, w.cfg, w.cfg.Table, w.log)
+}
+
+// fallBack has the rows for a table go into the configured one for a while.
+func (w *writer) fallBack(name string, err error) {
+	if w.bad.add(name) {
+		w.log.Warn("database: a table that a rule named can't be filled, its rows go into the configured one", "table", name, "err", err)
+	}
 }
 
 // refusal is one row that the database does not take.
@@ -379,6 +396,9 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	for _, t := range w.tables {
 		rs, unsure, err := w.insertAll(ctx, s, t)
 		if err != nil {
+			if t.name != w.cfg.Table && isUnusable(err) {
+				w.fallBack(t.name, err) // when the same rows are tried again
+			}
 			return o, err
 		}
 		refusals, doubtful = append(refusals, rs...), doubtful+unsure
@@ -424,7 +444,7 @@ func (w *writer) insertAll(ctx context.Context, s *session, t *table) (refusals 
 				return nil
 			}
 			v := judge(err)
-			if v == wait {
+			if v == wait || t.name != w.cfg.Table && isUnusable(err) {
 				return err
 			}
 			if guard {
