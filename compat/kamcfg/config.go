@@ -21,6 +21,13 @@ func (p Pos) String() string {
 	return p.File + ":" + strconv.Itoa(p.Line)
 }
 
+// Span is a piece of a file, in bytes, as it stands there before preprocessing.
+// The zero value is of what no file has as such: the text of a define.
+type Span struct {
+	File     string
+	From, To int
+}
+
 // Error says where the configuration is wrong, how, and what to do about it.
 type Error struct {
 	Pos  Pos
@@ -84,6 +91,8 @@ type Param struct {
 	Module, Name string
 	Value        Value
 	Pos          Pos
+	Span         Span // of the whole line, to its closing parenthesis
+	ValueSpan    Span // of the value, or of the define that stands for it
 	// Unresolved is why a modparamx is left as written: it holds a variable, or
 	// a name, that isn't known here. An *Error, or nil.
 	Unresolved error
@@ -103,6 +112,7 @@ func (p Param) For(module string) bool {
 type Module struct {
 	Name string
 	Pos  Pos
+	Span Span
 }
 
 // Global is a core parameter or a "group.name = value" variable.
@@ -130,6 +140,30 @@ type Route struct {
 	Lines []Pos
 }
 
+// Block is a route block of any kind, taken apart into tokens.
+type Block struct {
+	Kind   string // the word before it: "request_route", "route", "event_route"
+	Name   string // what stands in brackets, or empty
+	Pos    Pos
+	Span   Span    // from that word to the closing brace
+	Tokens []Token // between the braces
+}
+
+// Token is a word, string, variable or sign of a block after preprocessing.
+type Token struct {
+	Kind byte // Word, String, Variable, or the sign itself
+	Text string
+	Pos  Pos
+	Span Span // of the define's use where the token comes from one
+}
+
+// Kinds of Token; the text of a String is its value.
+const (
+	Word     = tWord
+	String   = tString
+	Variable = tVar
+)
+
 // Config is what a kamailio.cfg says. Lists are in the order of the file.
 type Config struct {
 	Params      []Param
@@ -138,6 +172,7 @@ type Config struct {
 	Aliases     []Alias
 	Globals     []Global
 	EventRoutes []Route
+	Blocks      []Block
 	Defines     map[string]string // at the end of the file
 	Files       []string          // every file read, in order, the main file first
 	Notes       []Note

@@ -20,8 +20,8 @@
 // that contain each other, on which it hangs, a #!subst whose $env(NAME) isn't
 // set, and one with GNU's back references or \w.
 //
-// Left out: the statements inside route blocks (they are skipped, except that
-// the text of event routes is kept for a compiler), the names and types of
+// Left out: the meaning of the statements inside route blocks (their tokens are
+// kept, and the text of event routes for a compiler), the names and types of
 // module and core parameters, "modparam before loadmodule", and DNS. Files are
 // looked for beside the file that includes them, not in Kamailio's working
 // directory. The package never opens a socket; addresses of this host come

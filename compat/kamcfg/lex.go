@@ -36,6 +36,8 @@ type token struct {
 	text       string // of a string: its value
 	start, end int    // place in lexer.out: without space between, end == start of the next
 	pos        Pos
+	span       Span
+	put        bool // by a define: span is the define's use
 }
 
 // source is one open file, or the main one.
@@ -46,6 +48,7 @@ type source struct {
 	line int
 	back []byte // values of defines still to be read, last byte first
 	open []expansion
+	use  Span // of the define whose value is being read
 }
 
 // expansion is a define that is being read: back down to base is its value.
@@ -74,6 +77,9 @@ type lexer struct {
 	out   []byte // the text after preprocessing
 	lines []Pos  // place of each line of out
 	toks  []token
+
+	from int  // where the token being read begins in its file
+	put  bool // and whether it comes from a define
 
 	files, expands, work int
 	lastEnd              Pos // of an #!endif that was not taken as one
@@ -139,7 +145,11 @@ func (l *lexer) blank() {
 }
 
 func (l *lexer) token(kind byte, text string, start int, at Pos) {
-	l.toks = append(l.toks, token{kind, text, start, len(l.out), at})
+	span := Span{l.src.name, l.from, l.src.off}
+	if l.put {
+		span = l.src.use
+	}
+	l.toks = append(l.toks, token{kind, text, start, len(l.out), at, span, l.put})
 }
 
 // run reads everything from the main file to its end.
@@ -172,7 +182,7 @@ func (l *lexer) run(name string, data []byte) error {
 		}
 		return fail(l.conds[n-1].pos, hint, "%s is never closed", l.conds[n-1].what)
 	}
-	l.toks = append(l.toks, token{tEOF, "", len(l.out), len(l.out), l.pos()})
+	l.toks = append(l.toks, token{kind: tEOF, start: len(l.out), end: len(l.out), pos: l.pos()})
 	return nil
 }
 
@@ -186,6 +196,7 @@ func (l *lexer) skipping() bool {
 }
 
 func (l *lexer) next(c byte) error {
+	l.from, l.put = l.src.off, len(l.src.back) > 0
 	d := l.peek(1)
 	if (c == '#' || c == '!') && d == '!' {
 		return l.directive()
@@ -483,6 +494,9 @@ func (l *lexer) expand(name, value string, ahead int, at Pos) error {
 	}
 	if l.expands++; l.expands > maxExpands || len(s.back)+len(value) > maxString {
 		return fail(at, "do the values of defines contain each other?", "too much to put in for define %s", name)
+	}
+	if ahead == 0 {
+		s.use = Span{s.name, s.off - len(name), s.off}
 	}
 	s.open = append(s.open, expansion{name, len(s.back)})
 	for i := len(value) - 1; i >= 0; i-- {

@@ -81,6 +81,15 @@ type parser struct {
 
 func (p *parser) at(k int) token { return p.lexer.toks[min(p.i+k, len(p.lexer.toks)-1)] }
 
+// span is from the token at index first to the one just read.
+func (p *parser) span(first int) Span {
+	a, b := p.lexer.toks[first], p.at(-1)
+	if a.put || a.span.File != b.span.File {
+		return Span{}
+	}
+	return Span{a.span.File, a.span.From, b.span.To}
+}
+
 func (p *parser) is(k int, kind byte) bool { return p.at(k).kind == kind }
 
 // adjoins says that the k-th token ahead follows the one before it without space.
@@ -173,17 +182,15 @@ func (p *parser) file() error {
 	return nil
 }
 
-// route steps over a block, and keeps the text of an event route.
+// route steps over a block: its tokens are kept, and of an event route the text.
 func (p *parser) route(t token) error {
-	name := ""
+	first, name := p.i-1, ""
 	if p.accept('[') {
 		for !p.is(0, ']') {
 			if p.is(0, tEOF) || p.is(0, '{') {
 				return fail(t.pos, "close it with ]", "name of the %s is never closed", t.text)
 			}
-			if p.is(0, tEvent) {
-				name = p.at(0).text
-			}
+			name += p.at(0).text
 			p.i++
 		}
 		p.i++
@@ -194,6 +201,7 @@ func (p *parser) route(t token) error {
 	if open.kind != '{' {
 		return p.unexpected("write "+t.text+" { ... }", "where the block of "+t.text+" should begin")
 	}
+	inner := p.i + 1
 	for depth := 0; ; p.i++ {
 		switch p.at(0).kind {
 		case tEOF:
@@ -212,7 +220,13 @@ func (p *parser) route(t token) error {
 		}
 	}
 	end := p.at(0)
+	b := Block{Kind: t.text, Name: name, Pos: t.pos}
+	for _, t := range p.lexer.toks[inner:p.i] {
+		b.Tokens = append(b.Tokens, Token{t.kind, t.text, t.pos, t.span})
+	}
 	p.i++
+	b.Span = p.span(first)
+	p.cfg.Blocks = append(p.cfg.Blocks, b)
 	if t.text != "event_route" {
 		return nil
 	}
@@ -230,6 +244,7 @@ func (p *parser) route(t token) error {
 
 // modparam reads modparam("module", "name", value).
 func (p *parser) modparam(t token) error {
+	first := p.i - 1
 	form := `write ` + t.text + `("module", "parameter", value)`
 	if !p.accept('(') {
 		return p.unexpected(form, "after "+t.text)
@@ -251,10 +266,13 @@ func (p *parser) modparam(t token) error {
 			return p.unexpected(form, "where a comma should be")
 		}
 	}
+	from := p.i
 	v, err := p.value("put a string in quotes; a name is taken only if it is defined by #!define further up")
 	if err != nil {
 		return err
 	}
+	value := p.lexer.toks[from].span
+	value.To = p.at(-1).span.To
 	if p.is(0, ',') {
 		return fail(p.at(0).pos, form, "%s has too many arguments", t.text)
 	}
@@ -270,7 +288,7 @@ func (p *parser) modparam(t token) error {
 			}
 		}
 	}
-	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.pos, Unresolved: unresolved}
+	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.pos, Span: p.span(first), ValueSpan: value, Unresolved: unresolved}
 	if strings.Trim(par.Module, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
 		if par.match, err = regexp.CompilePOSIX("^(" + par.Module + ")$"); err != nil {
 			return fail(t.pos, `separate names by |, as in "acc|siptrace"`, "module names of %s are not a regular expression", t.text)
@@ -316,7 +334,7 @@ func (p *parser) value(hint string) (Value, error) {
 
 // loadmodule reads loadmodule "x.so", and since 5.7 loadmodule("x.so", "opts").
 func (p *parser) loadmodule(t token) error {
-	paren := p.accept('(')
+	first, paren := p.i-1, p.accept('(')
 	if !p.is(0, tString) {
 		return p.unexpected(`write loadmodule "name.so"`, "instead of the name of a module")
 	}
@@ -333,7 +351,7 @@ func (p *parser) loadmodule(t token) error {
 	if t.text == "loadmodulex" {
 		name, _ = p.lexer.evaluate(name, t.pos)
 	}
-	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.pos})
+	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.pos, p.span(first)})
 	return nil
 }
 
