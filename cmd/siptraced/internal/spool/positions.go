@@ -23,6 +23,8 @@ import (
 type positions interface {
 	get(ctx context.Context, key string) (value string, found bool, err error)
 	put(ctx context.Context, key, value string) error
+	remove(ctx context.Context, key string) error
+	keys(ctx context.Context) ([]string, error)
 	// flush makes what was put last.
 	flush() error
 }
