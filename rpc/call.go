@@ -38,7 +38,10 @@ func (p Peer) String() string {
 type Call struct {
 	Method string
 	Params []any // each of string, int64, float64, bool, nil, []byte, List, Struct
-	Peer   Peer
+	// Names are those of Params where they came as an object (JSON-RPC 2.0, section
+	// 4.2); nil where by position. Kamailio's own methods don't look at them.
+	Names []string
+	Peer  Peer
 }
 
 // Str returns parameter i if there is one and it is a string. As in Kamailio, a

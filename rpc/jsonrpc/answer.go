@@ -93,7 +93,7 @@ func (s Server) reply(ctx context.Context, peer rpc.Peer, req *Request) (any, *r
 	fault := req.fault
 	if fault == nil {
 		var err error
-		v, err = s.Registry.Call(ctx, &rpc.Call{Method: req.Method, Params: req.Params, Peer: peer})
+		v, err = s.Registry.Call(ctx, &rpc.Call{Method: req.Method, Params: req.Params, Names: req.Names, Peer: peer})
 		fault = s.told(err)
 	}
 	switch {

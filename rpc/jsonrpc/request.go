@@ -11,7 +11,8 @@ import (
 // Request is a call of a method, or with JSON-RPC 2.0 a batch of them.
 type Request struct {
 	Method string
-	Params []any // of an object the values in order: Kamailio ignores the names
+	Params []any    // of an object the values in order: Kamailio ignores the names
+	Names  []string // those of an object
 	// ID is nil when there is none: a string or an int64 to send, and after
 	// Parse what the reply is to carry.
 	ID any
@@ -154,7 +155,7 @@ func (s Server) request(p *parser) (*Request, error) {
 		req.Params = v
 	case rpc.Struct:
 		for _, m := range v {
-			req.Params = append(req.Params, m.Value)
+			req.Params, req.Names = append(req.Params, m.Value), append(req.Names, m.Name)
 		}
 	default:
 		if params.set {
