@@ -118,7 +118,7 @@ var specs = [...]Spec{
 		set: func(p *Params, v any) error {
 			uris := v.([]string)
 			for _, u := range uris {
-				if err := checkSIPURI(u); err != nil {
+				if err := CheckSIPURI(u); err != nil {
 					return err
 				}
 			}
@@ -165,12 +165,12 @@ var specs = [...]Spec{
 	{
 		Name: "send_sock_addr", Kind: Str, Default: nil,
 		get: func(p *Params) any { return p.SendSockAddr },
-		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) },
+		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
 		Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr",
 		get: func(p *Params) any { return p.SendSockAddr },
-		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return checkSIPURI(p.SendSockAddr) },
+		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
 		Name: "trace_init_mode", Kind: Int, Default: int64(0),
@@ -299,7 +299,8 @@ func avp(field func(*Params) *string) func(*Params, any) error {
 	}
 }
 
-func checkSIPURI(s string) error {
+// CheckSIPURI refuses what duplicate_uri can not be.
+func CheckSIPURI(s string) error {
 	l := strings.ToLower(s)
 	if rest, ok := strings.CutPrefix(l, "sip:"); ok && rest != "" {
 		return nil
