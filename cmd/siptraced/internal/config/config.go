@@ -12,6 +12,7 @@ import (
 	_ "time/tzdata" // time zones on hosts without them
 
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/cmd/siptraced/internal/store"
 	"siptraced/compat/siptrace"
@@ -27,6 +28,9 @@ type Config struct {
 	Spool   spool.Config
 	Store   store.Config
 	RPC     RPC
+	// Rules are the event route and the filter rules; EventRoute is the key.
+	Rules      rules.Config
+	EventRoute string
 
 	TLSCertificate, TLSPrivateKey, TLSClientCA string
 	LogLevel                                   slog.Level
@@ -253,6 +257,7 @@ func (c *Config) finish(l *loader) error {
 		}
 	}
 	c.Notes = append(c.Notes, l.notes...)
+	problems = append(problems, c.readRules(l)...)
 	add(l.origin("rpc.ctl").place, c.RPC.finish(mutual))
 	c.note()
 	return errors.Join(problems...)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
 )
 
@@ -80,6 +81,13 @@ var ownKeys = []key{
 	{"store.batch_bytes", false, "4MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
 	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
 	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},
+	{"event_route", false, "", "file with event_route[siptrace:msg] in Kamailio's syntax, or its text; wins over the one of kamailio.cfg", textInto(func(c *Config) *string { return &c.EventRoute })},
+	{"rules", true, "", "list of rules, or a file with one", func(*Config, []string) error { return nil }},
+	{"rules_state", false, "siptraced.rules.json", "keeps rules that were started by RPC over a restart; empty: they end with the process", textInto(func(c *Config) *string { return &c.Rules.StateFile })},
+	{"tables", true, "", "patterns of the tables that rules may name; default: those whose names begin with that of the parameter table", func(c *Config, v []string) error {
+		c.Rules.Tables = v
+		return rules.CheckTables(v)
+	}},
 	{"log.level", false, "info", "debug, info, warn or error", func(c *Config, v []string) error {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(v[0])); err != nil {

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"siptraced/cmd/siptraced/internal/rules"
+	"siptraced/compat/kamcfg"
+)
+
+// eventRoute is the route that runs for each message, unless evcb_msg names
+// another one.
+const eventRoute = "siptrace:msg"
+
+// readRules finds the event route and reads the rules.
+func (c *Config) readRules(l *loader) (problems []error) {
+	r := &c.Rules
+	r.Params = c.Params
+	if len(r.Tables) == 0 {
+		r.Tables = []string{c.Params.Table + "*"}
+		c.value("tables").Text = r.Tables[0]
+	}
+	route, err := c.findRoute(l)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	r.Route = route
+	if route != nil {
+		c.value("event_route").Text = "event_route[" + route.Name + "] of " + route.Pos.String()
+		if c.EventRoute == "" {
+			c.value("event_route").Origin = route.Pos.String()
+		}
+	}
+	v, o := l.get("rules")
+	if list, ok := v.([]any); ok && len(list) == 1 {
+		if s, ok := list[0].(string); ok && !strings.Contains(s, "=") {
+			v = s // a list of one file
+		}
+	}
+	if v != nil && v != "" {
+		if r.Rules, err = rules.Read(v, o.place); err != nil {
+			problems = append(problems, &Problem{o.place, fmt.Errorf("rules: %w", err)})
+		}
+		c.value("rules").Text = fmt.Sprintf("%d rules", len(r.Rules))
+	}
+	return problems
+}
+
+// findRoute looks for the event route: in the key, then in kamailio.cfg.
+func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
+	name := eventRoute
+	if c.Params.EvcbMsg != "" {
+		name = c.Params.EvcbMsg
+	}
+	o := l.origin("event_route")
+	if c.EventRoute != "" {
+		options := kamcfg.Options{Interfaces: interfaces}
+		var own *kamcfg.Config
+		var err error
+		if strings.Contains(c.EventRoute, "\n") {
+			file, _, _ := strings.Cut(o.place, ":")
+			own, err = kamcfg.ParseBytes(file, []byte(c.EventRoute), options)
+		} else {
+			own, err = kamcfg.Parse(c.EventRoute, options)
+		}
+		if err != nil {
+			return nil, &Problem{o.place, fmt.Errorf("event_route: %w", err)}
+		}
+		if r, ok := own.EventRoute(name); ok {
+			return &r, nil
+		}
+		return nil, &Problem{o.place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
+	}
+	if l.proxy != nil {
+		if r, ok := l.proxy.EventRoute(name); ok {
+			return &r, nil
+		}
+	}
+	if name != eventRoute {
+		err := fmt.Errorf("evcb_msg: a KEMI function %q can't run here: write it as event_route[%s] { ... } into a file, and name that with the key event_route", name, name)
+		return nil, &Problem{l.origin("siptrace.evcb_msg").place, err}
+	}
+	return nil, nil
+}
+
+// value is the effective setting of that name.
+func (c *Config) value(name string) *Value {
+	i := slices.IndexFunc(c.Values, func(v Value) bool { return v.Name == name })
+	return &c.Values[i]
+}

@@ -1,0 +1,117 @@
+package rules
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"siptraced/compat/kamcfg"
+	"siptraced/compat/siptrace"
+)
+
+// Config is what the configuration says of rules.
+type Config struct {
+	Params siptrace.Params
+	// Route is the event route in force; nil: there is none.
+	Route *kamcfg.Route
+	// Rules are those of the configuration; RPC adds others.
+	Rules []*Rule
+	// Tables are patterns of the tables that rules may name, beside the parameter
+	// table: shell patterns as path.Match has them.
+	Tables []string
+	// StateFile keeps the rules that were started by RPC over a restart; empty:
+	// they end with the process.
+	StateFile string
+}
+
+// maxRules bounds the rules in force: each message asks all of them.
+const maxRules = 256
+
+// Read reads the key rules: a list of mappings or of key=value words, or the name
+// of a YAML file with such a list. by says where it stands.
+func Read(value any, by string) ([]*Rule, error) {
+	if file, ok := value.(string); ok {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		value, by = nil, file
+		if err := yaml.Unmarshal(text, &value); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if m, ok := value.(map[string]any); ok && len(m) == 1 && m["rules"] != nil {
+			value = m["rules"]
+		}
+	}
+	var list []any
+	switch v := value.(type) {
+	case nil:
+	case []any:
+		list = v
+	case []string:
+		for _, s := range v {
+			list = append(list, s)
+		}
+	default:
+		return nil, fmt.Errorf("%s: want a list of rules, not a %T", by, value)
+	}
+	if len(list) > maxRules {
+		return nil, fmt.Errorf("%s: %d rules, at most %d are possible", by, len(list), maxRules)
+	}
+	var out []*Rule
+	for i, e := range list {
+		r, err := readOne(e)
+		if err != nil {
+			return nil, fmt.Errorf("%s: rule %d: %w", by, i+1, err)
+		}
+		if r.ID == "" {
+			r.ID = fmt.Sprintf("file-%d", i+1)
+		}
+		if slices.ContainsFunc(out, func(o *Rule) bool { return o.ID == r.ID }) {
+			return nil, fmt.Errorf("%s: rule %d: the id %s is there already", by, i+1, r.ID)
+		}
+		r.By = by
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func readOne(e any) (*Rule, error) {
+	now := time.Now()
+	switch e := e.(type) {
+	case map[string]any:
+		return ParseMap(e, now)
+	case string:
+		words, err := fields(e)
+		if err != nil {
+			return nil, err
+		}
+		return ParseWords(words, now)
+	}
+	return nil, fmt.Errorf("want a mapping or key=value words, not a %T", e)
+}
+
+// CheckTables refuses patterns that can't be.
+func CheckTables(patterns []string) error {
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("%q is not a pattern: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// allows reports whether rows may go to a table that a rule named.
+func (c *Config) allows(table string) bool {
+	if siptrace.CheckIdentifier(table) != nil {
+		return false
+	}
+	return table == c.Params.Table || slices.ContainsFunc(c.Tables, func(p string) bool {
+		ok, err := path.Match(p, table)
+		return ok && err == nil
+	})
+}
