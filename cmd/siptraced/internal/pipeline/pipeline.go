@@ -44,9 +44,10 @@ type Judge interface {
 	// Judge may set Users (in row order, the row without a user left out), Table,
 	// Destinations, CorrelationID and Sinks of rec. It returns the counter of the
 	// cause when the message goes no further; trace_on is asked afterwards. Further
-	// records that the message gives rise to go to out. rec and msg are valid until
-	// it returns.
-	Judge(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
+	// records that the message gives rise to go to out. What rec is given may lie in
+	// mem, which is the judge's own: one for each message that is being handled, used
+	// again once that one is in the spool.
+	Judge(mem *any, rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
 }
 
 // Maker takes records that were not received as such.
@@ -100,6 +101,7 @@ type work struct {
 	record  siptrace.Record
 	cut     []byte
 	users   [][]byte
+	judge   any
 	source  *source // of the last packet
 }
 
@@ -205,7 +207,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 // is set (traced_user_avp: N+1 rows, or N).
 func (p *Pipeline) judge(w *work, st *state) *atomic.Uint64 {
 	rec := &w.record
-	if count := st.Judge.Judge(rec, &w.msg, p); count != nil {
+	if count := st.Judge.Judge(&w.judge, rec, &w.msg, p); count != nil {
 		return count
 	}
 	switch {

@@ -160,7 +160,7 @@ func TestHandle(t *testing.T) {
 // judgeFunc is a Judge made of a function.
 type judgeFunc func(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
 
-func (f judgeFunc) Judge(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64 {
+func (f judgeFunc) Judge(_ *any, rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64 {
 	return f(rec, msg, out)
 }
 
