@@ -93,10 +93,11 @@ func (w *Want) compare(got *Row, sent Window) []string {
 	if w.Recorded == nil {
 		return problems
 	}
-	recorded, err := w.Recorded.Moment(w.location)
+	recorded, err := time.ParseInLocation(time.DateTime, w.Recorded.TimeStamp, w.location)
 	if err != nil {
 		return append(problems, err.Error())
 	}
+	recorded = recorded.Add(time.Duration(w.Recorded.TimeUS) * time.Microsecond) // which may be more than a second
 	if d := at.Sub(recorded).Abs(); d > Tolerance {
 		problems = append(problems, fmt.Sprintf("time: got %s, recorded %s, %v apart", at.Format(layout), recorded.Format(layout), d))
 	}

@@ -54,6 +54,10 @@ var Differences = []Difference{
 		Reason: "tags are those of the message itself; sip_trace() takes them from the request, which has no To tag yet",
 	},
 	{
+		Scenarios: "xheaders-[cw]*", Kind: Changed, Columns: []string{"totag"}, want: ownToTag,
+		Reason: "tags are those of the message itself; sip_trace() takes them from the request, which has no To tag yet",
+	},
+	{
 		Scenarios: "*script*", Kind: Changed, Columns: []string{"method"}, want: ownCSeq,
 		Labels: []string{"cseq-method-differs"},
 		Reason: "the method of a reply is that of its own CSeq; sip_trace() takes it from the request's first line",
@@ -124,6 +128,27 @@ var Differences = []Difference{
 		Scenarios: "edge-*", Kind: Lost, Columns: []string{"status"},
 		Labels: []string{"reply-no-reason-no-space", "reply-code-2-digits", "reply-code-4-digits", "reply-code-letters"},
 		Reason: "a status line with an odd code, or without a reason, does not lose the row",
+	},
+	{
+		Scenarios: "xheaders-odd*", Kind: Lost,
+		Labels: []string{
+			"toip-before-fromip", "time-before-toip", "reverse-order", "dir-before-method", "header-between",
+			"no-space-after-colon", "lower-case-names", "first-name-exact-rest-lower", "lf-only", "no-blank-line",
+			"fromip-51-chars", "method-51", "missing-call-id",
+		},
+		Reason: "X-Siptrace headers that can be understood in one way only are taken: any order and letter case, other headers in between, any blanks, LF line ends, no blank line, long values, no Call-ID",
+	},
+	{
+		Scenarios: "xheaders-odd*", Kind: Lost, Labels: []string{"trailing-header-after", "xheaders-in-the-middle"},
+		Reason: "only the five X-Siptrace headers are cut from the message",
+	},
+	{
+		Scenarios: "xheaders-odd*", Kind: Unsent, Labels: []string{"trailing-header-after", "xheaders-in-the-middle"},
+		Reason: "the module cuts what stands between and behind the X-Siptrace headers, too",
+	},
+	{
+		Scenarios: "xheaders-odd*", Kind: Unsent, Labels: []string{"dir-long", "time-huge"},
+		Reason: "a direction that is neither in nor out, and a time beyond the year 9999, are refused",
 	},
 	{
 		Scenarios: "edge-sql-buffer", Kind: Unsent, Labels: []string{"total-65500"},

@@ -80,6 +80,9 @@ func NewUDPFeeder(addr string) (*UDPFeeder, error) {
 	return &UDPFeeder{conn: c, port: c.RemoteAddr().(*net.UDPAddr).Port}, nil
 }
 
+// Source is the address that the datagrams come from.
+func (f *UDPFeeder) Source() string { return f.conn.LocalAddr().String() }
+
 // Close closes the socket.
 func (f *UDPFeeder) Close() error { return f.conn.Close() }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,13 @@ type message struct {
 	sec, us  uint32
 	kind     byte // protocol type, 1 is SIP
 	payload  []byte
+
+	capture          uint32
+	correlation, key []byte // nil: absent
 }
+
+// typeLog is the protocol type of hlog().
+const typeLog = 100
 
 func (m *message) time() time.Time {
 	return time.Unix(int64(m.sec), int64(m.us)*1000)
@@ -55,6 +62,7 @@ func decodeHEP12(b []byte) (*message, error) {
 	if m.version == 2 {
 		m.sec = binary.LittleEndian.Uint32(b[end-12:])
 		m.us = binary.LittleEndian.Uint32(b[end-8:])
+		m.capture = uint32(binary.LittleEndian.Uint16(b[end-4:]))
 	}
 	m.payload = b[end:]
 	return m, nil
@@ -91,7 +99,10 @@ func decodeHEP3(b []byte) (*message, error) {
 	m.proto, m.kind = chunks[2][0], chunks[11][0]
 	m.src, m.dst = addrPort(src, chunks[7]), addrPort(dst, chunks[8])
 	m.sec, m.us = binary.BigEndian.Uint32(chunks[9]), binary.BigEndian.Uint32(chunks[10])
-	m.payload = chunks[15]
+	m.payload, m.correlation, m.key = chunks[15], chunks[17], chunks[14]
+	if len(chunks[12]) == 4 {
+		m.capture = binary.BigEndian.Uint32(chunks[12])
+	}
 	return m, nil
 }
 
@@ -100,8 +111,80 @@ func addrPort(ip, port []byte) netip.AddrPort {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
 }
 
+// encode writes m as the module does in that version. One IPv4 and one IPv6 end
+// are both written as IPv6.
+func (m *message) encode(version int) []byte {
+	src, dst, family := m.src.Addr(), m.dst.Addr(), byte(2)
+	if src.Is6() || dst.Is6() {
+		src, dst, family = netip.AddrFrom16(src.As16()), netip.AddrFrom16(dst.As16()), 10
+	}
+	if version < 3 {
+		size := byte(8 + 2*len(src.AsSlice()))
+		b := []byte{byte(version), size, family, m.proto}
+		b = binary.BigEndian.AppendUint16(b, m.src.Port())
+		b = binary.BigEndian.AppendUint16(b, m.dst.Port())
+		b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
+		if version == 2 {
+			b = binary.LittleEndian.AppendUint32(b, m.sec)
+			b = binary.LittleEndian.AppendUint32(b, m.us)
+			b = binary.LittleEndian.AppendUint16(b, uint16(m.capture))
+			b = append(b, 0, 0)
+		}
+		return append(b, m.payload...)
+	}
+	b := []byte("HEP3\x00\x00")
+	chunk := func(kind byte, body []byte) {
+		b = append(b, 0, 0, 0, kind)
+		b = append(binary.BigEndian.AppendUint16(b, uint16(6+len(body))), body...)
+	}
+	number := func(kind byte, n uint32) { chunk(kind, binary.BigEndian.AppendUint32(nil, n)) }
+	port := func(kind byte, a netip.AddrPort) { chunk(kind, binary.BigEndian.AppendUint16(nil, a.Port())) }
+	chunk(1, []byte{family})
+	chunk(2, []byte{m.proto})
+	first := byte(3)
+	if family == 10 {
+		first = 5
+	}
+	chunk(first, src.AsSlice())
+	chunk(first+1, dst.AsSlice())
+	if m.kind == typeLog { // hlog() has the other order
+		port(8, m.dst)
+		port(7, m.src)
+	} else {
+		port(7, m.src)
+		port(8, m.dst)
+	}
+	number(9, m.sec)
+	number(10, m.us)
+	chunk(11, []byte{m.kind})
+	number(12, m.capture)
+	if m.correlation != nil {
+		chunk(17, m.correlation)
+	}
+	if m.key != nil {
+		chunk(14, m.key)
+	}
+	chunk(15, m.payload)
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	return b
+}
+
+// protocols are the IP protocol numbers of HEP.
+var protocols = map[byte]string{17: "udp", 6: "tcp", 22: "tls", 132: "sctp"}
+
 // endpoint writes proto:address:port as the table has it.
 func endpoint(proto byte, a netip.AddrPort) string {
-	name := map[byte]string{17: "udp", 6: "tcp", 22: "tls", 132: "sctp"}[proto]
-	return name + ":" + a.String()
+	return protocols[proto] + ":" + a.String()
+}
+
+// parseEndpoint reads proto:address:port, IPv6 with or without brackets.
+func parseEndpoint(s string) (byte, netip.AddrPort, bool) {
+	name, rest, _ := strings.Cut(bracketed(s), ":")
+	a, err := netip.ParseAddrPort(rest)
+	for n, p := range protocols {
+		if p == name && err == nil {
+			return n, a, true
+		}
+	}
+	return 0, netip.AddrPort{}, false
 }

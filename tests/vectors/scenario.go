@@ -19,13 +19,14 @@ import (
 // Scenario is one recorded run.
 type Scenario struct {
 	Name      string
-	Config    string // path of kamailio.cfg
+	Config    string // path of kamailio.cfg; of a chain, that of the second node
 	Location  *time.Location
 	Latin1    bool // the table's character set was latin1, not utf8mb4
 	NonStrict bool // the server's sql_mode was empty
 	Datagrams []Datagram
 	Rows      []Row
-	Inputs    []Input // hand-made traffic only
+	Inputs    []Input   // hand-made traffic only
+	First     *Scenario // the first node of a chain, whose packets are the second one's input
 }
 
 // Datagram is one packet that the module sent to its collector.
@@ -276,6 +277,17 @@ func Load(name string) (*Scenario, error) {
 	s.Inputs, err = readLines[Input](filepath.Join(dir, "input.jsonl"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
+	}
+	second := filepath.Join(dir, "kamailio-b.cfg")
+	if _, err := os.Stat(second); err == nil {
+		first := *s
+		s.First, s.Config = &first, second
+		if first.Datagrams, err = readLines[Datagram](filepath.Join(dir, "datagrams-a.jsonl")); err != nil {
+			return nil, err
+		}
+		if first.Rows, err = readLines[Row](filepath.Join(dir, "rows-a.jsonl")); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }

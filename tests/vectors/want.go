@@ -23,6 +23,39 @@ type Want struct {
 // order of the packets. It is an error if a packet without a row, or a row
 // without a packet, is not explained by Differences.
 func (s *Scenario) Wants(st Storage) ([]Want, error) {
+	var list []traced
+	for i := range s.Datagrams {
+		d := &s.Datagrams[i]
+		m, err := decodeHEP(d.Packet)
+		if err != nil {
+			return nil, fmt.Errorf("%s, packet %d: %w", s.Name, d.N, err)
+		}
+		if m.kind == 1 && isSIP(string(m.payload)) {
+			t := tracedHEP(m)
+			t.n, t.label = d.N, s.label(d)
+			list = append(list, t)
+		}
+	}
+	return s.wants(list, st)
+}
+
+// traced is a message as it comes to a collector, however it was wrapped.
+type traced struct {
+	message
+	n        int // of the packet
+	label    string
+	from, to string // proto:address:port
+	dir      string // empty: the addresses tell
+	method   string // empty: the message tells
+	timeless bool   // the time is that of arrival
+}
+
+func tracedHEP(m *message) traced {
+	return traced{message: *m, from: endpoint(m.proto, m.src), to: endpoint(m.proto, m.dst), timeless: m.version == 1}
+}
+
+// wants is Wants for messages that came in any way.
+func (s *Scenario) wants(list []traced, st Storage) ([]Want, error) {
 	if len(s.Rows) == 0 {
 		return nil, nil // the configuration keeps the database out
 	}
@@ -35,29 +68,22 @@ func (s *Scenario) Wants(st Storage) ([]Want, error) {
 		recorded[k] = append(recorded[k], r)
 	}
 	var wants []Want
-	for i := range s.Datagrams {
-		d := &s.Datagrams[i]
-		m, err := decodeHEP(d.Packet)
-		if err != nil {
-			return nil, fmt.Errorf("%s, packet %d: %w", s.Name, d.N, err)
-		}
-		payload := string(m.payload)
-		if m.kind != 1 || !isSIP(payload) {
-			continue
-		}
-		w := Want{Datagram: d.N, Label: s.label(d), location: s.Location}
-		if m.version > 1 {
-			w.Time = m.time()
+	for i := range list {
+		t := &list[i]
+		payload := string(t.payload)
+		w := Want{Datagram: t.n, Label: t.label, location: s.Location}
+		if !t.timeless {
+			w.Time = t.time()
 		}
 		msg := own.store(payload)
 		if s.NonStrict {
 			msg = questionMarks(payload)
 		}
-		k := key{msg, endpoint(m.proto, m.src), endpoint(m.proto, m.dst)}
+		k := key{msg, bracketed(t.from), bracketed(t.to)}
 		if list := recorded[k]; len(list) > 0 {
 			w.Recorded, recorded[k] = list[0], list[1:]
-			s.change(&w, m, own, st)
-		} else if err := s.keep(&w, m, st); err != nil {
+			s.change(&w, &t.message, own, st)
+		} else if err := s.keep(&w, t, st); err != nil {
 			return nil, err
 		}
 		wants = append(wants, w)
@@ -98,7 +124,7 @@ func (s *Scenario) change(w *Want, m *message, own, st Storage) {
 }
 
 // keep makes the wanted row of a message whose row the module lost.
-func (s *Scenario) keep(w *Want, m *message, st Storage) error {
+func (s *Scenario) keep(w *Want, t *traced, st Storage) error {
 	for i := range Differences {
 		d := &Differences[i]
 		if !d.applies(s, Lost, w.Label) {
@@ -106,11 +132,16 @@ func (s *Scenario) keep(w *Want, m *message, st Storage) error {
 		}
 		w.Reasons = append(w.Reasons, d.Reason)
 		w.open = d.Columns
-		r := columns(string(m.payload))
-		r.FromIP, r.ToIP = endpoint(m.proto, m.src), endpoint(m.proto, m.dst)
-		r.Direction = "in"
-		if s.own(r.FromIP) {
-			r.Direction = "out"
+		r := columns(string(t.payload))
+		r.FromIP, r.ToIP, r.Direction = t.from, t.to, t.dir
+		if t.method != "" {
+			r.Method = t.method
+		}
+		if r.Direction == "" {
+			r.Direction = "in"
+			if s.own(r.FromIP) {
+				r.Direction = "out"
+			}
 		}
 		for _, c := range Columns {
 			*w.Row.Column(c) = st.fit(c, *r.Column(c))
@@ -133,7 +164,7 @@ func (s *Scenario) own(endpoint string) bool {
 func (s *Scenario) unsent(r *Row) error {
 	label := ""
 	for _, in := range s.Inputs {
-		if string(in.Packet) == r.Msg {
+		if string(in.Packet) == r.Msg || in.Label+"@odd" == r.CallID {
 			label = in.Label
 		}
 	}
