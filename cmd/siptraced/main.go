@@ -42,7 +42,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
-	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand())
+	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand())
 	return cmd
 }
 

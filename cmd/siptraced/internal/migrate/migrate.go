@@ -1,0 +1,295 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"siptraced/compat/kamcfg"
+	"siptraced/compat/siptrace"
+)
+
+// Options of New; the zero value works.
+type Options struct {
+	// Listen is where the proxy will find siptraced: udp:host:port or
+	// tcp:host:port. Empty: a free choice on loopback, by the proxy's sockets.
+	Listen string
+}
+
+// Plan is a migration worked out.
+type Plan struct {
+	// Dir is the directory that the paths in the patch start from.
+	Dir string
+
+	main   string // absolute path of kamailio.cfg
+	cfg    *kamcfg.Config
+	params siptrace.Params
+	set    map[string]kamcfg.Param // what the module has in the end
+	calls  []call
+	core   bool // trace_mode mirrors all traffic
+	script bool // sip_trace() and its kin are called
+	relay  bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
+
+	listen   address
+	sinks    sinks
+	dests    []dest
+	route    string // event_route[siptrace:msg] of the sidecar, or empty
+	carried  []statement
+	left     []statement
+	files    map[string][]byte
+	edits    map[string][]edit
+	problems []string // for the notes
+}
+
+// ErrNothing is a configuration without the module.
+var ErrNothing = errors.New("siptrace is not loaded: there is nothing to migrate; start siptraced run, it prints what to put into kamailio.cfg")
+
+// marker is the comment that the patch leaves: a file that has it is done.
+const marker = "# siptraced stores these messages and mirrors them on: see siptraced.yaml"
+
+// New reads a kamailio.cfg and what it includes. Errors name file and line.
+func New(path string, opt Options) (*Plan, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{
+		main: abs, params: siptrace.DefaultParams(), set: map[string]kamcfg.Param{},
+		files: map[string][]byte{}, edits: map[string][]edit{},
+	}
+	read := func(name string) ([]byte, error) {
+		b, err := os.ReadFile(name)
+		if err == nil {
+			p.files[name] = b
+		}
+		return b, err
+	}
+	if p.cfg, err = kamcfg.Parse(abs, kamcfg.Options{ReadFile: read}); err != nil {
+		return nil, err
+	}
+	for _, name := range p.cfg.Files {
+		if i := strings.Index(string(p.files[name]), marker); i >= 0 {
+			line := 1 + strings.Count(string(p.files[name][:i]), "\n")
+			return nil, fmt.Errorf("%s:%d: this has been migrated already; take the lines below it back first", name, line)
+		}
+	}
+	if err := p.readParams(); err != nil {
+		return nil, err
+	}
+	p.readCalls()
+	p.core = p.params.TraceMode != 0 && p.params.TraceInitMode != 2
+	p.script = slices.ContainsFunc(p.calls, call.traces)
+	p.relay = p.params.XHeadersRead && p.script
+	if err := p.chooseListen(opt.Listen); err != nil {
+		return nil, err
+	}
+	p.destinations()
+	p.readRoutes()
+	p.change()
+	return p, nil
+}
+
+// readParams takes the module's parameters, checked as siptraced checks them.
+func (p *Plan) readParams() error {
+	loaded := slices.ContainsFunc(p.cfg.Modules, func(m kamcfg.Module) bool { return m.Name == "siptrace" })
+	for _, par := range p.cfg.Params {
+		if !par.For("siptrace") {
+			continue
+		}
+		if par.Unresolved != nil {
+			return par.Unresolved
+		}
+		if err := p.params.Set(par.Name, par.Value.Any()); err != nil {
+			if near := kamcfg.Nearest(par.Name, siptrace.Names()); near != "" && near != par.Name {
+				err = fmt.Errorf("%w: did you mean %q?", err, near)
+			}
+			return fmt.Errorf("%s: %w", par.Pos, err)
+		}
+		p.set[par.Name] = par
+		loaded = loaded || par.Module == "siptrace"
+	}
+	if !loaded {
+		return fmt.Errorf("%s: %w", p.main, ErrNothing)
+	}
+	return nil
+}
+
+// address is where siptraced listens.
+type address struct {
+	network    string // udp or tcp
+	host, port string
+}
+
+func (a address) hostPort() string { return net.JoinHostPort(a.host, a.port) }
+
+// uri is the address as the proxy's duplicate_uri.
+func (a address) uri() string {
+	u := "sip:" + a.hostPort()
+	if a.network == "tcp" {
+		u += ";transport=tcp"
+	}
+	return u
+}
+
+// loopback says that siptraced runs beside the proxy.
+func (a address) loopback() bool {
+	ip := net.ParseIP(a.host)
+	return a.host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// chooseListen finds an address that the proxy can send to and that nobody has.
+func (p *Plan) chooseListen(want string) error {
+	if want != "" {
+		network, rest, ok := strings.Cut(want, ":")
+		host, port, err := net.SplitHostPort(rest)
+		n, _ := strconv.ParseUint(port, 10, 16)
+		ip := net.ParseIP(host)
+		if !ok || err != nil || n == 0 || host == "" || network != "udp" && network != "tcp" || ip != nil && ip.IsUnspecified() {
+			return fmt.Errorf("--listen %q: want udp:host:port or tcp:host:port with the address that the proxy sends to", want)
+		}
+		p.listen = address{network, host, port}
+		if taken := p.taken(p.listen); taken != "" {
+			return fmt.Errorf("--listen %s: %s is there already: siptraced would mirror to itself; choose another port", want, taken)
+		}
+		return nil
+	}
+	p.listen = address{network: "tcp", host: "::1"}
+	if len(p.cfg.Listens) == 0 {
+		p.listen = address{network: "udp", host: "127.0.0.1"}
+	}
+	for _, l := range p.cfg.Listens {
+		// A mirror leaves from a socket of the same family.
+		if ip := net.ParseIP(l.Host); ip == nil || ip.To4() != nil {
+			p.listen.host = "127.0.0.1"
+		}
+		if l.Proto == "udp" || l.Proto == "" {
+			p.listen.network = "udp"
+		}
+	}
+	for port := 9060; ; port++ {
+		p.listen.port = strconv.Itoa(port)
+		taken := p.taken(p.listen)
+		if taken == "" {
+			return nil
+		}
+		p.problems = append(p.problems, fmt.Sprintf("port %d is taken by %s, so siptraced listens on the next one", port, taken))
+	}
+}
+
+// taken names what has that address: a destination of today's mirrors, or the
+// proxy itself.
+func (p *Plan) taken(a address) string {
+	local := func(host string) bool {
+		return a.loopback() && address{host: host}.loopback() || strings.EqualFold(host, a.host)
+	}
+	uris := slices.Clone(p.params.DuplicateURI)
+	for _, c := range p.calls {
+		if u, ok := c.address(); ok {
+			uris = append(uris, u)
+		}
+	}
+	for _, u := range uris {
+		if host, port := hostPort(u); port == a.port && local(host) {
+			return u
+		}
+	}
+	for _, l := range p.cfg.Listens {
+		if strconv.Itoa(l.Port) == a.port && (local(l.Host) || net.ParseIP(l.Host).IsUnspecified()) {
+			return "the proxy's " + l.Pos.String()
+		}
+	}
+	return ""
+}
+
+// hostPort takes them from a SIP URI.
+func hostPort(uri string) (host, port string) {
+	_, rest, _ := strings.Cut(uri, ":")
+	rest, _, _ = strings.Cut(rest, ";")
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		rest = rest[i+1:]
+	}
+	if h, p, err := net.SplitHostPort(rest); err == nil {
+		return h, p
+	}
+	return strings.Trim(rest, "[]"), "5060"
+}
+
+// sinks are where the module puts messages, over all the ways it traces.
+type sinks struct{ db, hep, sip bool }
+
+// dest is an address that messages are mirrored to.
+type dest struct {
+	uri string
+	at  string // place in kamailio.cfg
+}
+
+// destinations finds out where today's messages go.
+func (p *Plan) destinations() {
+	add := func(uri, at string) {
+		if !slices.ContainsFunc(p.dests, func(d dest) bool { return d.uri == uri }) {
+			p.dests = append(p.dests, dest{uri, at})
+		}
+	}
+	dup := func() {
+		for _, u := range p.params.DuplicateURI {
+			add(u, p.place(p.set["duplicate_uri"].Pos))
+		}
+	}
+	have := len(p.params.DuplicateURI) > 0
+	if p.core {
+		m := p.params.TraceMode
+		p.sinks.db = m&siptrace.ModeDatabase != 0
+		p.sinks.hep = have && m&siptrace.ModeHEP != 0
+		p.sinks.sip = have && m&siptrace.ModeSIP != 0
+	}
+	core := p.sinks
+	for _, c := range p.calls {
+		if c.fn == "hlog" && have {
+			p.sinks.hep = true
+		}
+		if !c.traces() {
+			continue
+		}
+		uri, named := c.address()
+		p.sinks.db = p.sinks.db || p.params.TraceToDatabase
+		switch {
+		case !named && !have:
+		case p.params.HEPModeOn:
+			p.sinks.hep = true
+		case named || !p.params.TraceToDatabase:
+			p.sinks.sip = true
+		default:
+			continue // with the database on, only an address named brings a SIP duplicate
+		}
+		switch {
+		case named && strings.Contains(uri, "$"):
+			p.problems = append(p.problems, fmt.Sprintf("%s: %s() works its address out while it runs; siptraced mirrors what it is about to the other destinations only. Give such messages their destination by a rule of siptraced", p.place(c.pos), c.fn))
+		case named:
+			add(uri, p.place(c.pos))
+		}
+	}
+	if p.sinks.hep || p.sinks.sip {
+		dup()
+	}
+	if p.core && p.script && core.db != p.sinks.db {
+		p.problems = append(p.problems, "trace_mode mirrors all traffic without storing it, and the script stores some of it: siptraced can't tell the copies apart and stores all. Take trace_mode away, or drop in the event route what is not to be stored")
+	}
+}
+
+// place is a position with the path that the patch has.
+func (p *Plan) place(at kamcfg.Pos) string {
+	at.File = p.rel(at.File)
+	return at.String()
+}
+
+func (p *Plan) rel(file string) string {
+	if r, err := filepath.Rel(filepath.Dir(p.main), file); err == nil {
+		return r
+	}
+	return file
+}

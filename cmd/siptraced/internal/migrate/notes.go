@@ -1,0 +1,273 @@
+package migrate
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"siptraced/compat/kamcfg"
+	"siptraced/compat/siptrace"
+)
+
+// Notes say in words what keeps working, what moves, and what can't be seen
+// from outside the proxy.
+func (p *Plan) Notes() string {
+	var b strings.Builder
+	for _, s := range []struct {
+		title string
+		list  []string
+	}{
+		{"What keeps working", p.keeps()},
+		{"What moves", p.moves()},
+		{"What can't be seen from outside the proxy, and how to carry it", p.hidden()},
+		{"What to do", p.steps()},
+	} {
+		if len(s.list) == 0 {
+			continue
+		}
+		b.WriteString(s.title + ":\n")
+		for _, l := range s.list {
+			b.WriteString("  * " + strings.ReplaceAll(l, "\n", "\n    ") + "\n")
+		}
+	}
+	return b.String()
+}
+
+func (p *Plan) keeps() (out []string) {
+	how := "HEP3"
+	if p.relay {
+		how = "SIP duplicates, their X-Siptrace headers untouched,"
+	}
+	if p.core {
+		out = append(out, fmt.Sprintf("trace_mode: the proxy mirrors everything that it receives and sends, as %s to %s.", how, p.listen.uri()))
+	}
+	if at := p.callsOf("sip_trace", "sip_trace_mode"); at != "" {
+		out = append(out, fmt.Sprintf("sip_trace() and sip_trace_mode() choose as before what is traced: message, transaction or dialog (%s). What they take goes as %s to %s; a correlation id goes with it.", at, how, p.listen.uri()))
+	}
+	if p.core && p.script {
+		out = append(out, "What the script traces comes twice, as before: by trace_mode and by sip_trace().")
+	}
+	said := map[string]string{
+		"trace_flag":             "the script's flag decides in the proxy what sip_trace() takes",
+		"trace_sl_acks":          "the proxy leaves those ACKs out",
+		"trace_init_mode":        "as before",
+		"evcb_msg":               "the KEMI function runs in the proxy, before the mirror; as event_route[siptrace:msg] it could run in siptraced",
+		"trace_dialog_ack":       "the proxy follows the dialog",
+		"trace_dialog_spiral":    "the proxy follows the dialog",
+		"trace_ephemeral_socket": "as before",
+		"hep_capture_id":         "the id is in the proxy's mirror and in siptraced's",
+		"auth_key":               "the key is in the proxy's mirror and in siptraced's",
+	}
+	for _, name := range append(slices.Clone(stay), "hep_capture_id", "auth_key") {
+		if par, ok := p.set[name]; ok {
+			out = append(out, fmt.Sprintf("%s (%s): %s.", name, p.place(par.Pos), said[name]))
+		}
+	}
+	if at := p.callsOf("hlog"); at != "" {
+		out = append(out, fmt.Sprintf("hlog() sends its texts to siptraced, which passes them on (%s).", at))
+	}
+	if at := p.callsOf("sip_trace_msg"); at != "" {
+		out = append(out, fmt.Sprintf("sip_trace_msg() goes on to send to its own address, past siptraced: it never wrote rows (%s).", at))
+	}
+	for _, par := range p.cfg.Params {
+		if par.For("siptrace") && par.Module != "siptrace" {
+			out = append(out, fmt.Sprintf("%s sets %s for several modules and stays; siptrace makes no use of it any more, or a line below it says otherwise.", p.place(par.Pos), par.Name))
+		}
+	}
+	return out
+}
+
+func (p *Plan) moves() (out []string) {
+	q := p.effective()
+	if p.sinks.db {
+		url := q.DBURL
+		if u, err := siptrace.ParseDBURL(url); err == nil {
+			url = u.Redacted()
+		}
+		out = append(out, fmt.Sprintf("Storing: siptraced writes the same table, %s in %s. The proxy opens no database for siptrace any more.", q.Table, url))
+	} else {
+		out = append(out, "Nothing was stored, and nothing is: the traffic of trace_mode goes by the bits of trace_mode alone, that of sip_trace() by trace_to_database.")
+	}
+	switch {
+	case len(q.DuplicateURI) == 0 && len(p.params.DuplicateURI) > 0:
+		out = append(out, fmt.Sprintf("Mirroring: nothing went to %s, and nothing does: hep_mode_on is 0 and the database on, and then only a sip_trace() that names an address sends a duplicate. duplicate_uri in siptraced.yaml would turn it on.", p.params.DuplicateURI[0]))
+	case len(q.DuplicateURI) > 0:
+		var form []string
+		if p.sinks.hep {
+			form = append(form, fmt.Sprintf("HEP%d", q.HEPVersion))
+		}
+		if p.sinks.sip {
+			form = append(form, "SIP duplicates")
+		}
+		out = append(out, fmt.Sprintf("Mirroring: siptraced sends %s to %s.", strings.Join(form, " and "), strings.Join(q.DuplicateURI, ", ")))
+	}
+	state := "on"
+	if !q.TraceOn {
+		state = "off until siptrace.status on"
+	}
+	out = append(out, fmt.Sprintf("Switching: the proxy mirrors always; siptraced traces or not (now: %s). Send siptrace.status and the statistics' readers to siptraced: siptraced rpc siptrace.status check.", state))
+	if b, ok := p.eventBlock(); ok {
+		at := p.place(b.Pos)
+		if p.core {
+			out = append(out, fmt.Sprintf("event_route[siptrace:msg] (%s) runs in siptraced, for each message before it is stored and mirrored.", at))
+		} else {
+			out = append(out, fmt.Sprintf("event_route[siptrace:msg] (%s) never ran, because trace_mode is 0; in siptraced it would, so it is left out.", at))
+		}
+	}
+	for _, s := range p.carried {
+		text := fmt.Sprintf("%s sets an AVP for siptrace in %s: the assignment is in siptraced's event route as well, with the conditions around it.", p.place(s.pos), s.route)
+		if !s.stable {
+			text += " They ask for what differs between the messages of a transaction: it is judged by the request as it came in, and holds for its transaction."
+		}
+		if s.route != "request_route" {
+			text += " When that route is called is not: add it if it isn't called for every message."
+		}
+		out = append(out, text)
+	}
+	for _, l := range []struct{ name, text string }{
+		{"trace_local_ip", "siptraced names the proxy's own end so, in rows and mirrors"},
+		{"data_mode", "siptraced puts the advertised addresses in, from the listen= lines"},
+		{"xheaders_write", "siptraced writes the headers into its SIP duplicates"},
+		{"xheaders_read", "siptraced reads the headers"},
+		{"send_sock_name", "siptraced mirrors from that address"},
+		{"send_sock_addr", "siptraced mirrors from that address"},
+		{"force_send_sock", "siptraced mirrors from that address"},
+	} {
+		if par, ok := p.set[l.name]; ok {
+			out = append(out, fmt.Sprintf("%s (%s): %s.", l.name, p.place(par.Pos), l.text))
+		}
+	}
+	return out
+}
+
+func (p *Plan) hidden() (out []string) {
+	out = append(out, p.problems...)
+	users := p.params.TracedUserAVP != "" || p.params.TraceTableAVP != ""
+	if users && p.core {
+		out = append(out, "With trace_mode the module never sees the AVPs of the script: it gave users to stateless replies only, once more than they were sent. siptraced gives them to every message that the assignments are for.")
+	}
+	for _, s := range p.left {
+		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s, and siptraced can't work it out: %s. Carry it so: let the proxy put the value into the correlation id, sip_trace(\"\", VALUE, \"t\"), or write a rule for siptraced that needs only what is in the messages.\n%s",
+			p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
+	}
+	if at := p.avpByFunction(); at != "" {
+		out = append(out, fmt.Sprintf("A function fills or takes an AVP of siptrace (%s): what it puts there siptraced can't know. Name the users by a rule of siptraced (siptrace.trace.start), or by the correlation id.", at))
+	}
+	if users && len(p.carried) == 0 && len(p.left) == 0 {
+		out = append(out, "traced_user_avp or trace_table_avp is set, but no route assigns it: where it gets its values (a database, a KEMI script) siptraced can't see. Name the users by a rule of siptraced.")
+	}
+	if par, ok := p.set["trace_flag"]; ok {
+		out = append(out, fmt.Sprintf("The flag of %s is never in a message: it does its work in the proxy, where sip_trace() stays. A rule of siptraced can't ask for it.", p.place(par.Pos)))
+	}
+	if len(p.dests) > 1 {
+		var list []string
+		for _, d := range p.dests {
+			list = append(list, fmt.Sprintf("%s (%s)", d.uri, d.at))
+		}
+		out = append(out, fmt.Sprintf("Several addresses get mirrors: %s. siptraced.yaml has the first of duplicate_uri's or else of these for all; which messages go to which other one is for a rule: sip_trace(\"ADDRESS\") in the event route, under the condition that the call in kamailio.cfg has.", strings.Join(list, ", ")))
+	}
+	if p.core && p.script {
+		if _, ok := p.eventBlock(); ok {
+			out = append(out, "In the proxy the event route ran for the copies of trace_mode only; in siptraced for those of sip_trace() as well: they can't be told apart.")
+		}
+		if p.params.TraceLocalIP != "" {
+			out = append(out, "trace_local_ip held for what sip_trace() took, not for the copies of trace_mode; siptraced can't tell them apart and leaves the addresses as they are.")
+		}
+	}
+	if g, ok := p.cfg.Global("cfgengine"); ok && g.Value.Str != "native" && g.Value.Str != "default" {
+		out = append(out, fmt.Sprintf("%s: the routes are a KEMI script (%s), which is not read here. Its calls of KSR.siptrace keep working; change the address where it calls sip_trace_dst() and its kin, and move AVPs that it sets for siptrace to siptraced's event route.", p.place(g.Pos), g.Value.Str))
+	}
+	out = append(out, p.sockets()...)
+	if p.listen.network == "udp" && !p.relay {
+		out = append(out, "A message whose HEP packet would be over 65,507 bytes never leaves the proxy over UDP: with --listen tcp:"+p.listen.hostPort()+" it does.")
+	}
+	for _, at := range p.idle() {
+		out = append(out, fmt.Sprintf("%s is not in force (an #!ifdef that doesn't hold, or a comment) and is left as it is. Should it come into force, look at it again.", p.place(at)))
+	}
+	return out
+}
+
+// sockets tells what the listen= lines leave open.
+func (p *Plan) sockets() (out []string) {
+	if len(p.cfg.Listens) == 0 {
+		out = append(out, "Without listen= lines Kamailio listens on every address of its host; siptraced takes those of its own host for it. Elsewhere, name the proxy's sockets with the key local.")
+	}
+	for _, l := range p.cfg.Listens {
+		if a := l.AdvertiseHost; a != "" && strings.Trim(a, "0123456789.:abcdef") != "" {
+			out = append(out, fmt.Sprintf("%s advertises the name %s, which siptraced doesn't look up: add its address to the key local.", p.place(l.Pos), a))
+		}
+		named := strings.Trim(l.Host, "0123456789.:abcdef") != ""
+		if wild := l.Host == "0.0.0.0" || l.Host == "::"; (wild || named) && !p.listen.loopback() {
+			out = append(out, fmt.Sprintf("%s listens on %s, whose addresses only the proxy's host knows: add them to the key local.", p.place(l.Pos), l.Host))
+		}
+	}
+	return out
+}
+
+func (p *Plan) steps() []string {
+	return []string{
+		"Write siptraced.yaml, readable for siptraced only; siptraced check -c siptraced.yaml; siptraced run -c siptraced.yaml. siptraced must be able to read " + p.main + ".",
+		"Then patch, kamailio -c -f " + p.main + ", and restart Kamailio: mirrors sent before siptraced listens are lost.",
+	}
+}
+
+// callsOf lists the places where the functions are called.
+func (p *Plan) callsOf(names ...string) string {
+	var at []string
+	for _, c := range p.calls {
+		if s := p.place(c.pos); slices.Contains(names, c.fn) && !slices.Contains(at, s) {
+			at = append(at, s)
+		}
+	}
+	return strings.Join(at, ", ")
+}
+
+// avpInText finds AVPs within the strings that functions get.
+var avpInText = regexp.MustCompile(`\$\(?avp\([^()]*\)`)
+
+// avpByFunction lists calls of functions that name an AVP of the module in a
+// string, other than those that print.
+func (p *Plan) avpByFunction() string {
+	avps := []string{avpName(p.params.TracedUserAVP), avpName(p.params.TraceTableAVP)}
+	var at []string
+	for _, b := range p.cfg.Blocks {
+		fn := ""
+		for i, t := range b.Tokens {
+			switch {
+			case t.Kind == '(' && i > 0 && b.Tokens[i-1].Kind == kamcfg.Word:
+				fn = b.Tokens[i-1].Text
+			case t.Kind == ';':
+				fn = ""
+			case t.Kind == kamcfg.String && fn != "" && !slices.Contains([]string{"xlog", "xdbg", "xinfo", "xnotice", "xwarn", "xerr", "log", "hlog", "sip_trace"}, fn):
+				for _, m := range avpInText.FindAllString(t.Text, -1) {
+					if n := avpName(m); n != "" && slices.Contains(avps, n) {
+						at = append(at, fn+"(), "+p.place(t.Pos))
+					}
+				}
+			}
+		}
+	}
+	return strings.Join(slices.Compact(at), ", ")
+}
+
+var idleLine = regexp.MustCompile(`^\s*(?:modparamx?\s*\(\s*["'][^"']*siptrace|event_route\s*\[\s*["']?siptrace:msg)`)
+
+// idle finds lines for siptrace that the preprocessor left out.
+func (p *Plan) idle() (out []kamcfg.Pos) {
+	for i, file := range p.cfg.Files {
+		if slices.Contains(p.cfg.Files[:i], file) {
+			continue
+		}
+		n := 0
+		for l := range strings.Lines(string(p.files[file])) {
+			n++
+			at := kamcfg.Pos{File: file, Line: n}
+			if idleLine.MatchString(l) && !slices.ContainsFunc(p.cfg.Params, func(par kamcfg.Param) bool { return par.Pos == at }) &&
+				!slices.ContainsFunc(p.cfg.Blocks, func(b kamcfg.Block) bool { return b.Pos == at }) {
+				out = append(out, at)
+			}
+		}
+	}
+	return out
+}

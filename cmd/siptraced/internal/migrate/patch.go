@@ -1,0 +1,314 @@
+package migrate
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"siptraced/compat/kamcfg"
+)
+
+// edit puts text in the place of bytes of a file.
+type edit struct {
+	from, to int
+	text     string
+}
+
+// Parameters by what becomes of them in kamailio.cfg.
+var (
+	// moved are of no use to a proxy that neither stores nor mirrors on.
+	moved = []string{
+		"db_url", "table", "traced_user_avp", "trace_table_avp", "trace_local_ip", "xheaders_write", "xheaders_read",
+		"trace_db_mode", "trace_delayed", "send_sock_name", "send_sock_addr", "force_send_sock", "data_mode",
+		"date_column", "callid_column", "traced_user_column", "msg_column", "method_column", "status_column",
+		"fromip_column", "toip_column", "fromtag_column", "totag_column", "direction_column",
+	}
+	// stay work on in the proxy, and are neutral in siptraced.
+	stay = []string{
+		"trace_flag", "trace_sl_acks", "trace_init_mode", "evcb_msg", "trace_dialog_ack", "trace_dialog_spiral", "trace_ephemeral_socket",
+	}
+)
+
+// forced are the proxy's new values, in the order in which they are written.
+func (p *Plan) forced() []kamcfg.Param {
+	n := func(name string, v int64) kamcfg.Param {
+		return kamcfg.Param{Name: name, Value: kamcfg.Value{Int: v, IsInt: true}}
+	}
+	hep := n("hep_mode_on", 1)
+	if p.relay {
+		hep.Value.Int = 0
+	}
+	out := []kamcfg.Param{
+		{Name: "duplicate_uri", Value: kamcfg.Value{Str: p.listen.uri()}},
+		hep, n("hep_version", 3), n("trace_to_database", 0), n("trace_on", 1),
+	}
+	if p.core {
+		out = append(out, n("trace_mode", 1))
+	}
+	return out
+}
+
+// change works out the edits.
+func (p *Plan) change() {
+	var anchor kamcfg.Span // after it the new lines go
+	for _, m := range p.cfg.Modules {
+		if m.Name == "siptrace" {
+			anchor = m.Span
+		}
+	}
+	here := map[string]bool{} // set where we can change it
+	marked := false
+	forced := p.forced()
+	for _, par := range p.cfg.Params {
+		if !par.For("siptrace") || par.Span.File == "" {
+			continue
+		}
+		anchor = par.Span
+		if par.Module != "siptrace" {
+			continue
+		}
+		if slices.Contains(moved, par.Name) {
+			p.remove(par.Span)
+			continue
+		}
+		for _, f := range forced {
+			if f.Name != par.Name {
+				continue
+			}
+			here[f.Name] = true
+			if f.Name == "duplicate_uri" && !marked {
+				marked = true
+				p.add(par.Span.File, lineStart(p.files[par.Span.File], par.Span.From), marker + p.eol(par.Span.File))
+			}
+			if par.Value != f.Value {
+				p.put(par.Span.File, edit{par.ValueSpan.From, par.ValueSpan.To, f.Value.String()})
+			}
+		}
+	}
+	p.insert(anchor, forced, here, marked)
+	for _, c := range p.calls {
+		if _, named := c.address(); named {
+			a := c.args[0]
+			if from, to := a[0].Span, a[len(a)-1].Span; from.File == to.File {
+				p.put(from.File, edit{from.From, to.To, kamcfg.Value{Str: p.listen.uri()}.String()})
+			}
+		}
+	}
+	if b, ok := p.eventBlock(); ok && b.Span.File != "" {
+		p.remove(b.Span)
+	}
+	p.root()
+}
+
+// insert adds the lines that the proxy lacks, and those that a line for several
+// modules, which stays, would set.
+func (p *Plan) insert(anchor kamcfg.Span, forced []kamcfg.Param, here map[string]bool, marked bool) {
+	var lines []string
+	if !marked {
+		lines = append(lines, marker)
+	}
+	for _, f := range forced {
+		last, set := p.set[f.Name]
+		shared := set && (last.Module != "siptrace" || last.Span.File == "")
+		if !here[f.Name] || shared {
+			lines = append(lines, fmt.Sprintf(`modparam("siptrace", %s, %s)`, kamcfg.Value{Str: f.Name}, f.Value))
+		}
+	}
+	file, at := anchor.File, 0
+	if file == "" {
+		file, at = p.main, len(p.files[p.main])
+	} else {
+		at = lineEnd(p.files[file], anchor.To)
+	}
+	eol := p.eol(file)
+	text := strings.Join(lines, eol) + eol
+	if len(lines) == 0 {
+		return
+	}
+	if data := p.files[file]; at == len(data) && at > 0 && data[at-1] != '\n' {
+		text = eol + strings.TrimSuffix(text, eol)
+	}
+	p.add(file, at, text)
+}
+
+// add inserts text.
+func (p *Plan) add(file string, at int, text string) { p.put(file, edit{at, at, text}) }
+
+// put notes an edit once: a file can be included twice.
+func (p *Plan) put(file string, e edit) {
+	if !slices.Contains(p.edits[file], e) {
+		p.edits[file] = append(p.edits[file], e)
+	}
+}
+
+// remove takes a statement away, with its lines where it stands alone on them.
+func (p *Plan) remove(s kamcfg.Span) {
+	data := p.files[s.File]
+	from, to := lineStart(data, s.From), s.To
+	for to < len(data) && strings.IndexByte(" \t\r;", data[to]) >= 0 {
+		to++
+	}
+	rest := data[to:lineEnd(data, to)]
+	comment := bytes.HasPrefix(rest, []byte("//")) || bytes.HasPrefix(rest, []byte("#")) && !bytes.HasPrefix(rest, []byte("#!"))
+	if len(bytes.TrimSpace(data[from:s.From])) > 0 || len(bytes.TrimSpace(rest)) > 0 && !comment {
+		p.put(s.File, edit{s.From, to, ""})
+		return
+	}
+	p.put(s.File, edit{from, lineEnd(data, to), ""})
+}
+
+func (p *Plan) eol(file string) string {
+	if i := bytes.IndexByte(p.files[file], '\n'); i > 0 && p.files[file][i-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+func lineStart(data []byte, at int) int { return bytes.LastIndexByte(data[:at], '\n') + 1 }
+
+// lineEnd is where the next line begins.
+func lineEnd(data []byte, at int) int {
+	if i := bytes.IndexByte(data[at:], '\n'); i >= 0 {
+		return at + i + 1
+	}
+	return len(data)
+}
+
+// root chooses Dir: the main file's, or the one that holds all files changed,
+// because patch takes no path with "..".
+func (p *Plan) root() {
+	p.Dir = filepath.Dir(p.main)
+	for file := range p.edits {
+		for {
+			r, err := filepath.Rel(p.Dir, file)
+			if err == nil && r != ".." && !strings.HasPrefix(r, "../") || p.Dir == "/" {
+				break
+			}
+			p.Dir = filepath.Dir(p.Dir)
+		}
+	}
+}
+
+// Patch is a unified diff of each file that changes, for patch -p0 in Dir.
+func (p *Plan) Patch() string {
+	var b strings.Builder
+	for i, file := range p.cfg.Files {
+		if len(p.edits[file]) == 0 || slices.Contains(p.cfg.Files[:i], file) {
+			continue
+		}
+		name, err := filepath.Rel(p.Dir, file)
+		if err != nil {
+			name = file
+		}
+		if strings.ContainsAny(name, " \t") {
+			name += "\t" // where the name ends, for patch
+		}
+		fmt.Fprintf(&b, "--- %s\n+++ %s\n", name, name)
+		unified(&b, p.files[file], slices.Clone(p.edits[file]))
+	}
+	return b.String()
+}
+
+// hunk is lines of a file and those that come in their place.
+type hunk struct {
+	from, to int // lines, the first is 0
+	edits    []edit
+	text     []string
+}
+
+// unified writes the hunks of a diff with three lines of context.
+func unified(b *strings.Builder, data []byte, edits []edit) {
+	const context = 3
+	old := lines(string(data))
+	start := []int{0} // of each line, in bytes
+	for _, l := range old {
+		start = append(start, start[len(start)-1]+len(l))
+	}
+	slices.SortStableFunc(edits, func(x, y edit) int {
+		if x.from != y.from {
+			return x.from - y.from
+		}
+		return x.to - y.to // insertions first
+	})
+	var hunks []hunk
+	for _, e := range edits {
+		h := hunk{edits: []edit{e}}
+		var whole bool
+		if h.from, whole = slices.BinarySearch(start, e.from); !whole {
+			h.from--
+		}
+		h.to, _ = slices.BinarySearch(start, e.to)
+		if n := len(hunks) - 1; n >= 0 && h.from <= hunks[n].to {
+			hunks[n].to, hunks[n].edits = max(hunks[n].to, h.to), append(hunks[n].edits, e)
+			continue
+		}
+		hunks = append(hunks, h)
+	}
+	for i := range hunks {
+		h := &hunks[i]
+		var text strings.Builder
+		at := start[h.from]
+		for _, e := range h.edits {
+			text.Write(data[at:e.from])
+			text.WriteString(e.text)
+			at = e.to
+		}
+		text.Write(data[at:start[h.to]])
+		h.text = lines(text.String())
+	}
+	delta := 0
+	for i := 0; i < len(hunks); {
+		k := i + 1
+		for k < len(hunks) && hunks[k].from-hunks[k-1].to <= 2*context {
+			k++
+		}
+		first, last := max(0, hunks[i].from-context), min(len(old), hunks[k-1].to+context)
+		var body strings.Builder
+		at, n := first, 0
+		for _, h := range hunks[i:k] {
+			for _, l := range old[at:h.from] {
+				put(&body, ' ', l)
+			}
+			for _, l := range old[h.from:h.to] {
+				put(&body, '-', l)
+			}
+			for _, l := range h.text {
+				put(&body, '+', l)
+			}
+			n += len(h.text) - (h.to - h.from)
+			at = h.to
+		}
+		for _, l := range old[at:last] {
+			put(&body, ' ', l)
+		}
+		count := last - first
+		fmt.Fprintf(b, "@@ -%s +%s @@\n%s", extent(first, count), extent(first+delta, count+n), body.String())
+		delta += n
+		i = k
+	}
+}
+
+// extent is the place of lines in a hunk's head; of none it is the line before.
+func extent(first, n int) string {
+	if n > 0 {
+		first++
+	}
+	return fmt.Sprintf("%d,%d", first, n)
+}
+
+func put(b *strings.Builder, sign byte, line string) {
+	b.WriteByte(sign)
+	b.WriteString(line)
+	if !strings.HasSuffix(line, "\n") {
+		b.WriteString("\n\\ No newline at end of file\n")
+	}
+}
+
+func lines(s string) (out []string) {
+	for l := range strings.Lines(s) {
+		out = append(out, l)
+	}
+	return out
+}

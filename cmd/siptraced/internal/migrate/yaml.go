@@ -1,0 +1,124 @@
+package migrate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"siptraced/compat/kamcfg"
+	"siptraced/compat/siptrace"
+)
+
+// YAML is siptraced's configuration. It says each parameter that kamailio.cfg
+// sets, or that the patch changes there, so that it means the same with
+// either: what the proxy does to reach siptraced is not siptraced's own.
+func (p *Plan) YAML() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n", "siptraced.yaml, made from "+p.main+". It may hold passwords: readable for siptraced only.")
+	fmt.Fprintf(&b, "kamailio_cfg: %q # its listen= lines are the proxy's own sockets\n", p.main)
+	fmt.Fprintf(&b, "listen: [%q, %q]\n", "udp:"+p.listen.hostPort(), "tcp:"+p.listen.hostPort())
+	b.WriteString("siptrace:\n")
+	q := p.effective()
+	for _, s := range siptrace.Specs() {
+		_, set := p.set[s.Name]
+		neutral := slices.Contains(stay, s.Name)
+		always := s.Name == "db_url" && p.sinks.db ||
+			slices.ContainsFunc(p.forced(), func(f kamcfg.Param) bool { return f.Name == s.Name })
+		if !set && !always || s.Name == "trace_flag" {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s: %s%s\n", s.Name, p.value(s, &q), p.comment(s.Name, neutral))
+	}
+	if p.route != "" {
+		b.WriteString("event_route: |\n")
+		for l := range strings.Lines(p.route) {
+			if l != "\n" {
+				l = "  " + l
+			}
+			b.WriteString(l)
+		}
+	}
+	return b.String()
+}
+
+// effective are siptraced's parameters: the module's, changed only where the
+// sinks would not be those that the module had.
+func (p *Plan) effective() siptrace.Params {
+	q := p.params
+	q.DuplicateURI = nil
+	for _, d := range p.dests {
+		q.DuplicateURI = append(q.DuplicateURI, d.uri)
+	}
+	if p.set["duplicate_uri"].Name != "" && len(p.dests) > 1 {
+		// The others get what a rule gives them.
+		q.DuplicateURI = p.params.DuplicateURI
+	} else if len(q.DuplicateURI) > 1 {
+		q.DuplicateURI = q.DuplicateURI[:1]
+	}
+	d := siptrace.DefaultParams()
+	q.TraceSLAcks, q.TraceDialogAck, q.TraceDialogSpiral = d.TraceSLAcks, d.TraceDialogAck, d.TraceDialogSpiral
+	q.TraceInitMode, q.EvcbMsg, q.TraceEphemeralSocket = d.TraceInitMode, d.EvcbMsg, d.TraceEphemeralSocket
+	if !p.core {
+		q.TraceMode = 0
+	}
+	if q.Stores() != p.sinks.db {
+		q.TraceToDatabase = p.sinks.db
+		if !p.sinks.db {
+			q.TraceMode &^= siptrace.ModeDatabase
+		}
+	}
+	want := siptrace.Sinks(0)
+	if p.sinks.hep {
+		want |= siptrace.ToHEP
+	}
+	if p.sinks.sip {
+		want |= siptrace.ToSIP
+	}
+	if got := q.Sinks(true) &^ siptrace.ToStore; want != 0 && got != want {
+		q.HEPModeOn = p.sinks.hep
+		q.TraceMode &^= siptrace.ModeSIP
+		if !p.sinks.hep {
+			q.TraceMode &^= siptrace.ModeHEP
+		} else if p.sinks.sip {
+			q.TraceMode |= siptrace.ModeSIP
+		}
+	}
+	return q
+}
+
+// value is a parameter as YAML has it.
+func (p *Plan) value(s siptrace.Spec, q *siptrace.Params) string {
+	if s.Name == "duplicate_uri" {
+		var list []string
+		for _, u := range q.DuplicateURI {
+			list = append(list, fmt.Sprintf("%q", u))
+		}
+		return "[" + strings.Join(list, ", ") + "]"
+	}
+	if v, ok := s.Value(q).(int64); ok {
+		return fmt.Sprint(v)
+	}
+	return fmt.Sprintf("%q", s.Value(q))
+}
+
+// comment says where a value comes from.
+func (p *Plan) comment(name string, neutral bool) string {
+	par, set := p.set[name]
+	switch {
+	case neutral:
+		return " # the proxy sees to it"
+	case name == "duplicate_uri" && len(p.dests) == 0:
+		return " # mirrored nowhere"
+	case name == "duplicate_uri":
+		return " # " + p.dests[0].at
+	case !set:
+		return ""
+	}
+	before := p.params
+	after := p.effective()
+	spec, err := siptrace.Lookup(name)
+	if err == nil && spec.Value(&before) != spec.Value(&after) {
+		return fmt.Sprintf(" # %s has %s; so the sinks are those that the module had", p.place(par.Pos), par.Value)
+	}
+	return " # " + p.place(par.Pos)
+}
