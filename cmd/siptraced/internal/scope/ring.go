@@ -1,0 +1,111 @@
+package scope
+
+import (
+	"bytes"
+	"slices"
+	"unsafe"
+
+	"siptraced/compat/siptrace"
+)
+
+// ring keeps copies of the messages of the last moments. Their bytes lie one
+// after another in a circle of memory; the oldest give way to new ones.
+type ring struct {
+	entries []entry // a circle too
+	head, n int     // oldest, and how many
+	mem     []byte
+	end     int // of the newest in mem
+}
+
+type entry struct {
+	call       uint64
+	wall       int64
+	start, end int // in mem
+	rec        siptrace.Record
+}
+
+// at returns the i-th entry, oldest first.
+func (g *ring) at(i int) *entry { return &g.entries[(g.head+i)%len(g.entries)] }
+
+// put keeps a copy of r, all in all in limit bytes, and drops what is older than since.
+func (g *ring) put(call uint64, now, since int64, limit int, r *siptrace.Record) {
+	if g.mem == nil {
+		g.mem = make([]byte, limit*5/8) // a record beside each 800 bytes of text
+		g.entries = make([]entry, max(1, limit*3/8/int(unsafe.Sizeof(entry{}))))
+	}
+	g.trim(since)
+	size := textSize(r)
+	if size > len(g.mem)/2 {
+		return // nothing of the rest would be left
+	}
+	start := g.end
+	if start+size > len(g.mem) {
+		// What lies there is older than everything at the front.
+		for g.n > 0 && g.at(0).start >= g.end {
+			g.drop()
+		}
+		start = 0
+	}
+	for g.n > 0 && (g.n == len(g.entries) || g.at(0).start < start+size && g.at(0).end > start) {
+		g.drop()
+	}
+	g.n++
+	e := g.at(g.n - 1)
+	e.call, e.wall, e.start, e.end = call, now, start, start+size
+	copyInto(&e.rec, r, g.mem[start:start:start+size])
+	g.end = start + size
+}
+
+func (g *ring) trim(since int64) {
+	for g.n > 0 && g.at(0).wall < since {
+		g.drop()
+	}
+}
+
+func (g *ring) drop() {
+	g.at(0).rec = siptrace.Record{}
+	g.head = (g.head + 1) % len(g.entries)
+	if g.n--; g.n == 0 {
+		g.end = 0
+	}
+}
+
+// newest returns the place of the newest copy of r itself, -1 if there is none.
+func (g *ring) newest(call uint64, r *siptrace.Record) int {
+	for i := g.n - 1; i >= 0; i-- {
+		e := g.at(i)
+		if e.call == call && e.rec.Time.Equal(r.Time) && e.rec.From == r.From && e.rec.To == r.To && bytes.Equal(e.rec.Msg, r.Msg) {
+			return i
+		}
+	}
+	return -1
+}
+
+func textSize(r *siptrace.Record) int {
+	return len(r.CallID) + len(r.Msg) + len(r.Method) + len(r.Status) + len(r.FromTag) + len(r.ToTag) + len(r.CorrelationID) + len(r.Packet)
+}
+
+// clone returns a copy of r that shares no memory with it.
+func clone(r *siptrace.Record) (c siptrace.Record) {
+	copyInto(&c, r, make([]byte, 0, textSize(r)))
+	return c
+}
+
+// copyInto makes dst a copy of src with its text appended to mem, which has the
+// room.
+func copyInto(dst, src *siptrace.Record, mem []byte) {
+	*dst = *src
+	for _, f := range [...]*[]byte{&dst.CallID, &dst.Msg, &dst.Method, &dst.Status, &dst.FromTag, &dst.ToTag, &dst.CorrelationID, &dst.Packet} {
+		if *f == nil {
+			continue
+		}
+		n := len(mem)
+		mem = append(mem, *f...)
+		*f = mem[n:len(mem):len(mem)]
+	}
+	dst.Destinations = slices.Clone(src.Destinations)
+	dst.Users = slices.Clone(src.Users)
+	for i, u := range dst.Users {
+		dst.Users[i] = slices.Clone(u)
+	}
+}
