@@ -1,7 +1,10 @@
 package durable
 
 import (
+	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,19 +20,25 @@ import (
 func TestSpoolDiskFull(t *testing.T) {
 	parallel(t)
 	for _, tt := range []struct {
-		name string
-		disk string // size of the file system
-		set  []string
-		gone string // counter of the messages that were given up
+		name   string
+		disk   string // size of the file system
+		set    []string
+		gone   string // counter of the messages that were given up
+		others bool   // take what the spool leaves of the disk
 	}{
-		{"bound", "96m", []string{"spool.max_bytes=24MiB"}, spoolFull},
-		{"bound, oldest dropped", "96m", []string{"spool.max_bytes=24MiB", "spool.full=drop-oldest"}, missed},
-		{"age", "96m", []string{"spool.max_age=2s"}, missed},
-		{"disk", "48m", []string{"spool.max_bytes=8GiB"}, servers.Rejected},
+		{"bound", "96m", []string{"spool.max_bytes=24MiB"}, spoolFull, false},
+		{"bound, oldest dropped", "96m", []string{"spool.max_bytes=24MiB", "spool.full=drop-oldest"}, missed, false},
+		{"age", "96m", []string{"spool.max_age=2s"}, missed, false},
+		{"disk", "32m", []string{"spool.max_bytes=8GiB"}, servers.Rejected, false},
+		{"disk, others too", "32m", []string{"spool.max_bytes=8GiB"}, servers.Rejected, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := servers.StartMariaDB(t, servers.WithFsync())
 			d := mariaDB(t, m)
+			if tt.gone == servers.Rejected {
+				// So slow that the spool gives up its files in parts.
+				execute(t, d.db, "CREATE TRIGGER slow BEFORE INSERT ON sip_trace FOR EACH ROW SET @slept = SLEEP(0.0003)")
+			}
 			disk := t.TempDir()
 			tmpfs(t, disk, tt.disk)
 			p := newPlace(t, d.url, append(tt.set, "spool.dir="+disk+"/spool")...)
@@ -54,6 +63,9 @@ func TestSpoolDiskFull(t *testing.T) {
 					t.Fatalf("the spool is not full after a minute: %v\n%s", run.Counters(t), run.Tail(30))
 				}
 			}
+			if tt.others {
+				fill(t, disk)
+			}
 			time.Sleep(pick(3*time.Second, 20*time.Second))
 			if !run.Running() {
 				t.Fatalf("the daemon ended when its spool was full\n%s", run.Tail(40))
@@ -74,7 +86,7 @@ func TestSpoolDiskFull(t *testing.T) {
 			c = run.stop(t)
 			t.Logf("%v", c)
 			_, attempts := s.progress()
-			t.Logf("%d connections, %d marks without an answer", attempts, s.skipped)
+			t.Logf("%d connections, %d of them ended by the sender, %d marks without an answer", attempts, len(s.impatient), s.skipped)
 			if c.Sum(tt.gone) == 0 {
 				t.Errorf("%s: got 0: was the spool ever full?", tt.gone)
 			}
@@ -126,6 +138,26 @@ func tmpfs(tb testing.TB, dir, size string) {
 			}
 		}
 	})
+}
+
+// fill takes all of the file system but a few pages.
+func fill(tb testing.TB, dir string) {
+	tb.Helper()
+	f, err := os.Create(filepath.Join(dir, "others"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	var size int64
+	for page := make([]byte, 4096); err == nil; size += int64(len(page)) {
+		_, err = f.Write(page)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		tb.Fatal(err)
+	}
+	if err := f.Truncate(max(0, size-64<<10)); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // usage is what is in use of the file system, and its size, in MiB.

@@ -137,7 +137,9 @@ func (v *verdict) wrong(n *int, format string, args ...any) {
 type order bool
 
 const (
-	// whole: each attempt behind the ones before it.
+	// whole: in each attempt, and each attempt behind the ones before it. One that
+	// the sender ended itself has no place among those that follow it: siptraced
+	// may read the rest of it beside them.
 	whole order = true
 	// within: in each attempt for itself, when attempts went to several daemons.
 	within order = false
@@ -153,7 +155,8 @@ func judge(o order, senders []*sender, each func(func(row)) error) (*verdict, er
 		attempt int
 	}
 	seen := map[one]struct{}{}
-	last := map[place]one{}
+	last := map[place]int{}    // number in the attempt
+	latest := map[string]int{} // attempt of the call
 	var want []byte
 	err := each(func(r row) {
 		v.rows++
@@ -180,14 +183,14 @@ func judge(o order, senders []*sender, each func(func(row)) error) (*verdict, er
 			return
 		}
 		seen[m] = struct{}{}
-		p := place{r.callID, 0}
-		if o == within {
-			p.attempt = m.attempt
+		p := place{r.callID, m.attempt}
+		if n := last[p]; m.number < n {
+			v.wrong(&v.disordered, "row %d: %+v comes behind number %d in %s", r.id, m, n, r.callID)
+		} else if a := latest[r.callID]; o == whole && m.attempt < a && !from.impatient[m.attempt] {
+			v.wrong(&v.disordered, "row %d: %+v comes behind attempt %d in %s", r.id, m, a, r.callID)
+			latest[r.callID] = m.attempt
 		}
-		if l, ok := last[p]; ok && (m.attempt < l.attempt || m.attempt == l.attempt && m.number < l.number) {
-			v.wrong(&v.disordered, "row %d: %+v comes behind %+v in %s", r.id, m, l, r.callID)
-		}
-		last[p] = m
+		last[p], latest[r.callID] = m.number, max(latest[r.callID], m.attempt)
 		if m.number >= len(from.accepted) || int(from.accepted[m.number]) != m.attempt {
 			v.extra++
 		}
@@ -249,11 +252,22 @@ func TestJudge(t *testing.T) {
 		damage func([]entry) []entry
 		want   verdict
 		alter  func(msg []byte)
+		gaveUp int // attempt
 	}{
 		{name: "sound", order: whole, want: verdict{extra: 500}},
 		{name: "sound, attempts mixed", order: within, want: verdict{extra: 500}, damage: func(l []entry) []entry { return append(l[1500:], l[:1500]...) }},
 		{name: "attempts mixed", order: whole, want: verdict{extra: 500, disordered: 80}, damage: func(l []entry) []entry {
 			return append(l[1500:], l[:1500]...)
+		}},
+		{name: "attempts mixed, sender gave up the first", order: whole, gaveUp: 1, want: verdict{extra: 500}, damage: func(l []entry) []entry {
+			return append(l[1500:], l[:1500]...)
+		}},
+		{name: "attempts mixed, sender gave up the second", order: whole, gaveUp: 2, want: verdict{extra: 500, disordered: 80}, damage: func(l []entry) []entry {
+			return append(l[1500:], l[:1500]...)
+		}},
+		{name: "two swapped, sender gave up", order: whole, gaveUp: 1, want: verdict{extra: 500, disordered: 1}, damage: func(l []entry) []entry {
+			l[0], l[open] = l[open], l[0]
+			return l
 		}},
 		{name: "one lost", order: whole, want: verdict{extra: 500, lost: 1}, damage: func(l []entry) []entry { return append(l[:10], l[11:]...) }},
 		{name: "repeated one missing", order: whole, want: verdict{extra: 499}, damage: func(l []entry) []entry { return append(l[:1100], l[1101:]...) }},
@@ -267,7 +281,7 @@ func TestJudge(t *testing.T) {
 		{name: "all broken", order: whole, want: verdict{broken: 3500, lost: 3000}, alter: func(msg []byte) { msg[len(msg)-1]++ }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &sender{traffic: newTraffic(t, 3), sent: 3000, attempt: 2}
+			s := &sender{traffic: newTraffic(t, 3), sent: 3000, attempt: 2, impatient: map[int]bool{tt.gaveUp: true}}
 			for n := range 3000 {
 				s.accepted = append(s.accepted, uint16(1+n/1000-n/2000)) // 1 up to 999, then 2
 			}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -35,7 +37,10 @@ type sender struct {
 	accepted []uint16      // attempts that were acknowledged, by number
 	trips    []trip
 	skipped  int // marks whose answer never came although a later one's did
-	writes   int // messages written, over all attempts
+	// impatient are the attempts that the sender ended itself: siptraced may read
+	// what it has of them beside the next one.
+	impatient map[int]bool
+	writes    int // messages written, over all attempts
 }
 
 // trip is how long the answer to a mark took.
@@ -80,7 +85,7 @@ func send(tb testing.TB, number, rate int, targets ...string) *sender {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sender{
 		traffic: newTraffic(tb, number), targets: targets, rate: rate, every: max(1, rate/50),
-		patience: 30 * time.Second, pause: 20 * time.Millisecond,
+		patience: 30 * time.Second, pause: 20 * time.Millisecond, impatient: map[int]bool{},
 		limit: 1 << 40, stop: stop, done: make(chan struct{}),
 	}
 	go func() {
@@ -187,8 +192,18 @@ func (s *sender) transmit(ctx context.Context, c net.Conn, next int, marks chan<
 		s.sent, s.writes = max(s.sent, next), s.writes+next-first
 		s.mu.Unlock()
 		if _, err := c.Write(buf); err != nil {
+			s.ended(err)
 			return
 		}
+	}
+}
+
+// ended notes whether it was the sender's patience that ended the attempt.
+func (s *sender) ended(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.impatient[s.attempt] = true
 	}
 }
 
@@ -202,6 +217,7 @@ func (s *sender) receive(c net.Conn, marks <-chan mark) {
 		// There are marks all the time; only at the end there is none.
 		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(c, p); err != nil {
+			s.ended(err)
 			return
 		}
 		id, ok := keepAliveID(p)

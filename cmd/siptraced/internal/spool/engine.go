@@ -126,9 +126,15 @@ func (e *engine) restart() {
 	}
 }
 
-// reserve is what the spool leaves free of its file system, for the engine's own
-// files and everybody else's: a twentieth, and no more than that.
-const reserve = 256 << 20
+// What the spool leaves free of its file system, for the engine's own files and
+// everybody else's: a twentieth, but no more than reserve, and no less than the
+// engine needs to write one of its blocks anew, which it does to give up the
+// first half of one (nats-server/v2, server/filestore.go, maxBlockSize); of a
+// very small one a quarter.
+const (
+	reserve      = 256 << 20
+	leastReserve = 8 << 20
+)
 
 // diskFull reports whether the file system has no more than the reserve free.
 func (e *engine) diskFull() bool {
@@ -140,7 +146,7 @@ func (e *engine) diskFull() bool {
 		return false // the engine will say what is wrong
 	}
 	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
-	return free < min(size/20, reserve)
+	return free < max(min(size/20, reserve), min(size/4, leastReserve))
 }
 
 func dialCluster(ctx context.Context, cfg Config, log *slog.Logger) (*engine, error) {

@@ -374,14 +374,21 @@ func (s *Spool) savePositions(ctx context.Context) error {
 	if err := s.positions.flush(); err != nil {
 		return err
 	}
+	var failed error
 	for sh, seq := range oldest {
 		if seq <= sh.purged || seq == 0 {
 			continue
 		}
 		if err := sh.stream.Purge(ctx, jetstream.WithPurgeSequence(seq+1)); err != nil {
-			return fmt.Errorf("spool: purge of shard %d: %w", sh.index, err)
+			failed = errors.Join(failed, fmt.Errorf("spool: purge of shard %d: %w", sh.index, err))
+			continue
 		}
 		sh.purged = seq
 	}
-	return nil
+	var api *jetstream.APIError
+	if errors.As(failed, &api) && api.ErrorCode == errStream {
+		// A stream that could not write once takes and gives up nothing more.
+		s.engine.restart()
+	}
+	return failed
 }

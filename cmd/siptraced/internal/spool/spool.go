@@ -38,6 +38,8 @@ const (
 	// errStreamFull is JetStream's code for a stream at its bound (error code
 	// JSStreamStoreFailedF).
 	errStreamFull jetstream.ErrorCode = 10077
+	// errStream: JSStreamGeneralErrorF, with an error of the file system, say.
+	errStream jetstream.ErrorCode = 10051
 )
 
 // Stats counts records since the spool was opened.
