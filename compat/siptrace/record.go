@@ -60,9 +60,10 @@ type Sinks uint8
 
 // The sinks.
 const (
-	ToStore Sinks = 1 << iota // the database
-	ToHEP                     // HEP mirrors
-	ToSIP                     // SIP mirrors
+	ToStore  Sinks = 1 << iota // the database
+	ToHEP                      // HEP mirrors
+	ToSIP                      // SIP mirrors
+	ToListed                   // the destinations of siptraced's own configuration
 )
 
 // Rows is the number of table rows that r makes.

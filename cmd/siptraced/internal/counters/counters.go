@@ -11,6 +11,7 @@
 package counters
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -65,4 +66,29 @@ func (s *Set) Snapshot() map[string]uint64 {
 		out[n] = f()
 	}
 	return out
+}
+
+// Fold adds the counters whose names begin with prefix to those of the same name
+// under another prefix, and forgets them.
+func (s *Set) Fold(prefix, into string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.own {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		delete(s.own, name)
+		sum := s.own[into+rest]
+		if sum == nil {
+			sum = new(atomic.Uint64)
+			s.own[into+rest] = sum
+		}
+		sum.Add(c.Load())
+	}
+	for name := range s.funcs {
+		if strings.HasPrefix(name, prefix) {
+			delete(s.funcs, name)
+		}
+	}
 }

@@ -54,6 +54,28 @@ func (s *Spool) Leave(ctx context.Context, readers ...*Reader) error {
 	return failed
 }
 
+// Forget removes the positions of the sinks whose names begin so, but for those
+// to keep: what is gone from the configuration must not be taken up again later
+// as if it had waited all the time.
+func (s *Spool) Forget(ctx context.Context, prefix string, keep func(sink string) bool) error {
+	names, err := s.positions.keys(ctx)
+	if err != nil {
+		return fmt.Errorf("spool: positions: %w", err)
+	}
+	for _, key := range names {
+		sink, ok := strings.CutPrefix(key, prefix)
+		if !ok {
+			continue
+		}
+		if i := strings.LastIndexByte(sink, '.'); i >= 0 && !keep(sink[:i]) {
+			if err := s.positions.remove(ctx, key); err != nil {
+				return fmt.Errorf("spool: positions: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // Keep writes a small text down beside the positions, at once; an empty one
 // forgets it. Keys have letters, digits, '-', '_' and '.'.
 func (s *Spool) Keep(ctx context.Context, key, value string) error {

@@ -1,0 +1,211 @@
+package mirror
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
+)
+
+// Protocol is what a destination is spoken to in.
+type Protocol string
+
+// The protocols. ByRecord is that of duplicate_uri: each record says whether it
+// goes as HEP, in the version of the parameters, as SIP, or as both.
+const (
+	ByRecord Protocol = ""
+	HEP1     Protocol = "hep1"
+	HEP2     Protocol = "hep2"
+	HEP3     Protocol = "hep3"
+	SIP      Protocol = "sip"
+)
+
+// What makes a message count as delivered over TCP and TLS.
+const (
+	AckTCP       = "tcp"       // the peer's TCP acknowledged it
+	AckKeepAlive = "keepalive" // the peer answered a HEP3 keep-alive behind it
+)
+
+// Times in HEP.
+const (
+	TimeOriginal = "original" // of the message
+	TimeRelay    = "relay"    // of sending it on, as the module does
+)
+
+// Filter chooses messages for a destination. Safe for concurrent use.
+type Filter interface {
+	Match(m *sipmsg.Message, rec *siptrace.Record) bool
+}
+
+// Destination is one mirror.
+type Destination struct {
+	// Name is unique, and part of the names of counters: letters, digits, '-',
+	// '_' and '.'.
+	Name string
+	URI  string // as it was written
+	Target
+	Protocol Protocol
+	Version  int // of HEP, where the record chooses the protocol
+	// Everything takes each traced message; otherwise the destination takes what
+	// is meant for duplicate_uri, if it is one, and what rules sent there.
+	Everything, Duplicate bool
+
+	CaptureID uint32
+	// Incoming keeps the capture id with which a message came by HEP.
+	Incoming bool
+	AuthKey  []byte
+	Time     string // TimeOriginal or TimeRelay
+	XHeaders bool   // SIP: write the X-Siptrace headers
+	Filter   Filter // nil: everything
+	// Local is the address to send from; a port that is taken is left to the
+	// kernel. Zero: the kernel chooses.
+	Local netip.AddrPort
+	TLS   *tls.Config
+	Ack   string
+	// MaxBytes and MaxAge bound what may wait; what is beyond is given up, the
+	// oldest first.
+	MaxBytes int64
+	MaxAge   time.Duration
+}
+
+// Target is where a destination is.
+type Target struct {
+	Host      string // without brackets
+	Port      uint16
+	Transport siptrace.Proto // UDP, TCP, TLS
+}
+
+// String is the target in one form, whatever way its URI was written.
+func (t Target) String() string {
+	return "sip:" + net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) + ";transport=" + string(t.Transport)
+}
+
+// ParseTarget reads sip:host[:port][;transport=udp|tcp|tls]. The transport is
+// udp, or tls for sips:, the port 5060, or 5061 for tls (RFC 3261 §19.1.2).
+// Other parameters are returned by name.
+func ParseTarget(uri string) (Target, map[string]string, error) {
+	u, ok := sipmsg.ParseURI([]byte(uri))
+	scheme := strings.ToLower(string(u.Scheme))
+	if !ok || scheme != "sip" && scheme != "sips" {
+		return Target{}, nil, fmt.Errorf("%q is not a SIP URI: want sip:host:port;transport=udp", uri)
+	}
+	t := Target{Host: strings.ToLower(strings.Trim(string(u.Host), "[]")), Transport: siptrace.UDP}
+	if scheme == "sips" {
+		t.Transport = siptrace.TLS
+	}
+	params := map[string]string{}
+	for p := range strings.SplitSeq(string(u.Params), ";") {
+		name, value, _ := strings.Cut(p, "=")
+		if name != "" {
+			params[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
+		}
+	}
+	if v, ok := params["transport"]; ok {
+		t.Transport = siptrace.Proto(strings.ToLower(v))
+		delete(params, "transport")
+	}
+	if !slices.Contains([]siptrace.Proto{siptrace.UDP, siptrace.TCP, siptrace.TLS}, t.Transport) {
+		return Target{}, nil, fmt.Errorf("%q: mirrors go over udp, tcp or tls, not %q", uri, t.Transport)
+	}
+	t.Port = 5060
+	if t.Transport == siptrace.TLS {
+		t.Port = 5061
+	}
+	if len(u.Port) > 0 {
+		n, err := strconv.ParseUint(string(u.Port), 10, 16)
+		if err != nil || n == 0 {
+			return Target{}, nil, fmt.Errorf("%q: port %q is not a number from 1 to 65535", uri, u.Port)
+		}
+		t.Port = uint16(n)
+	}
+	if ip, err := netip.ParseAddr(t.Host); err == nil {
+		t.Host = ip.Unmap().String()
+	}
+	return t, params, nil
+}
+
+// DefaultName is a name made of the target.
+func (t Target) DefaultName() string {
+	return CleanName(t.Host + "-" + strconv.Itoa(int(t.Port)) + "-" + string(t.Transport))
+}
+
+// CleanName replaces what a name can't have.
+func CleanName(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+// Stream reports whether the destination is reached over TCP or TLS.
+func (t Target) Stream() bool { return t.Transport != siptrace.UDP }
+
+// Validate reports the first value that can't work.
+func (d *Destination) Validate() error {
+	switch {
+	case d.Name == "" || CleanName(d.Name) != d.Name || strings.Trim(d.Name, ".") != d.Name:
+		return fmt.Errorf("name %q: letters, digits, '-', '_' and inner '.' are possible", d.Name)
+	case !slices.Contains([]Protocol{ByRecord, HEP1, HEP2, HEP3, SIP}, d.Protocol):
+		return fmt.Errorf("protocol %q: use hep1, hep2, hep3 or sip", d.Protocol)
+	case d.Stream() && (d.Protocol == HEP1 || d.Protocol == HEP2):
+		return fmt.Errorf("protocol %s over %s: the packets of HEP1 and HEP2 have no length, nobody finds them in a stream again; use hep3, or udp", d.Protocol, d.Transport)
+	case d.Ack != AckTCP && d.Ack != AckKeepAlive:
+		return fmt.Errorf("ack %q: use %s or %s", d.Ack, AckTCP, AckKeepAlive)
+	case d.Time != TimeOriginal && d.Time != TimeRelay:
+		return fmt.Errorf("time %q: use %s or %s", d.Time, TimeOriginal, TimeRelay)
+	case d.MaxBytes < 1<<20:
+		return fmt.Errorf("max_bytes is %d: at least 1 MiB", d.MaxBytes)
+	case d.MaxAge < time.Second:
+		return fmt.Errorf("max_age is %s: at least 1s", d.MaxAge)
+	case d.Transport == siptrace.TLS && d.TLS == nil:
+		return errors.New("no TLS settings")
+	}
+	return nil
+}
+
+// Config is what the mirrors need to know.
+type Config struct {
+	// Destinations are those of the configuration.
+	Destinations []Destination
+	// Named has the settings of a destination that a rule names, or that
+	// duplicate_uri names at run time; all but Name, URI and Target are taken over.
+	Named Destination
+	// SpoolBytes is the spool's own bound; 0: none. Whatever waits for mirrors
+	// stays under half of it, so that it never keeps new messages out.
+	SpoolBytes int64
+	// Self reports whether an address is one that siptraced listens on.
+	Self func(transport siptrace.Proto, addr netip.AddrPort) bool
+}
+
+// MaxNamed bounds the destinations that rules name.
+const MaxNamed = 64
+
+// named makes a destination of a URI with the settings of Named.
+func (c *Config) named(uri string) (Destination, error) {
+	t, _, err := ParseTarget(uri)
+	if err != nil {
+		return Destination{}, err
+	}
+	d := c.Named
+	d.Name, d.URI, d.Target = t.DefaultName(), uri, t
+	if t.Transport == siptrace.TLS {
+		if d.TLS = d.TLS.Clone(); d.TLS == nil {
+			d.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		if d.TLS.ServerName == "" {
+			d.TLS.ServerName = t.Host
+		}
+	}
+	return d, d.Validate()
+}

@@ -1,0 +1,122 @@
+package mirror
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"siptraced/compat/siptrace"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	// userTimeout is how long the peer may leave what it was sent unacknowledged
+	// (TCP_USER_TIMEOUT, RFC 5482).
+	userTimeout = 20 * time.Second
+)
+
+// errSelf says that a destination turned out to be siptraced itself.
+var errSelf = errors.New("it is an address that siptraced listens on: every message would come back")
+
+// dial opens a socket to the first address that can be had, from the w.turn-th
+// on.
+func (w *sender) dial(ctx context.Context) (net.Conn, error) {
+	addrs := w.names.get()
+	var errs []error
+	for i := range addrs {
+		addr := addrs[(w.turn+i)%len(addrs)]
+		c, err := w.dialOne(ctx, addr)
+		if err == nil {
+			w.turn = (w.turn + i) % len(addrs)
+			return c, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (w *sender) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	if w.sink.m.cfg.Self != nil && w.sink.m.cfg.Self(w.sink.Transport, addr) {
+		return nil, fmt.Errorf("%s: %w", addr, errSelf)
+	}
+	network := "tcp"
+	if !w.sink.Stream() {
+		network = "udp"
+	}
+	local := w.sink.Local
+	c, err := dialFrom(ctx, network, local, addr)
+	if err != nil && local.Port() != 0 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
+		// The proxy itself, or our other connection, has the port.
+		c, err = dialFrom(ctx, network, netip.AddrPortFrom(local.Addr(), 0), addr)
+		if err == nil && !w.portSaid {
+			w.portSaid = true
+			w.log.Info("mirror: the port to send from is taken, another one is used", "local", local.String(), "used", c.LocalAddr().String())
+		}
+	}
+	if err != nil || w.sink.Transport != siptrace.TLS {
+		return c, err
+	}
+	return w.handshake(ctx, c)
+}
+
+func (w *sender) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	cfg := w.sink.TLS.Clone()
+	// One write is one record then, so that what the peer acknowledged can be told
+	// from what it did not.
+	cfg.DynamicRecordSizingDisabled = true
+	c := tls.Client(&countedConn{Conn: raw}, cfg)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return c, nil
+}
+
+func dialFrom(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	if local.Addr().IsValid() && !local.Addr().IsUnspecified() && local.Addr().Is4() == remote.Addr().Is4() {
+		if network == "udp" {
+			d.LocalAddr = net.UDPAddrFromAddrPort(local)
+		} else {
+			d.LocalAddr = net.TCPAddrFromAddrPort(local)
+		}
+	}
+	d.Control = func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		ctl := rc.Control(func(fd uintptr) {
+			switch {
+			case network == "tcp":
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+			case local.Port() != 0:
+				// The shards share the port.
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}
+		})
+		return errors.Join(ctl, err)
+	}
+	return d.DialContext(ctx, network, remote.String())
+}
+
+// addrOf is a socket's address.
+func addrOf(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,170 @@
+package mirror
+
+import (
+	"net/netip"
+	"time"
+
+	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+	"siptraced/xheaders"
+)
+
+// outcome is what became of a record at a destination.
+type outcome uint8
+
+const (
+	sent     outcome = iota
+	skipped          // not for this destination
+	filtered         // the filter said no
+	tooLarge         // for the protocol or one datagram
+	failed           // the kernel did not take it, or it can't be written
+	expired          // given up for the bounds in bytes and age
+	outcomes         // how many there are
+)
+
+// unknownEnd stands for an address that nobody knows, as in the columns fromip
+// and toip.
+var unknownEnd = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 5060)
+
+// encoder turns records into what goes over the wire to one destination. It
+// belongs to one goroutine.
+type encoder struct {
+	dst           *Destination
+	xheaders      func() bool
+	local, remote netip.AddrPort // of the socket in use
+	packet        hep.Packet
+	headers       xheaders.Headers
+	from, to      []byte
+	msg           sipmsg.Message
+	ends          map[string]siptrace.Endpoint // addresses that came as text
+}
+
+// want says what of a record goes to the destination.
+func (e *encoder) want(rec *siptrace.Record) (asHEP, asSIP bool) {
+	notSIP := rec.Packet != nil || rec.Type == siptrace.TypeLog
+	switch e.dst.Protocol {
+	case ByRecord:
+		// A log line goes by HEP, whatever the mode (hlog).
+		return rec.Sinks&siptrace.ToHEP != 0, rec.Sinks&siptrace.ToSIP != 0 && !notSIP
+	case SIP:
+		return false, !notSIP
+	default:
+		return true, false
+	}
+}
+
+// pass asks the filter.
+func (e *encoder) pass(rec *siptrace.Record) bool {
+	if e.dst.Filter == nil || rec.Packet != nil || rec.Type == siptrace.TypeLog {
+		return true
+	}
+	if err := e.msg.Parse(rec.Msg); err != nil {
+		return true // a text of sip_trace_msg: somebody meant it to go
+	}
+	return e.dst.Filter.Match(&e.msg, rec)
+}
+
+// appendHEP appends rec as HEP.
+func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
+	if rec.Packet != nil {
+		return append(dst, rec.Packet...), nil
+	}
+	at := rec.Time
+	if e.dst.Time == TimeRelay {
+		at = time.Now()
+	}
+	usec := at.UnixMicro()
+	p := &e.packet
+	*p = hep.Packet{
+		Version: e.version(), Type: hep.TypeSIP,
+		HasTime: true, Sec: uint32(usec / 1e6), Usec: uint32(usec % 1e6),
+		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
+	}
+	if e.dst.Incoming && rec.CaptureID != 0 {
+		p.CaptureID = rec.CaptureID
+	}
+	if rec.Type == siptrace.TypeLog {
+		// From the socket that sends it to the collector (vectors fact 32).
+		p.Version, p.Type, p.Src, p.Dst, p.Proto = 3, hep.TypeLog, e.local, e.remote, protoOf(e.dst.Transport)
+		return p.Append(dst)
+	}
+	from, to := e.end(rec.From), e.end(rec.To)
+	p.Src, p.Dst = from.Addr, to.Addr
+	// The second address decides, as in the module.
+	if p.Proto = protoOf(to.Proto); to.Proto == siptrace.Any {
+		p.Proto = protoOf(from.Proto)
+	}
+	return p.Append(dst)
+}
+
+func (e *encoder) version() int {
+	switch e.dst.Protocol {
+	case HEP1:
+		return 1
+	case HEP2:
+		return 2
+	case HEP3:
+		return 3
+	}
+	if e.dst.Stream() {
+		return 3 // the others can't be found in a stream again
+	}
+	return e.dst.Version
+}
+
+// appendSIP appends rec as a SIP duplicate, with the X-Siptrace headers where
+// they are asked for. What they can't be put into goes without.
+func (e *encoder) appendSIP(dst []byte, rec *siptrace.Record) []byte {
+	if !e.xheaders() || len(rec.Method) == 0 {
+		return append(dst, rec.Msg...)
+	}
+	e.from, e.to = rec.From.Append(e.from[:0]), rec.To.Append(e.to[:0])
+	e.headers = xheaders.Headers{
+		FromIP: e.from, ToIP: e.to, Method: rec.Method, Dir: rec.Direction,
+		HasTime: true, Sec: rec.Time.Unix(), Usec: uint32(rec.Time.Nanosecond() / 1000),
+	}
+	out, err := xheaders.Append(dst, rec.Msg, &e.headers)
+	if err != nil {
+		return append(dst, rec.Msg...)
+	}
+	return out
+}
+
+// maxEnds bounds the addresses remembered: those of a relaying node are few.
+const maxEnds = 1024
+
+// end is an endpoint as an address: one that came as text is read.
+func (e *encoder) end(p siptrace.Endpoint) siptrace.Endpoint {
+	if p.Text != "" {
+		parsed, ok := e.ends[p.Text]
+		if !ok {
+			var err error
+			if parsed, err = siptrace.ParseEndpoint(p.Text); err != nil {
+				parsed = siptrace.Endpoint{Proto: siptrace.Any}
+			}
+			if e.ends == nil || len(e.ends) >= maxEnds {
+				e.ends = map[string]siptrace.Endpoint{}
+			}
+			e.ends[p.Text] = parsed
+		}
+		p = parsed
+	}
+	if !p.Addr.Addr().IsValid() {
+		p.Addr = unknownEnd
+	}
+	return p
+}
+
+// protoOf is a transport's number in HEP; what has none is taken for UDP.
+func protoOf(p siptrace.Proto) hep.Proto {
+	switch p {
+	case siptrace.TCP:
+		return hep.TCP
+	case siptrace.TLS, siptrace.WS, siptrace.WSS: // Kamailio sends all three as TLS
+		return hep.TLS
+	case siptrace.SCTP:
+		return hep.SCTP
+	}
+	return hep.UDP
+}

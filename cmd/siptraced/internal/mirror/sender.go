@@ -1,0 +1,517 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+)
+
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 5 * time.Second
+	// maxFlight is how much may be on its way over one connection, in bytes of
+	// the spool: more waits for acknowledgements.
+	maxFlight = 1 << 20
+	// ackPoll is how often the kernel is asked what was acknowledged.
+	ackPoll = 10 * time.Millisecond
+	// idlePoll is how often a sender looks at its bounds and at its end.
+	idlePoll = 200 * time.Millisecond
+	// drainPoll is the same once the mirrors drain.
+	drainPoll = 20 * time.Millisecond
+)
+
+// sender carries one shard of the spool to one destination. One goroutine owns
+// it.
+type sender struct {
+	sink    *sink
+	log     *slog.Logger
+	shard   int
+	reader  *spool.Reader
+	names   *names
+	encoder encoder
+	decoder spool.Decoder
+	buf     []byte
+
+	held    []*flight // read and not done with, oldest first
+	free    []*flight
+	bytes   int       // of the held batches
+	excess  int64     // what has to be given up for the bound in bytes
+	checked time.Time // when that was worked out
+
+	turn     int // of the addresses, the one in use
+	portSaid bool
+	said     string // the failure that was logged last
+	drain    <-chan struct{}
+}
+
+// flight is a batch on its way.
+type flight struct {
+	batch *spool.Batch
+	// what became of each record, as far as they were written or given up, and
+	// where each ended in the connection's bytes.
+	what []outcome
+	ends []uint64
+	// done is how many are settled: they are not sent again.
+	done    int
+	written bool // over the present connection
+}
+
+// errDrained ends a sender: the mirrors drain, and nothing waits.
+var errDrained = errors.New("nothing waits")
+
+// run sends until ctx ends, or until nothing waits once the mirrors drain.
+func (w *sender) run(ctx context.Context) {
+	backoff := firstBackoff
+	for {
+		if err := w.await(ctx); err != nil {
+			return
+		}
+		c, err := w.connect(ctx)
+		switch {
+		case errors.Is(err, errDrained) || ctx.Err() != nil:
+			return
+		case err == nil:
+			w.sink.connects.Add(1)
+			if w.said != "" {
+				w.log.Info("mirror: connected again", "to", c.RemoteAddr().String(), "pending", w.reader.Pending())
+				w.said = ""
+			}
+			var progress bool
+			if progress, err = w.serve(ctx, c); progress {
+				backoff = firstBackoff
+			}
+			if errors.Is(err, errDrained) || ctx.Err() != nil {
+				return
+			}
+		default:
+			w.turn++
+		}
+		if err != nil {
+			w.sink.refused.Add(1)
+			if text := err.Error(); text != w.said {
+				w.log.Warn("mirror: messages wait, trying again", "err", err)
+				w.said = text
+			}
+		}
+		// Jitter keeps the senders from knocking at the same moment.
+		if w.pause(ctx, backoff/2+rand.N(backoff)) != nil {
+			return
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// serve uses a connection until it fails.
+func (w *sender) serve(ctx context.Context, c net.Conn) (progress bool, err error) {
+	local, remote := addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())
+	w.encoder.local, w.encoder.remote = local, remote
+	w.sink.m.own.add(local)
+	defer w.sink.m.own.remove(local)
+	if !w.sink.Stream() {
+		defer c.Close()
+		return w.serveUDP(ctx, c.(*net.UDPConn))
+	}
+	s, err := newStream(c, w.sink.Ack)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	return w.serveStream(ctx, s)
+}
+
+// await returns when there is something to send: connections are made no
+// sooner.
+func (w *sender) await(ctx context.Context) error {
+	for len(w.held) == 0 {
+		b, err := w.next(ctx, nil)
+		if err != nil {
+			return err
+		}
+		if b != nil && w.concerns(b) {
+			w.hold(b)
+		} else if b != nil {
+			w.hold(b)
+			w.settleUnsent()
+		}
+	}
+	return nil
+}
+
+// next waits for a batch; nil without an error means that it is time to look at
+// other things. stop ends the wait too.
+func (w *sender) next(ctx context.Context, stop <-chan struct{}) (*spool.Batch, error) {
+	poll := idlePoll
+	select {
+	case <-w.drain:
+		if len(w.held) == 0 && (w.reader.Pending() == 0 || w.reader.Shared()) {
+			return nil, errDrained
+		}
+		poll = drainPoll
+	default:
+	}
+	if len(w.held) > 0 {
+		poll = ackPoll
+	}
+	batches := w.reader.Batches()
+	if w.bytes > maxFlight {
+		batches = nil
+	}
+	t := time.NewTimer(poll)
+	defer t.Stop()
+	select {
+	case b := <-batches:
+		return b, nil
+	case <-stop:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-t.C:
+	}
+	return nil, nil
+}
+
+// pause waits while nothing can be sent, and gives up what is over the bounds
+// meanwhile.
+func (w *sender) pause(ctx context.Context, d time.Duration) error {
+	return w.waitFor(ctx, time.After(d), nil)
+}
+
+func (w *sender) waitFor(ctx context.Context, over <-chan time.Time, done <-chan struct{}) error {
+	tick := time.NewTicker(idlePoll)
+	defer tick.Stop()
+	for {
+		w.expire(ctx)
+		select {
+		case <-over:
+			return nil
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.drain:
+			if len(w.held) == 0 && w.reader.Pending() == 0 {
+				return errDrained
+			}
+			// Not again at once.
+			select {
+			case <-over:
+				return nil
+			case <-done:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		case <-tick.C:
+		}
+	}
+}
+
+// connect waits for the name and for a connection.
+func (w *sender) connect(ctx context.Context) (net.Conn, error) {
+	if err := w.waitFor(ctx, nil, w.names.ready); err != nil {
+		return nil, err
+	}
+	type result struct {
+		c   net.Conn
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended, got := make(chan struct{}), result{}
+	go func() {
+		defer close(ended)
+		got.c, got.err = w.dial(ctx)
+	}()
+	err := w.waitFor(ctx, nil, ended)
+	if err != nil {
+		cancel()
+		<-ended
+		if got.c != nil {
+			_ = got.c.Close()
+		}
+		return nil, err
+	}
+	return got.c, got.err
+}
+
+// hold takes a batch.
+func (w *sender) hold(b *spool.Batch) *flight {
+	f := &flight{}
+	if n := len(w.free); n > 0 {
+		f, w.free = w.free[n-1], w.free[:n-1]
+	}
+	*f = flight{batch: b, what: f.what[:0], ends: f.ends[:0]}
+	w.held = append(w.held, f)
+	w.bytes += b.Size()
+	return f
+}
+
+// concerns reports whether a batch has anything for the destination.
+func (w *sender) concerns(b *spool.Batch) bool {
+	found := false
+	_ = w.decoder.Each(b, func(rec *siptrace.Record, _ []byte) error {
+		found = found || w.sink.takes(rec)
+		return nil
+	})
+	return found
+}
+
+// settleUnsent books a batch that has nothing for the destination.
+func (w *sender) settleUnsent() {
+	f := w.held[len(w.held)-1]
+	for range f.batch.Records {
+		f.what, f.ends = append(f.what, skipped), append(f.ends, 0)
+	}
+	f.written = true
+	w.settle(0)
+}
+
+// encode makes the packets of a batch, from its first record that is not
+// settled on: put is called for each packet with the record's number. What
+// becomes of a record that makes no packet is noted.
+func (w *sender) encode(f *flight, put func(record int, p []byte) (outcome, error)) error {
+	i := 0
+	var stopped error
+	err := w.decoder.Each(f.batch, func(rec *siptrace.Record, _ []byte) error {
+		i++
+		if i <= f.done {
+			return nil
+		}
+		o, err := w.encodeRecord(rec, i-1, put)
+		if err != nil {
+			stopped = err
+			return err
+		}
+		f.what = append(f.what, o)
+		return nil
+	})
+	if stopped != nil {
+		return stopped
+	}
+	if err != nil {
+		w.log.Error("mirror: a damaged batch, what follows the damage is lost", "err", err)
+	}
+	for len(f.what) < f.batch.Records {
+		f.what = append(f.what, failed)
+	}
+	return nil
+}
+
+func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte) (outcome, error)) (outcome, error) {
+	if !w.sink.takes(rec) {
+		return skipped, nil
+	}
+	asHEP, asSIP := w.encoder.want(rec)
+	if !asHEP && !asSIP {
+		return skipped, nil
+	}
+	if !w.encoder.pass(rec) {
+		return filtered, nil
+	}
+	all := sent
+	if asHEP {
+		var err error
+		if w.buf, err = w.encoder.appendHEP(w.buf[:0], rec); err != nil {
+			if all = failed; errors.Is(err, hep.ErrTooLarge) {
+				all = tooLarge
+			}
+		} else if all, err = put(i, w.buf); err != nil {
+			return all, err
+		}
+	}
+	if asSIP {
+		w.buf = w.encoder.appendSIP(w.buf[:0], rec)
+		o, err := put(i, w.buf)
+		if err != nil {
+			return o, err
+		}
+		all = max(all, o)
+	}
+	return all, nil
+}
+
+// settle books what is acknowledged, and lets go of batches that are done with.
+func (w *sender) settle(acked uint64) {
+	n := 0
+	for _, f := range w.held {
+		for f.done < len(f.what) && f.ends[f.done] <= acked {
+			w.sink.book(f.what[f.done])
+			f.done++
+		}
+		if !f.written || f.done < len(f.what) {
+			break
+		}
+		n++
+		w.finish(f)
+	}
+	w.held = slices.Delete(w.held, 0, n)
+}
+
+func (w *sender) finish(f *flight) {
+	if f.batch.Missed > 0 && !w.reader.Shared() {
+		w.sink.missed.Add(f.batch.Missed)
+		w.log.Error("spool: messages are gone before they were mirrored: the spool reached its bounds, or its files are damaged", "messages_lost", f.batch.Missed)
+	}
+	w.reader.Done(f.batch)
+	w.sink.early.Add(-int64(len(f.what)))
+	w.bytes -= f.batch.Size()
+	f.batch = nil
+	w.free = append(w.free, f)
+}
+
+// rewind makes all that is held unwritten again: the connection is gone.
+func (w *sender) rewind() {
+	for _, f := range w.held {
+		f.what, f.ends, f.written = f.what[:f.done], f.ends[:f.done], false
+	}
+}
+
+// giveUp books what is left of a batch as expired.
+func (w *sender) giveUp(f *flight, at uint64) {
+	for len(f.what) < f.batch.Records {
+		f.what, f.ends = append(f.what, expired), append(f.ends, at)
+	}
+	f.written = true
+	w.excess -= int64(f.batch.Size())
+}
+
+// over reports whether the oldest batch is beyond the bounds in age and bytes.
+func (w *sender) over(ctx context.Context, b *spool.Batch) bool {
+	if b.Age() > w.sink.MaxAge {
+		return true
+	}
+	if time.Since(w.checked) > time.Second {
+		w.checked = time.Now()
+		if n, err := w.reader.Waiting(ctx); err == nil {
+			limit := w.sink.m.limit(w.sink.MaxBytes)
+			if w.sink.m.spool.Full() {
+				// Half of it goes, so that new messages have room again.
+				limit = min(limit, n/2)
+			}
+			w.excess = n - limit
+		}
+	}
+	return w.excess > 0
+}
+
+// expire gives up what is beyond the bounds while nothing can be sent.
+func (w *sender) expire(ctx context.Context) {
+	for {
+		if len(w.held) == 0 {
+			select {
+			case b := <-w.reader.Batches():
+				w.hold(b)
+			default:
+				return
+			}
+		}
+		f := w.held[0]
+		if !w.over(ctx, f.batch) {
+			return
+		}
+		w.giveUp(f, 0)
+		w.settle(0)
+	}
+}
+
+// serveStream sends over a TCP or TLS connection.
+func (w *sender) serveStream(ctx context.Context, s *stream) (progress bool, err error) {
+	before := w.sink.counts[sent].Load()
+	defer func() {
+		w.settle(s.acked())
+		w.rewind()
+		progress = w.sink.counts[sent].Load() > before
+	}()
+	settled := time.Now()
+	for {
+		for _, f := range w.held {
+			if f.written {
+				continue
+			}
+			select {
+			case <-s.broken:
+				return false, w.closed(s)
+			default:
+			}
+			if err := w.writeStream(ctx, s, f); err != nil {
+				return false, err
+			}
+		}
+		b, err := w.next(ctx, s.broken)
+		if err != nil {
+			return false, err
+		}
+		if b != nil {
+			w.hold(b)
+		}
+		// The kernel is asked now and then, not for each batch.
+		if b == nil || w.bytes > maxFlight/2 || time.Since(settled) > 2*ackPoll {
+			w.settle(s.acked())
+			settled = time.Now()
+		}
+		select {
+		case <-s.broken:
+			return false, w.closed(s)
+		default:
+		}
+		if s.silent() {
+			return false, errors.New("the peer does not answer HEP3 keep-alives: it is no siptraced; use ack: tcp")
+		}
+	}
+}
+
+// closed is what to make of a peer that closed the connection: nothing, where
+// that was idle.
+func (w *sender) closed(s *stream) error {
+	s.linger()
+	if s.acked() >= s.offset {
+		return nil
+	}
+	return errPeerClosed
+}
+
+var errPeerClosed = errors.New("the peer closed the connection")
+
+// writeStream writes a batch, gathered into few large writes.
+func (w *sender) writeStream(ctx context.Context, s *stream, f *flight) error {
+	if w.over(ctx, f.batch) {
+		w.giveUp(f, s.offset)
+		return nil
+	}
+	out := w.sink.m.buffer()
+	defer w.sink.m.release(out)
+	end := s.offset
+	err := w.encode(f, func(i int, p []byte) (outcome, error) {
+		for len(f.ends) < i {
+			f.ends = append(f.ends, end)
+		}
+		out.b = append(out.b, p...)
+		end += uint64(len(p))
+		w.sink.bytes.Add(uint64(len(p)))
+		if len(out.b) < chunkSize {
+			return sent, nil
+		}
+		err := s.write(out.b)
+		out.b = out.b[:0]
+		return sent, err
+	})
+	if err == nil {
+		err = s.write(out.b)
+	}
+	for len(f.ends) < len(f.what) {
+		f.ends = append(f.ends, end)
+	}
+	if err != nil {
+		return err
+	}
+	f.written = true
+	return s.ask()
+}

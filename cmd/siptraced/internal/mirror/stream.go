@@ -1,0 +1,212 @@
+package mirror
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"siptraced/hep"
+)
+
+const (
+	// stall is how long a peer may take nothing at all, and patience how long one
+	// write may take while it takes a little: meanwhile nothing is given up.
+	stall    = 5 * time.Second
+	patience = 20 * time.Second
+	// keepAliveTimeout is how long a peer may take to answer a HEP3 keep-alive.
+	keepAliveTimeout = 60 * time.Second
+	// maxTLSRecord is the most that one TLS record carries (RFC 8446 §5.1).
+	maxTLSRecord = 16 << 10
+	chunkSize    = 64 << 10
+)
+
+// countedConn counts what it gave to the kernel, and is patient with a peer that
+// reads slowly.
+type countedConn struct {
+	net.Conn
+	written atomic.Uint64
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	began, done := time.Now(), 0
+	for {
+		_ = c.SetWriteDeadline(time.Now().Add(stall))
+		n, err := c.Conn.Write(b[done:])
+		c.written.Add(uint64(n))
+		done += n
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || time.Since(began) > patience {
+			return done, err
+		}
+	}
+}
+
+// stream is one TCP or TLS connection to a destination. Offsets count the bytes
+// of our packets that went into it.
+type stream struct {
+	conn    net.Conn // what is written to
+	raw     *countedConn
+	ctl     syscall.RawConn
+	offset  uint64
+	tls     bool
+	marks   []mark // TLS: where records end
+	settled uint64 // acknowledged up to here
+
+	// broken is closed when the peer has closed, or the connection failed.
+	broken chan struct{}
+
+	// Of the HEP3 keep-alives: asked are the offsets at which one was sent,
+	// answered the bytes that came back.
+	keepAlive []byte
+	asked     []uint64
+	askedAt   time.Time
+	answered  atomic.Uint64
+	heard     uint64 // of them, those that are settled
+}
+
+// mark is the end of a TLS record, in our bytes and in those of the socket.
+type mark struct{ plain, raw uint64 }
+
+func newStream(c net.Conn, ack string) (*stream, error) {
+	s := &stream{broken: make(chan struct{})}
+	if t, ok := c.(*tls.Conn); ok {
+		s.conn, s.raw, s.tls = t, t.NetConn().(*countedConn), true
+	} else {
+		s.raw = &countedConn{Conn: c}
+		s.conn = s.raw
+	}
+	var err error
+	if s.ctl, err = s.raw.Conn.(*net.TCPConn).SyscallConn(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if ack == AckKeepAlive {
+		p := hep.Packet{Version: 3, KeepAlive: 1}
+		if s.keepAlive, err = p.Append(nil); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	go s.read()
+	return s, nil
+}
+
+// read notices when the peer closes. What it sends is its answers to
+// keep-alives.
+func (s *stream) read() {
+	defer close(s.broken)
+	buf := make([]byte, 1<<10)
+	for {
+		n, err := s.conn.Read(buf)
+		s.answered.Add(uint64(n))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// write gives b to the connection.
+func (s *stream) write(b []byte) error {
+	most := chunkSize
+	if s.tls {
+		most = maxTLSRecord
+	}
+	for len(b) > 0 {
+		n, err := s.conn.Write(b[:min(len(b), most)])
+		s.offset += uint64(n)
+		if s.tls && n > 0 {
+			s.marks = append(s.marks, mark{s.offset, s.raw.written.Load()})
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// ask sends a keep-alive behind what was written, where they are in use.
+func (s *stream) ask() error {
+	if s.keepAlive == nil || len(s.asked) > 0 && s.asked[len(s.asked)-1] == s.offset {
+		return nil
+	}
+	if err := s.write(s.keepAlive); err != nil {
+		return err
+	}
+	if len(s.asked) == 0 {
+		s.askedAt = time.Now()
+	}
+	s.asked = append(s.asked, s.offset)
+	return nil
+}
+
+// acked is the offset up to which the peer has what it was sent.
+func (s *stream) acked() uint64 {
+	if s.keepAlive != nil {
+		for n := uint64(len(s.keepAlive)); len(s.asked) > 0 && s.answered.Load()-s.heard >= n; s.heard += n {
+			s.settled, s.asked, s.askedAt = s.asked[0], s.asked[1:], time.Now()
+		}
+		return s.settled
+	}
+	total := s.raw.written.Load()
+	queued := uint64(0)
+	_ = s.ctl.Control(func(fd uintptr) {
+		// tcp(7), SIOCOUTQ: what is not acknowledged; the peer's closing leaves it as
+		// it was.
+		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			queued = uint64(n)
+		} else {
+			queued = total
+		}
+	})
+	raw := total - min(total, queued)
+	if !s.tls {
+		s.settled = max(s.settled, raw)
+		return s.settled
+	}
+	n := 0
+	for n < len(s.marks) && s.marks[n].raw <= raw {
+		s.settled = s.marks[n].plain
+		n++
+	}
+	s.marks = append(s.marks[:0], s.marks[n:]...)
+	return s.settled
+}
+
+// silent reports whether the peer does not answer keep-alives.
+func (s *stream) silent() bool {
+	return s.keepAlive != nil && len(s.asked) > 0 && time.Since(s.askedAt) > keepAliveTimeout
+}
+
+// linger waits a moment for the last acknowledgements of a peer that closes.
+func (s *stream) linger() {
+	for range 50 {
+		if s.acked() >= s.offset || s.dead() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// tcpClose is the state of a socket that is done for (include/net/tcp_states.h).
+const tcpClose = 7
+
+func (s *stream) dead() (dead bool) {
+	err := s.ctl.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		dead = err != nil || info.State == tcpClose
+	})
+	return dead || err != nil
+}
+
+// close ends the connection and waits for its reader.
+func (s *stream) close() {
+	if t, ok := s.conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	_ = s.raw.Close()
+	<-s.broken
+}

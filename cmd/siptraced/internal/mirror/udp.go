@@ -1,0 +1,165 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+const (
+	// sendBatch is how many datagrams one system call sends at the most: more at
+	// once is more than the buffer of a receiver with the kernel's defaults holds.
+	sendBatch = 32
+	// The largest payload of a datagram (RFC 768, RFC 8200).
+	maxUDP4 = 65507
+	maxUDP6 = 65527
+	// refusedTries is how often a datagram is tried again: an error of the one
+	// before it comes back with the next system call.
+	refusedTries = 3
+)
+
+// datagrams gathers datagrams for one system call, sendmmsg(2).
+type datagrams struct {
+	conn    *net.UDPConn
+	send    func([]ipv4.Message, int) (int, error)
+	most    int // bytes in one datagram
+	data    []byte
+	ends    []int // of each datagram in data
+	records []int // that they belong to
+	msgs    []ipv4.Message
+	bufs    [sendBatch][1][]byte
+	refused bool // nobody listens there
+	err     error
+}
+
+func newDatagrams(c *net.UDPConn) *datagrams {
+	d := &datagrams{conn: c, most: maxUDP4, msgs: make([]ipv4.Message, sendBatch)}
+	if addrOf(c.RemoteAddr()).Addr().Is4() {
+		d.send = ipv4.NewPacketConn(c).WriteBatch
+	} else {
+		// ipv4.Message and ipv6.Message are one type.
+		d.send, d.most = ipv6.NewPacketConn(c).WriteBatch, maxUDP6
+	}
+	for i := range d.msgs {
+		d.msgs[i].Buffers = d.bufs[i][:]
+	}
+	return d
+}
+
+func (d *datagrams) add(record int, p []byte) {
+	d.data = append(d.data, p...)
+	d.ends, d.records = append(d.ends, len(d.data)), append(d.records, record)
+}
+
+// flush sends what was gathered, and calls bad for each record of which a
+// datagram was not taken.
+func (d *datagrams) flush(bad func(record int, o outcome), refused func()) {
+	start := 0
+	for i, end := range d.ends {
+		d.bufs[i][0] = d.data[start:end:end]
+		start = end
+	}
+	tries := 0
+	for at := 0; at < len(d.ends); {
+		n, err := d.send(d.msgs[at:len(d.ends)], 0)
+		if n > 0 {
+			at, tries = at+n, 0
+		}
+		if err == nil || at == len(d.ends) {
+			continue
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			// ICMP's answer to an earlier datagram.
+			d.refused = true
+			if refused(); tries < refusedTries {
+				tries++
+				continue
+			}
+		}
+		o := failed
+		if errors.Is(err, syscall.EMSGSIZE) {
+			o = tooLarge
+		} else {
+			d.err = err
+		}
+		bad(d.records[at], o)
+		at, tries = at+1, 0
+	}
+	d.data, d.ends, d.records = d.data[:0], d.ends[:0], d.records[:0]
+}
+
+// serveUDP sends datagrams until the address is no longer that of the name, or
+// somebody else has to be tried.
+func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, err error) {
+	d := newDatagrams(c)
+	for {
+		for len(w.held) > 0 {
+			f := w.held[0]
+			if w.over(ctx, f.batch) {
+				w.giveUp(f, 0)
+			} else if err := w.sendUDP(d, f); err != nil {
+				return progress, err
+			}
+			w.settle(0)
+			progress = true
+		}
+		addrs := w.names.get()
+		if !slices.Contains(addrs, w.encoder.remote) {
+			return progress, nil
+		}
+		if d.refused && len(addrs) > 1 {
+			w.turn++
+			return progress, syscall.ECONNREFUSED
+		}
+		if d.err != nil {
+			return progress, d.err
+		}
+		d.refused = false
+		b, err := w.next(ctx, nil)
+		if err != nil {
+			return progress, err
+		}
+		if b != nil {
+			w.hold(b)
+		}
+	}
+}
+
+func (w *sender) sendUDP(d *datagrams, f *flight) error {
+	// A record with two datagrams may have lost its first one before it is noted.
+	var late outcome
+	bad := func(record int, o outcome) {
+		if record < len(f.what) {
+			f.what[record] = max(f.what[record], o)
+		} else {
+			late = o
+		}
+	}
+	refused := func() { w.sink.refused.Add(1) }
+	err := w.encode(f, func(i int, p []byte) (outcome, error) {
+		if len(p) > d.most {
+			return tooLarge, nil
+		}
+		late = sent
+		if len(d.ends) == sendBatch {
+			d.flush(bad, refused)
+		}
+		d.add(i, p)
+		w.sink.bytes.Add(uint64(len(p)))
+		return late, nil
+	})
+	if err != nil {
+		return err
+	}
+	d.flush(bad, refused)
+	for len(f.ends) < len(f.what) {
+		f.ends = append(f.ends, 0)
+	}
+	f.written = true
+	return nil
+}
