@@ -129,14 +129,14 @@ type Alias struct {
 	Pos         Pos
 }
 
-// Route is the body of an event_route: the bytes between its braces after
+// Route is the body of an event_route or a route[NAME]: the bytes between its braces after
 // preprocessing, for a compiler. Comments and directives are blank, defines are
 // put in, substitutions made, strings in pieces joined. Lines has the place of
 // each line of Text; without includes inside the body they count up by one.
 type Route struct {
-	Name  string // "siptrace:msg"
+	Name  string // "siptrace:msg", "NAME"
 	Text  string
-	Pos   Pos // of the word event_route
+	Pos   Pos // of the word event_route or route
 	Lines []Pos
 }
 
@@ -172,6 +172,7 @@ type Config struct {
 	Aliases     []Alias
 	Globals     []Global
 	EventRoutes []Route
+	Routes      []Route // route[NAME], which event routes may call
 	Blocks      []Block
 	Defines     map[string]string // at the end of the file
 	Files       []string          // every file read, in order, the main file first

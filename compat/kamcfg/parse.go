@@ -182,7 +182,8 @@ func (p *parser) file() error {
 	return nil
 }
 
-// route steps over a block: its tokens are kept, and of an event route the text.
+// route steps over a block: its tokens are kept, and the text of an event route
+// or a named one.
 func (p *parser) route(t token) error {
 	first, name := p.i-1, ""
 	if p.accept('[') {
@@ -227,18 +228,23 @@ func (p *parser) route(t token) error {
 	p.i++
 	b.Span = p.span(first)
 	p.cfg.Blocks = append(p.cfg.Blocks, b)
-	if t.text != "event_route" {
+	if t.text != "event_route" && (t.text != "route" || name == "") {
+		return nil
+	}
+	text := p.lexer.out[open.end:end.start]
+	line := strings.Count(string(p.lexer.out[:open.end]), "\n")
+	r := Route{
+		Name: name, Text: string(text), Pos: t.pos,
+		Lines: p.lexer.lines[line : line+1+strings.Count(string(text), "\n")],
+	}
+	if t.text == "route" {
+		p.cfg.Routes = append(p.cfg.Routes, r)
 		return nil
 	}
 	if r, ok := p.cfg.EventRoute(name); ok {
 		return fail(t.pos, "Kamailio takes one; put them together", "event_route[%s] is already at %s", name, r.Pos)
 	}
-	text := p.lexer.out[open.end:end.start]
-	line := strings.Count(string(p.lexer.out[:open.end]), "\n")
-	p.cfg.EventRoutes = append(p.cfg.EventRoutes, Route{
-		Name: name, Text: string(text), Pos: t.pos,
-		Lines: p.lexer.lines[line : line+1+strings.Count(string(text), "\n")],
-	})
+	p.cfg.EventRoutes = append(p.cfg.EventRoutes, r)
 	return nil
 }
 
