@@ -12,6 +12,7 @@ import (
 	_ "time/tzdata" // time zones on hosts without them
 
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/cmd/siptraced/internal/store"
@@ -31,6 +32,11 @@ type Config struct {
 	// Rules are the event route and the filter rules; EventRoute is the key.
 	Rules      rules.Config
 	EventRoute string
+	// Mirror has the destinations. MirrorExplicit: duplicate_uri gets only what a
+	// rule sends there.
+	Mirror         mirror.Config
+	MirrorExplicit bool
+	mirror         mirrorSettings
 
 	TLSCertificate, TLSPrivateKey, TLSClientCA string
 	LogLevel                                   slog.Level
@@ -259,6 +265,7 @@ func (c *Config) finish(l *loader) error {
 	c.Notes = append(c.Notes, l.notes...)
 	problems = append(problems, c.readRules(l)...)
 	add(l.origin("rpc.ctl").place, c.RPC.finish(mutual))
+	problems = append(problems, c.readMirrors(l)...)
 	c.note()
 	return errors.Join(problems...)
 }
@@ -299,9 +306,7 @@ func (c *Config) note() {
 	if !p.Stores() {
 		c.Notes = append(c.Notes, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written")
 	}
-	if len(p.DuplicateURI) > 0 {
-		c.Notes = append(c.Notes, "duplicate_uri: messages are not mirrored onwards by this version; they are stored")
-	}
+	c.noteMirrors()
 	if p.TraceLocalIP != "" && p.TraceMode != 0 {
 		c.Notes = append(c.Notes, "trace_local_ip has no effect while trace_mode is set, as in the module")
 	}

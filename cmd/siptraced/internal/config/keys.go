@@ -27,7 +27,7 @@ type key struct {
 
 // keys lists every setting beside the siptrace parameters, in the order of the
 // README.
-var keys = slices.Concat(ownKeys, rpcKeys)
+var keys = slices.Concat(ownKeys, mirrorKeys, rpcKeys)
 
 var ownKeys = []key{
 	{"kamailio_cfg", false, "", "the proxy's configuration; --kamailio-cfg wins", func(*Config, []string) error { return nil }},

@@ -29,6 +29,8 @@ type Daemon interface {
 	Sockets() []string
 	// Sources are the senders of mirrored packets.
 	Sources() []Source
+	// Sinks are the names with which the sinks' counters begin.
+	Sinks() []string
 	// Reload reads the configuration again and says what changed.
 	Reload() ([]string, error)
 }
@@ -294,7 +296,7 @@ func (c *Control) reload(context.Context, *rpc.Call) (any, error) {
 func (c *Control) sinks(context.Context, *rpc.Call) (any, error) {
 	counters := c.daemon.Counters()
 	var out rpc.List
-	for _, sink := range []string{"store"} {
+	for _, sink := range c.daemon.Sinks() {
 		if _, ok := counters[sink+".pending"]; !ok {
 			continue
 		}

@@ -27,6 +27,7 @@ func (f *fake) Settings() []string              { return []string{"log.level", T
 func (f *fake) Counters() map[string]uint64     { return f.counters }
 func (f *fake) Sockets() []string               { return []string{"udp:127.0.0.1:9060", "tcp:[::1]:9060"} }
 func (f *fake) Sources() []Source               { return nil }
+func (f *fake) Sinks() []string                 { return []string{"store"} }
 func (f *fake) Reload() ([]string, error)       { return []string{"log.level: info -> debug"}, nil }
 
 func (f *fake) Set(name string, value any) (any, error) {

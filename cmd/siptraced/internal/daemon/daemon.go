@@ -25,7 +25,9 @@ import (
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/cmd/siptraced/internal/pipeline"
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/cmd/siptraced/internal/store"
 	"siptraced/compat/siptrace"
@@ -49,6 +51,8 @@ type daemon struct {
 	spool    *spool.Spool
 	pipeline *pipeline.Pipeline
 	ingest   *ingest.Server
+	mirrors  *mirror.Mirrors
+	rejects  *rejects.File
 	rpc      []*serve.Server
 	proxy    *proxy // the Kamailio behind us; nil without rpc.forward
 
@@ -115,12 +119,18 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.restoreState(); err != nil {
 		return err
 	}
+	d.rejects = rejects.Open(d.cfg.Store.RejectFile, d.counters)
+	d.cfg.Store.Rejects = d.rejects
 	if d.cfg.Params.Stores() {
 		if err := d.openStore(ctx); err != nil {
 			return err
 		}
 	}
-	d.pipeline = pipeline.New(rules(d.cfg), d.spool, d.counters)
+	if err := d.openMirrors(ctx); err != nil {
+		return err
+	}
+	d.pipeline = pipeline.New(d.rules(), d.spool, d.counters)
+	d.pipeline.Rejects = d.rejects
 	if d.ingest, err = ingest.Listen(d.cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
 		return err
 	}
@@ -145,8 +155,32 @@ func (d *daemon) openStore(ctx context.Context) error {
 	return nil
 }
 
-func rules(c *config.Config) pipeline.Rules {
-	return pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData())}
+// openMirrors starts the mirrors.
+func (d *daemon) openMirrors(ctx context.Context) error {
+	m, err := mirror.Open(ctx, d.cfg.Mirror, d.spool, d.counters, d.log)
+	if err != nil {
+		return err
+	}
+	// Remote control may have left another duplicate_uri.
+	if err := m.SetDuplicates(ctx, d.cfg.Params.DuplicateURI); err != nil {
+		m.Stop(ctx)
+		return fmt.Errorf("duplicate_uri: %w", err)
+	}
+	m.SetXHeaders(d.cfg.Params.XHeadersWrite)
+	m.Start()
+	d.mirrors = m
+	return nil
+}
+
+func (d *daemon) rules() pipeline.Rules {
+	c := d.cfg
+	r := pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData())}
+	if d.mirrors != nil {
+		// What trace_mode says of all traffic is explicit too.
+		all := !c.MirrorExplicit || c.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
+		r.Mirrors, r.Duplicate, r.Listed = d.mirrors, all && d.mirrors.Duplicates(), d.mirrors.Listed()
+	}
+	return r
 }
 
 // greet says that messages are taken, and without a kamailio.cfg what to put
@@ -196,12 +230,27 @@ func (d *daemon) stop() {
 	if d.spool != nil {
 		d.spool.Flush(ctx)
 	}
+	var sinks sync.WaitGroup
+	if d.mirrors != nil {
+		sinks.Go(func() { d.mirrors.Stop(ctx) })
+	}
 	if db != nil {
 		if err := db.Stop(ctx); err != nil {
 			d.log.Error("closing the store", "err", err)
 		}
 		if n := db.Pending(); n > 0 {
 			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+		}
+	}
+	sinks.Wait()
+	if d.mirrors != nil {
+		if n := d.mirrors.Pending(); n > 0 {
+			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+		}
+	}
+	if d.rejects != nil {
+		if err := d.rejects.Close(); err != nil {
+			d.log.Error("closing the reject file", "err", err)
 		}
 	}
 	if d.spool != nil {

@@ -12,6 +12,7 @@ import (
 // socket, a file or a connection, and needs a restart.
 var atOnce = []string{
 	"siptrace.trace_on", "siptrace.trace_local_ip", "siptrace.xheaders_read", "siptrace.data_mode",
+	"siptrace.duplicate_uri", "siptrace.hep_mode_on", "siptrace.xheaders_write",
 	"local", "socket", "log.level", "shutdown_timeout",
 }
 
@@ -67,15 +68,24 @@ func (d *daemon) Reload() ([]string, error) {
 			p.XHeadersRead = next.Params.XHeadersRead
 		case "siptrace.data_mode":
 			p.DataMode = next.Params.DataMode
+		case "siptrace.duplicate_uri":
+			p.DuplicateURI = next.Params.DuplicateURI
+		case "siptrace.hep_mode_on":
+			p.HEPModeOn = next.Params.HEPModeOn
+		case "siptrace.xheaders_write":
+			p.XHeadersWrite = next.Params.XHeadersWrite
 		case "log.level":
 			d.level.Set(next.LogLevel)
 		}
+	}
+	if err := d.setMirrors(p); err != nil {
+		return nil, err
 	}
 	d.cfg.Params, d.cfg.Own, d.cfg.ShutdownTimeout = p, next.Own, next.ShutdownTimeout
 	if !restart {
 		d.cfg.Values, d.cfg.Sockets = next.Values, next.Sockets
 	}
-	d.pipeline.SetRules(rules(d.cfg))
+	d.pipeline.SetRules(d.rules())
 	return said, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,7 +92,8 @@ func (d *daemon) changed(ctx context.Context, ch rpc.Change) {
 
 // The settings that RPC can change are those that SIGHUP puts into force.
 var settings = []string{
-	"log.level", "siptrace.data_mode", "siptrace.trace_local_ip", control.TraceOn, "siptrace.trace_to_database", "siptrace.xheaders_read",
+	"log.level", "siptrace.data_mode", "siptrace.duplicate_uri", "siptrace.hep_mode_on", "siptrace.trace_local_ip", control.TraceOn,
+	"siptrace.trace_to_database", "siptrace.xheaders_read", "siptrace.xheaders_write",
 }
 
 // Settings are the names of what can change at run time (control.Daemon).
@@ -154,15 +156,41 @@ func (d *daemon) put(name string, value any) error {
 			return err
 		}
 	}
+	if err := d.setMirrors(p); err != nil {
+		return err
+	}
 	d.cfg.Params = p
 	if d.pipeline != nil {
-		d.pipeline.SetRules(rules(d.cfg))
+		d.pipeline.SetRules(d.rules())
 	}
+	return nil
+}
+
+// setMirrors takes over what parameters say of mirrors.
+func (d *daemon) setMirrors(p siptrace.Params) error {
+	if d.mirrors == nil {
+		return nil
+	}
+	if !slices.Equal(p.DuplicateURI, d.cfg.Params.DuplicateURI) {
+		if err := d.mirrors.SetDuplicates(context.Background(), p.DuplicateURI); err != nil {
+			return fmt.Errorf("duplicate_uri: %w", err)
+		}
+	}
+	d.mirrors.SetXHeaders(p.XHeadersWrite)
 	return nil
 }
 
 // Counters are the books (control.Daemon).
 func (d *daemon) Counters() map[string]uint64 { return d.counters.Snapshot() }
+
+// Sinks are the names of the sinks in the books (control.Daemon).
+func (d *daemon) Sinks() []string {
+	sinks := []string{"store"}
+	if d.mirrors != nil {
+		sinks = append(sinks, d.mirrors.Names()...)
+	}
+	return sinks
+}
 
 // Sockets are the listening sockets (control.Daemon).
 func (d *daemon) Sockets() []string { return d.ingest.Addresses() }
@@ -252,7 +280,7 @@ func (d *daemon) learnSockets(ctx context.Context) {
 	if d.cfg.Learn(found) {
 		d.log.Info("the proxy's sockets", "sockets", fmt.Sprint(found))
 		if d.pipeline != nil {
-			d.pipeline.SetRules(rules(d.cfg))
+			d.pipeline.SetRules(d.rules())
 		}
 	}
 }

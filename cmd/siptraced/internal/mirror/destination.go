@@ -191,13 +191,13 @@ type Config struct {
 // MaxNamed bounds the destinations that rules name.
 const MaxNamed = 64
 
-// named makes a destination of a URI with the settings of Named.
-func (c *Config) named(uri string) (Destination, error) {
+// At is the destination with these settings at a URI, under the name that it has
+// by default. It is not validated.
+func (d Destination) At(uri string) (Destination, error) {
 	t, _, err := ParseTarget(uri)
 	if err != nil {
-		return Destination{}, err
+		return d, err
 	}
-	d := c.Named
 	d.Name, d.URI, d.Target = t.DefaultName(), uri, t
 	if t.Transport == siptrace.TLS {
 		if d.TLS = d.TLS.Clone(); d.TLS == nil {
@@ -206,6 +206,18 @@ func (c *Config) named(uri string) (Destination, error) {
 		if d.TLS.ServerName == "" {
 			d.TLS.ServerName = t.Host
 		}
+	}
+	return d, nil
+}
+
+// named makes a destination of a URI with the settings of Named.
+func (c *Config) named(uri string) (Destination, error) {
+	d, err := c.Named.At(uri)
+	if err != nil {
+		return d, err
+	}
+	if ip, err := netip.ParseAddr(d.Host); err == nil && c.Self != nil && c.Self(d.Transport, netip.AddrPortFrom(ip, d.Port)) {
+		return d, fmt.Errorf("%s: %w", uri, errSelf)
 	}
 	return d, d.Validate()
 }

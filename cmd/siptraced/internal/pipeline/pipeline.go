@@ -12,12 +12,14 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
@@ -37,6 +39,20 @@ type Rules struct {
 	Own    *siptrace.Sockets
 	// Judge decides on each message; nil: all are treated alike.
 	Judge Judge
+	// Mirrors is where messages go onwards; nil: nowhere. Duplicate: duplicate_uri
+	// takes messages for which no rule named an address. Listed: there are
+	// destinations that take everything.
+	Mirrors           Mirrors
+	Duplicate, Listed bool
+}
+
+// Mirrors are the destinations of what is mirrored onwards.
+type Mirrors interface {
+	// Ensure is told of a destination that a rule named, before the record goes to
+	// the spool.
+	Ensure(uri string)
+	// Own reports whether an address is a socket that mirrors are sent from.
+	Own(netip.AddrPort) bool
 }
 
 // Judge decides on messages one by one (package rules). Safe for concurrent use.
@@ -67,8 +83,14 @@ type Pipeline struct {
 	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
 	acknowledged, unacknowledged                                            *atomic.Uint64
 	requests, replies                                                       *atomic.Uint64
-	made                                                                    *atomic.Uint64
+	made, loop, duplicate                                                   *atomic.Uint64
 
+	// relayed are the messages that were mirrored onwards lately, and captured the
+	// texts of those that came by HEP.
+	relayed, captured *recent
+
+	// Rejects takes what was refused for its X-Siptrace headers; nil: nobody.
+	Rejects *rejects.File
 	// Sources are the senders of what was read.
 	Sources Sources
 }
@@ -79,7 +101,14 @@ type state struct {
 	builder siptrace.Builder
 	sinks   siptrace.Sinks // of a message for which no rule named a destination
 	named   siptrace.Sinks // of one for which a rule did
+	listed  siptrace.Sinks // of every message
+	// pairs: the proxy mirrors each message by HEP and as SIP. watch: something may
+	// be mirrored onwards, and come back.
+	pairs, watch bool
 }
+
+// mirrored are the sinks beside the database.
+const mirrored = siptrace.ToHEP | siptrace.ToSIP | siptrace.ToListed
 
 // choose decides which sinks take rec, unless a rule did.
 func (st *state) choose(rec *siptrace.Record) {
@@ -90,6 +119,24 @@ func (st *state) choose(rec *siptrace.Record) {
 	default:
 		rec.Sinks = st.sinks
 	}
+	rec.Sinks |= st.listed
+}
+
+// put sends a record on its way; it returns the counter of the place where the
+// record ended when that is not the spool.
+func (p *Pipeline) put(st *state, rec *siptrace.Record) *atomic.Uint64 {
+	if rec.Sinks == 0 {
+		return p.noSink
+	}
+	if st.Mirrors != nil && rec.Sinks&mirrored != 0 {
+		for _, d := range rec.Destinations {
+			st.Mirrors.Ensure(d)
+		}
+	}
+	if err := p.spool.Put(rec); err != nil {
+		return p.rejected(err, "spool")
+	}
+	return nil
 }
 
 // work is the memory for one message.
@@ -124,6 +171,11 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		replies:  c.Counter("traced_replies"),
 		// Records beside those received: copies of messages looked back at, log lines.
 		made: c.Counter("made"),
+		// What came back to us, and the SIP duplicate of what came by HEP as well.
+		loop:      c.Counter("dropped.loop"),
+		duplicate: c.Counter("dropped.duplicate"),
+		relayed:   newRecent(),
+		captured:  newRecent(),
 	}
 	p.SetRules(r)
 	return p
@@ -131,12 +183,18 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 
 // SetRules replaces the rules for the messages that come from now on.
 func (p *Pipeline) SetRules(r Rules) {
-	p.rules.Store(&state{
+	st := &state{
 		Rules:   r,
 		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
-		sinks:   r.Params.Sinks(false),
+		sinks:   r.Params.Sinks(r.Duplicate),
 		named:   r.Params.Sinks(true),
-	})
+		pairs:   r.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) == siptrace.ModeHEP|siptrace.ModeSIP,
+	}
+	if r.Listed {
+		st.listed = siptrace.ToListed
+	}
+	st.watch = r.Mirrors != nil && (r.Duplicate || r.Listed || r.Judge != nil)
+	p.rules.Store(st)
 }
 
 // Handle takes one packet.
@@ -157,10 +215,17 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	st := p.rules.Load()
 	c := &w.capture
+	if st.watch && st.Mirrors.Own(in.Source) {
+		return p.loop
+	}
 	isHEP := hep.Detect(in.Data) != 0
 	if isHEP {
 		if count := p.unwrap(w, in); count != nil {
 			return count
+		}
+		// HEP3 agents that mirror SIP alone leave the chunk out.
+		if t := w.packet.Type; t != hep.TypeSIP && t != 0 {
+			return p.passOn(w, st, in)
 		}
 	} else {
 		*c = siptrace.Capture{Time: in.Time, Proto: protoOf(in.Net), Src: in.Source, Dst: in.Local, Payload: in.Data, Source: in.Source}
@@ -174,9 +239,17 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if !st.Params.TraceOn && st.Judge == nil {
 		return p.traceOff
 	}
+	if st.pairs {
+		text := p.captured.text(c.Payload, in.Source.Addr())
+		if isHEP {
+			p.captured.note(text, in.Source, in.Time)
+		} else if p.captured.has(text, in.Time) {
+			return p.duplicate
+		}
+	}
 	rec := &w.record
 	if !isHEP && st.Params.XHeadersRead {
-		if count := p.readHeaders(w); count != nil {
+		if count := p.readHeaders(w, in); count != nil {
 			return count
 		}
 		st.builder.Build(rec, c, &w.msg)
@@ -184,16 +257,17 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
+	if st.watch && p.returned(w, st, in, isHEP) {
+		return p.loop
+	}
 	if st.Judge != nil {
 		if count := p.judge(w, st); count != nil {
 			return count
 		}
 	}
-	if st.choose(rec); rec.Sinks == 0 {
-		return p.noSink
-	}
-	if err := p.spool.Put(rec); err != nil {
-		return p.rejected(err, "spool")
+	st.choose(rec)
+	if count := p.put(st, rec); count != nil {
+		return count
 	}
 	if w.msg.IsRequest {
 		p.requests.Add(1)
@@ -223,11 +297,92 @@ func (p *Pipeline) judge(w *work, st *state) *atomic.Uint64 {
 // Make implements [Maker].
 func (p *Pipeline) Make(rec *siptrace.Record) {
 	p.made.Add(1)
-	if p.rules.Load().choose(rec); rec.Sinks == 0 {
-		p.noSink.Add(1)
-	} else if err := p.spool.Put(rec); err != nil {
-		p.rejected(err, "spool").Add(1)
+	st := p.rules.Load()
+	st.choose(rec)
+	if count := p.put(st, rec); count != nil {
+		count.Add(1)
 	}
+}
+
+// Log takes a log line that was made here (hlog): it goes to HEP mirrors, whatever
+// the modes say, and is kept beside the messages.
+func (p *Pipeline) Log(rec *siptrace.Record) {
+	p.made.Add(1)
+	st := p.rules.Load()
+	rec.Type = siptrace.TypeLog
+	rec.Sinks = p.ofOther(st, rec.Type)
+	if st.Duplicate {
+		rec.Sinks |= siptrace.ToHEP
+	}
+	if count := p.put(st, rec); count != nil {
+		count.Add(1)
+	}
+}
+
+// ofOther are the sinks of what came by HEP and is not SIP.
+func (p *Pipeline) ofOther(st *state, typ uint8) siptrace.Sinks {
+	sinks := st.sinks&siptrace.ToHEP | st.listed
+	if typ == siptrace.TypeLog && st.Params.Stores() {
+		sinks |= siptrace.ToStore
+	}
+	return sinks
+}
+
+// passOn takes what came by HEP and is not SIP: it goes to HEP mirrors as it is,
+// and a log line is kept. Log lines are not asked for trace_on, as in the module.
+func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) *atomic.Uint64 {
+	k := &w.packet
+	sinks := p.ofOther(st, k.Type)
+	switch {
+	case sinks == 0:
+		return p.foreign
+	case k.Type != siptrace.TypeLog && !st.Params.TraceOn:
+		return p.traceOff
+	}
+	data := in.Data
+	if n, err := hep.Split(data); err == nil && n > 0 {
+		data = data[:n]
+	}
+	if st.watch {
+		if _, back := p.relayed.note(p.relayed.text(data, netip.Addr{}), in.Source, in.Time); back {
+			return p.loop
+		}
+	}
+	w.record = siptrace.Record{
+		Time: w.capture.Time, CallID: k.CorrelationID, CorrelationID: k.CorrelationID, CaptureID: k.CaptureID,
+		Source: in.Source, Type: k.Type, Packet: data, Sinks: sinks,
+	}
+	return p.put(st, &w.record)
+}
+
+// returned reports whether a message is one that was mirrored onwards lately and
+// comes back from somebody else: the same text between the same ends at the same
+// microsecond.
+func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) bool {
+	rec, h := &w.record, &w.headers
+	switch {
+	case isHEP && !w.packet.HasTime:
+		return false
+	case isHEP:
+	case st.Params.XHeadersRead:
+		if !h.HasTime {
+			return false
+		}
+	default:
+		// Headers of ours that nobody reads here.
+		if xheaders.Read(rec.Msg, h) != nil || !h.HasTime {
+			return false
+		}
+		own := siptrace.Record{
+			Time: h.Time(), Msg: xheaders.Cut(w.cut[:0], rec.Msg),
+			From: siptrace.Endpoint{Text: string(h.FromIP)}, To: siptrace.Endpoint{Text: string(h.ToIP)},
+		}
+		w.cut = own.Msg
+		_, back := p.relayed.note(p.relayed.moment(&own), in.Source, in.Time)
+		return back
+	}
+	_, back := p.relayed.note(p.relayed.moment(rec), in.Source, in.Time)
+	return back
 }
 
 // unwrap decodes a HEP packet into w.capture.
@@ -242,10 +397,6 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if k.Payload == nil {
 		p.acknowledge(in)
 		return p.hepKeepalive
-	}
-	// HEP3 agents that mirror SIP alone leave the chunk out.
-	if k.Type != hep.TypeSIP && k.Type != 0 {
-		return p.foreign
 	}
 	w.capture = siptrace.Capture{
 		Time: in.Time, Proto: protoOf(k.Proto.String()), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
@@ -279,11 +430,17 @@ func (p *Pipeline) acknowledge(in *ingest.Packet) {
 }
 
 // readHeaders takes the X-Siptrace headers of a SIP duplicate and cuts them.
-func (p *Pipeline) readHeaders(w *work) *atomic.Uint64 {
+func (p *Pipeline) readHeaders(w *work, in *ingest.Packet) *atomic.Uint64 {
 	c := &w.capture
 	if err := xheaders.Read(c.Payload, &w.headers); err != nil {
 		if errors.Is(err, xheaders.ErrNone) {
 			return p.noHeaders
+		}
+		if p.Rejects != nil {
+			p.Rejects.Note(rejects.Line{
+				Time: in.Time, Reason: err.Error(), Cause: "rejected." + p.cause(err, "xheaders"), Source: in.Source.String(),
+				CallID: string(w.msg.CallID), Method: string(w.msg.MethodName()), Packet: in.Data,
+			})
 		}
 		return p.rejected(err, "xheaders")
 	}
@@ -308,16 +465,17 @@ func relayed(rec *siptrace.Record, h *xheaders.Headers) {
 }
 
 func (p *Pipeline) rejected(err error, fallback string) *atomic.Uint64 {
-	cause := hep.Cause(err)
-	var malformed *xheaders.MalformedError
-	switch {
-	case cause != "":
-	case errors.As(err, &malformed):
-		cause = string(malformed.Cause)
-	default:
-		cause = fallback
+	return p.counters.Counter("rejected." + p.cause(err, fallback))
+}
+
+func (p *Pipeline) cause(err error, fallback string) string {
+	if cause := hep.Cause(err); cause != "" {
+		return cause
 	}
-	return p.counters.Counter("rejected." + cause)
+	if malformed := (*xheaders.MalformedError)(nil); errors.As(err, &malformed) {
+		return string(malformed.Cause)
+	}
+	return fallback
 }
 
 func protoOf(network string) siptrace.Proto {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/siptrace"
 )
 
@@ -23,6 +24,8 @@ type Config struct {
 	// RejectFile takes the rows that the database refuses, one JSON object per
 	// line.
 	RejectFile string
+	// Rejects is that file when others write it too; nil: the store's own.
+	Rejects *rejects.File
 }
 
 // DefaultConfig is the batch by measurement: 500 rows give 90 % of what any

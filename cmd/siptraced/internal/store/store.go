@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/dbschema"
 )
@@ -43,7 +44,7 @@ func (s *stats) count(c *dbschema.Counts) {
 // Store is the database sink: one writer per shard of the spool.
 type Store struct {
 	cfg     Config
-	rejects *rejects
+	rejects *rejects.File
 	writers []*writer
 	making  sync.Mutex // covers the making of tables
 	turn    sync.Mutex // covers a transaction of SQLite
@@ -58,7 +59,10 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, rejects: &rejects{path: cfg.RejectFile}, drain: make(chan struct{})}
+	s := &Store{cfg: cfg, rejects: cfg.Rejects, drain: make(chan struct{})}
+	if s.rejects == nil {
+		s.rejects = rejects.Open(cfg.RejectFile, c)
+	}
 	st := &stats{
 		counters: c,
 		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
@@ -125,7 +129,10 @@ func (s *Store) Stop(ctx context.Context) error {
 	s.stop()
 	<-ended
 	s.closeReaders()
-	return s.rejects.close()
+	if s.cfg.Rejects != nil {
+		return nil // somebody else's
+	}
+	return s.rejects.Close()
 }
 
 func (s *Store) closeReaders() {

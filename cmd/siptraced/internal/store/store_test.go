@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
@@ -239,7 +240,7 @@ func testRefused(t *testing.T, b backend, name string) {
 	if uint64(len(lines)) != bad {
 		t.Fatalf("%d lines in the reject file, want %d", len(lines), bad)
 	}
-	var line reject
+	var line rejects.Line
 	if err := json.Unmarshal([]byte(lines[0]), &line); err != nil {
 		t.Fatal(err)
 	}

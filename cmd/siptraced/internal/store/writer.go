@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
@@ -29,7 +30,7 @@ type writer struct {
 	log     *slog.Logger
 	reader  *spool.Reader
 	decoder spool.Decoder
-	rejects *rejects
+	rejects *rejects.File
 	stats   *stats
 	bad     *unusable // shared by the writers
 
@@ -487,7 +488,7 @@ func (w *writer) setAside(r refusal) error {
 	if _, done := w.rejected[key]; done {
 		return nil
 	}
-	line := reject{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: rec.raw}
+	line := rejects.Line{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: rec.raw}
 	one := spool.Single(line.Packet)
 	err := w.decoder.Each(one, func(rec *siptrace.Record, _ []byte) error {
 		line.CallID, line.Method = string(rec.CallID), string(rec.Method)
@@ -496,10 +497,10 @@ func (w *writer) setAside(r refusal) error {
 	if err != nil {
 		return err
 	}
-	if err := w.rejects.add(line); err != nil {
+	if err := w.rejects.Add(line); err != nil {
 		return err
 	}
 	w.rejected[key] = struct{}{}
-	w.log.Error("database: row refused and set aside", "table", r.table, "callid", line.CallID, "reason", line.Reason, "file", w.rejects.path)
+	w.log.Error("database: row refused and set aside", "table", r.table, "callid", line.CallID, "reason", line.Reason, "file", w.rejects.Path())
 	return nil
 }

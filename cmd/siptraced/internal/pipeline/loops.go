@@ -1,0 +1,88 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"siptraced/compat/siptrace"
+)
+
+const (
+	// recentSlots is how many messages are remembered: the last ones at 1,000 per
+	// second of recentAge.
+	recentSlots = 1 << 16
+	recentAge   = time.Minute
+)
+
+// recent remembers messages of the last minute by their hash, in bounded
+// memory: a newer one takes an older one's place. Safe for concurrent use.
+type recent struct {
+	seed  maphash.Seed
+	slots []slot
+}
+
+// slot is one message. Its three words are not changed together: what is read
+// of two messages at once matches neither.
+type slot struct{ hash, sender, at atomic.Uint64 }
+
+func newRecent() *recent {
+	return &recent{seed: maphash.MakeSeed(), slots: make([]slot, recentSlots)}
+}
+
+// note remembers a message, unless it is remembered already: then fromOther
+// reports whether that one had another sender.
+func (r *recent) note(hash uint64, sender netip.AddrPort, now time.Time) (known, fromOther bool) {
+	s := &r.slots[hash%recentSlots]
+	who := maphash.Comparable(r.seed, sender)
+	if s.hash.Load() == hash && now.Sub(time.Unix(0, int64(s.at.Load()))) < recentAge {
+		return true, s.sender.Load() != who
+	}
+	s.hash.Store(hash)
+	s.sender.Store(who)
+	s.at.Store(uint64(now.UnixNano()))
+	return false, false
+}
+
+// has reports whether a message is remembered.
+func (r *recent) has(hash uint64, now time.Time) bool {
+	s := &r.slots[hash%recentSlots]
+	return s.hash.Load() == hash && now.Sub(time.Unix(0, int64(s.at.Load()))) < recentAge
+}
+
+// moment is the hash of a message at the moment it was captured: text, ends and
+// time to the microsecond. A retransmission has another time.
+func (r *recent) moment(rec *siptrace.Record) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	var b [8 + 18 + 18]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(rec.Time.UnixMicro()))
+	putEnd(b[8:], rec.From)
+	putEnd(b[26:], rec.To)
+	h.Write(b[:])
+	h.Write(rec.Msg)
+	return h.Sum64()
+}
+
+func putEnd(b []byte, e siptrace.Endpoint) {
+	if e.Text != "" {
+		if parsed, err := siptrace.ParseEndpoint(e.Text); err == nil {
+			e = parsed
+		}
+	}
+	ip := e.Addr.Addr().As16()
+	copy(b, ip[:])
+	binary.LittleEndian.PutUint16(b[16:], e.Addr.Port())
+}
+
+// text is the hash of a message's text from one host.
+func (r *recent) text(payload []byte, host netip.Addr) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	ip := host.As16()
+	h.Write(ip[:])
+	h.Write(payload)
+	return h.Sum64()
+}
