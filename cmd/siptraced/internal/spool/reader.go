@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"siptraced/compat/siptrace"
@@ -66,6 +67,7 @@ type Reader struct {
 	saved     place             // what the positions hold, without the time; the janitor's own
 	last      uint64            // last sequence handed out; the pump's own
 	end       uint64            // last sequence in the stream when the reader was opened
+	asked     uint64            // last sequence that was asked for because nothing came
 	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
 }
 
@@ -183,6 +185,11 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		case ctx.Err() != nil:
 			return
 		case late:
+			// An engine that saw damage may pass over all that follows.
+			if last := r.shard.lastSeq.Load(); last > r.asked {
+				r.asked = last
+				r.passedOver(ctx, last+1)
+			}
 			r.expired(ctx)
 			continue
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
@@ -196,27 +203,70 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		if err != nil || meta.Sequence.Stream <= r.last {
 			continue
 		}
-		b := &Batch{Seq: meta.Sequence.Stream, taken: meta.Timestamp, data: msg.Data()}
-		b.Records, b.total = batchHeader(msg.Headers())
-		intake := msg.Headers().Get(headerIntake)
-		before := b.total - uint64(b.Records)
-		last, known := r.lastTotal[intake]
-		switch {
-		case known && before > last:
-			b.Missed = before - last
-		case !known && intake == "":
-			r.place.Store(&place{r.last, before, b.taken})
-		}
-		select {
-		case r.batches <- b:
-			r.last, r.lastTotal[intake] = b.Seq, b.total
-		case <-ctx.Done():
+		next := meta.Sequence.Stream
+		if !r.passedOver(ctx, next) || !r.deliver(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
 			return
 		}
-		if b.Seq == r.end {
-			r.endOfOld(ctx)
+	}
+}
+
+// deliver hands out a batch; ok is false when the reader ends.
+func (r *Reader) deliver(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
+	b := &Batch{Seq: seq, taken: taken, data: data}
+	b.Records, b.total = batchHeader(h)
+	intake := h.Get(headerIntake)
+	before := b.total - uint64(b.Records)
+	last, known := r.lastTotal[intake]
+	switch {
+	case known && before > last:
+		b.Missed = before - last
+	case !known && intake == "":
+		r.place.Store(&place{r.last, before, b.taken})
+	}
+	select {
+	case r.batches <- b:
+		r.last, r.lastTotal[intake] = b.Seq, b.total
+	case <-ctx.Done():
+		return false
+	}
+	if b.Seq == r.end {
+		r.endOfOld(ctx)
+	}
+	return true
+}
+
+const (
+	// mostPassedOver bounds how many batches passedOver asks for, and its timeout
+	// how long: there is one for each number, also of those that are gone.
+	mostPassedOver    = 1 << 14
+	passedOverTimeout = 10 * time.Second
+)
+
+// passedOver hands out the batches before next that the engine has and did not
+// deliver: while it mends its view of a damaged file it passes over whole ones
+// beside those that are gone. ok is false when the reader ends.
+func (r *Reader) passedOver(ctx context.Context, next uint64) (ok bool) {
+	if next <= r.last+1 {
+		return true
+	}
+	ask, cancel := context.WithTimeout(ctx, passedOverTimeout)
+	defer cancel()
+	info, err := r.shard.stream.Info(ask)
+	if err != nil {
+		return ctx.Err() == nil // the gap is counted by its totals
+	}
+	for seq := max(r.last+1, info.State.FirstSeq, next-min(next, mostPassedOver)); seq < next; seq++ {
+		msg, err := r.shard.stream.GetMsg(ask, seq)
+		switch {
+		case err == nil:
+			if !r.deliver(ctx, seq, msg.Time, msg.Header, msg.Data) {
+				return false
+			}
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return ctx.Err() == nil
 		}
 	}
+	return true
 }
 
 // endOfOld comes behind the last batch that was in the stream when the reader

@@ -352,6 +352,48 @@ func TestExpired(t *testing.T) {
 	closeAll(t, s, rs)
 }
 
+// What the engine's consumer passes over is asked for, and comes in its place.
+func TestPassedOver(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.BatchBytes = 1, 1<<10
+	s := open(t, cfg)
+	const n = 40
+	for i := range n {
+		rec := record(i, "call")
+		rec.Msg = make([]byte, cfg.BatchBytes) // a batch each
+		if err := s.Put(&rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Flush(context.Background())
+	sh := s.shards[0]
+	gone := map[uint64]bool{3: true, 9: true, 10: true, n: true}
+	for seq := range gone {
+		if err := sh.stream.DeleteMsg(context.Background(), seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &Reader{shard: sh, key: "test.0", batches: make(chan *Batch, n), lastTotal: map[string]uint64{"": 1}, last: 1}
+	if !r.passedOver(context.Background(), 7) || !r.passedOver(context.Background(), n+1) {
+		t.Fatal("the reader ended")
+	}
+	close(r.batches)
+	want, missed := uint64(2), uint64(0)
+	for b := range r.batches {
+		for ; gone[want]; want++ {
+			missed++
+		}
+		if b.Seq != want || b.Records != 1 || b.Missed != missed {
+			t.Errorf("batch %d of %d records, %d missed before it; want batch %d, %d missed", b.Seq, b.Records, b.Missed, want, missed)
+		}
+		want, missed = want+1, 0
+	}
+	if want != n {
+		t.Errorf("the last batch is %d, want %d", want-1, n-1)
+	}
+	closeAll(t, s, nil)
+}
+
 // Call-IDs that differ in their last byte alone are spread too.
 func TestShardOf(t *testing.T) {
 	for _, format := range []string{"call-%d", "%d@192.0.2.1", "%08x"} {
