@@ -5,7 +5,7 @@
 //	t := scope.New(scope.Config{})
 //	t.SetOptions(scope.Options{LookBack: true})
 //	found = t.Find(found[:0], &msg, &rec)               // each message
-//	before := t.Start(scope.Dialog, id, data, &msg, &rec) // where a rule matches
+//	before, mine := t.Start(scope.Dialog, id, data, &msg, &rec) // where a rule matches
 //
 // What it leaves out: rules and what they do with a message, dialogs whose
 // Call-ID changes on the way through the proxy, and the state of a registration

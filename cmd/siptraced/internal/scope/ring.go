@@ -20,7 +20,8 @@ type ring struct {
 type entry struct {
 	call       uint64
 	wall       int64
-	start, end int // in mem
+	start, end int      // in mem
+	given      []uint64 // rules that Start handed it back for
 	rec        siptrace.Record
 }
 
@@ -63,22 +64,22 @@ func (g *ring) trim(since int64) {
 }
 
 func (g *ring) drop() {
-	g.at(0).rec = siptrace.Record{}
+	g.at(0).rec, g.at(0).given = siptrace.Record{}, nil
 	g.head = (g.head + 1) % len(g.entries)
 	if g.n--; g.n == 0 {
 		g.end = 0
 	}
 }
 
-// newest returns the place of the newest copy of r itself, -1 if there is none.
-func (g *ring) newest(call uint64, r *siptrace.Record) int {
+// newest returns the newest copy of r itself, nil if there is none.
+func (g *ring) newest(call uint64, r *siptrace.Record) *entry {
 	for i := g.n - 1; i >= 0; i-- {
 		e := g.at(i)
 		if e.call == call && e.rec.Time.Equal(r.Time) && e.rec.From == r.From && e.rec.To == r.To && bytes.Equal(e.rec.Msg, r.Msg) {
-			return i
+			return e
 		}
 	}
-	return -1
+	return nil
 }
 
 func textSize(r *siptrace.Record) int {

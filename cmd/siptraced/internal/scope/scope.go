@@ -3,6 +3,7 @@ package scope
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,7 +160,7 @@ func (t *Tracker) SetOptions(o Options) {
 }
 
 // Find appends the scopes that a message belongs to, in the order of their
-// start. With nothing open and no look-back it costs one atomic load. It keeps
+// start, the first one of a rule that has several. With nothing open and no look-back it costs one atomic load. It keeps
 // nothing of m and r but a copy for look-back: of r as it is now.
 func (t *Tracker) Find(dst []Match, m *sipmsg.Message, r *siptrace.Record) []Match {
 	if t.busy.Load() == 0 {
@@ -197,26 +198,27 @@ func (t *Tracker) Find(dst []Match, m *sipmsg.Message, r *siptrace.Record) []Mat
 			skip = true
 		}
 		t.update(sh, s, &v, now)
-		if !skip {
+		if !skip && !slices.ContainsFunc(dst, func(m Match) bool { return m.Rule == s.rule }) {
 			dst = append(dst, Match{Rule: s.rule, Kind: s.kind, Data: s.data})
 		}
 	}
 	return dst
 }
 
-// Start opens a scope around a message that a rule matched, and returns copies
-// of what came before it and belongs to it, in order, if look-back is on. Data
-// is handed back by Find. Nothing happens, and nil comes back, for kind
-// Message, for a message without Call-ID, and when the message is in a scope of
-// that rule and kind already. A dialog that a request can't begin is traced as
-// its transaction.
+// Start opens a scope around a message that a rule matched. It returns copies of
+// what came before it and belongs to it, in order, if look-back is on; and
+// whether the message itself is still to be dealt with: not if, between Find and
+// Start, it was handed back to another caller for the same rule.
 //
-// It may be called before or after Find of the same message, which is not among
-// those handed back.
-func (t *Tracker) Start(kind Kind, rule uint64, data any, m *sipmsg.Message, r *siptrace.Record) []siptrace.Record {
+// No scope is opened for kind Message, for a message without Call-ID, and when
+// the message is in a scope of that rule and kind already. A dialog that a
+// request can't begin is traced as its transaction.
+//
+// Start may also come before Find of the same message, which then finds the scope.
+func (t *Tracker) Start(kind Kind, rule uint64, data any, m *sipmsg.Message, r *siptrace.Record) (before []siptrace.Record, mine bool) {
 	call, ok := t.call(m)
 	if !ok || kind != Transaction && kind != Dialog {
-		return nil
+		return nil, true
 	}
 	v := t.view(m, r)
 	made := newScope(kind, &v)
@@ -226,13 +228,15 @@ func (t *Tracker) Start(kind Kind, rule uint64, data any, m *sipmsg.Message, r *
 	now := t.now()
 	sh.mu.Lock()
 	t.sweep(sh, now)
+	self := sh.ring.newest(call, r)
+	mine = self == nil || !slices.Contains(self.given, rule)
 	n := 0
 	oldest := sh.calls[call]
 	for o, next := oldest, (*scope)(nil); o != nil; o = next {
 		next = o.next
 		if o.rule == rule && o.kind == made.kind && !o.stale(now, v.packet) && o.has(&v) {
 			sh.mu.Unlock()
-			return nil
+			return nil, mine
 		}
 		if o.wall < oldest.wall {
 			oldest = o
@@ -260,36 +264,46 @@ func (t *Tracker) Start(kind Kind, rule uint64, data any, m *sipmsg.Message, r *
 	}
 	sh.lists[s.list].add(s)
 
-	var before []siptrace.Record
 	if t.options.Load().LookBack {
-		before = t.lookBack(sh, s, now, r)
+		before = t.lookBack(sh, s, v.to, self, now)
 	}
 	t.update(sh, s, &v, now)
 	sh.mu.Unlock()
 	t.makeRoom(s)
-	return before
+	return before, mine
 }
 
-// lookBack copies what is in the ring, belongs to s, and was in no scope of its
-// rule before.
-func (t *Tracker) lookBack(sh *shard, s *scope, now int64, r *siptrace.Record) []siptrace.Record {
-	var out []siptrace.Record
+// lookBack copies what is in the ring beside self, belongs to s, and was in no
+// scope of its rule before. To is the other end of the message that s began with.
+func (t *Tracker) lookBack(sh *shard, s *scope, to uint64, self *entry, now int64) (out []siptrace.Record) {
 	sh.ring.trim(now - int64(t.cfg.LookBack))
-	self := sh.ring.newest(s.call, r)
+	type earlier struct {
+		entry *entry
+		view  view
+	}
+	var list []earlier
 	for i := range sh.ring.n {
 		e := sh.ring.at(i)
-		if e.call != s.call || i == self {
+		if e.call != s.call || e == self {
 			continue
 		}
-		var m sipmsg.Message
-		if m.Parse(e.rec.Msg) != nil {
+		m := new(sipmsg.Message)
+		if m.Parse(e.rec.Msg) == nil {
+			list = append(list, earlier{e, t.view(m, &e.rec)})
+		}
+	}
+	for i := range list {
+		if s.anchor(&list[i].view, to) {
+			break
+		}
+	}
+	for i := range list {
+		e, v := list[i].entry, &list[i].view
+		if !s.has(v) || slices.Contains(e.given, s.rule) || sh.taken(s, v) {
 			continue
 		}
-		v := t.view(&m, &e.rec)
-		if !s.has(&v) || sh.taken(s, &v) {
-			continue
-		}
-		t.update(sh, s, &v, now)
+		t.update(sh, s, v, now)
+		e.given = append(e.given, s.rule)
 		out = append(out, clone(&e.rec))
 	}
 	t.lookedBack.Add(uint64(len(out)))

@@ -126,7 +126,8 @@ func play(t testing.TB, tr *Tracker, kind Kind, script string) (found []string) 
 		m := parse(t, call, line)
 		matches := tr.Find(nil, &m.msg, &m.rec)
 		if start {
-			before = append(before, tr.Start(kind, 1, t, &m.msg, &m.rec)...)
+			earlier, _ := tr.Start(kind, 1, t, &m.msg, &m.rec)
+			before = append(before, earlier...)
 			started = true
 			matches = append(matches, Match{})
 		}

@@ -202,7 +202,7 @@ func newScope(kind Kind, v *view) scope {
 		s.flags |= old
 	}
 	switch {
-	case v.to == 0, v.method == ack, v.method == invite && v.status != 0:
+	case v.to == 0, v.method == ack, v.method == cancel, v.method == invite && v.status != 0:
 		s.flags |= initial
 	case v.method != subscribe && v.method != notify:
 		s.flags |= forInvite | over
@@ -211,6 +211,21 @@ func newScope(kind Kind, v *view) scope {
 	}
 	s.list = s.waitsFor()
 	return s
+}
+
+// anchor gives a dialog that was met in the middle its beginning, if v is of it,
+// between the same two ends.
+func (s *scope) anchor(v *view, to uint64) bool {
+	if s.kind != Dialog || s.flags&(initial|forInvite) != forInvite || v.to != 0 || v.from != s.from && v.from != to {
+		return false
+	}
+	switch v.method {
+	case invite, cancel:
+		s.from, s.tx = v.from, v.tx
+		s.flags = s.flags&^over | initial
+		return true
+	}
+	return false
 }
 
 // has reports whether a message of the same Call-ID belongs to the scope.
