@@ -69,7 +69,12 @@ func (t schemaTarget) statements() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(texts, dbschema.PositionSQL(t.dialect).Create), nil
+	return append(texts, t.beside()...), nil
+}
+
+// beside are the statements that make siptraced's own tables.
+func (t schemaTarget) beside() []string {
+	return append([]string{dbschema.PositionSQL(t.dialect).Create}, dbschema.LogSQL(t.dialect).Create...)
 }
 
 func printSchema(_ context.Context, out io.Writer, t schemaTarget) error {
@@ -97,7 +102,7 @@ func createSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 	switch {
 	case err == nil:
 		// Only what stands beside it can be missing.
-		texts = texts[len(texts)-1:]
+		texts = t.beside()
 		fmt.Fprintf(out, "%s is there already and stays as it is; see: siptraced schema check\n", t.table)
 	case !errors.Is(err, dbschema.ErrNoTable):
 		return err

@@ -105,7 +105,8 @@ func TestHandle(t *testing.T) {
 		{name: "http", set: on, data: []byte("GET / HTTP/1.1\r\n\r\n"), place: "rejected.not_sip"},
 		{name: "length lie", set: on, data: wrap(t, func(*hep.Packet) {})[:50], place: "rejected.hep_truncated"},
 		{name: "hep with text", set: on, data: wrap(t, func(p *hep.Packet) { p.Payload = []byte("hello") }), place: "rejected.not_sip"},
-		{name: "log event", set: on, data: wrap(t, func(p *hep.Packet) { p.Type = hep.TypeLog }), place: "dropped.hep_not_sip"},
+		{name: "log event, no database", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, data: wrap(t, func(p *hep.Packet) { p.Type = hep.TypeLog }), place: "dropped.hep_not_sip"},
+		{name: "rtcp, no mirror", set: on, data: wrap(t, func(p *hep.Packet) { p.Type = hep.TypeRTCP }), place: "dropped.hep_not_sip"},
 		{name: "hep keepalive", set: on, data: wrap(t, func(p *hep.Packet) { p.Payload = nil }), place: "dropped.hep_keepalive"},
 		{name: "spool closed", set: on, data: plain(""), err: errors.New("closed"), place: "rejected.spool"},
 	}

@@ -23,6 +23,8 @@ type stats struct {
 	// are rows.
 	// fallback are those whose own table can't be filled.
 	written, aside, missed, skipped, fallback, rows, transactions, retries *atomic.Uint64
+	// logs are log lines kept, noLogs those for which there was no table.
+	logs, noLogs *atomic.Uint64
 }
 
 // count books what happened to values on their way into their columns, and
@@ -67,7 +69,8 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		counters: c,
 		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
 		fallback: c.Counter("store.table_fallback"),
-		rows:     c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
+		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
+		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
 	}
 	bad := new(unusable)
 	backlog := c.Counter("store.backlog")

@@ -46,9 +46,10 @@ type writer struct {
 	warned bool            // that the position can't be kept
 
 	records []spooled // of the transaction in hand
-	skipped int       // in its batches: records for other sinks
-	tables  []*table  // with rows in hand
-	flight  *outcome  // of the transaction whose COMMIT is not answered yet
+	logState
+	skipped int      // in its batches: records for other sinks
+	tables  []*table // with rows in hand
+	flight  *outcome // of the transaction whose COMMIT is not answered yet
 	// rejected are the rows of the held batches that are in the reject file
 	// already.
 	rejected map[rejectKey]struct{}
@@ -71,6 +72,7 @@ type rejectKey struct {
 type outcome struct {
 	seq                           uint64 // of its last batch
 	records, rows, aside, skipped int
+	logs, noLogs                  int
 }
 
 // run writes until ctx ends, or until there is nothing left to write once the
@@ -147,6 +149,9 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
 		return err
 	}
+	if err := w.findLog(ctx, s); err != nil {
+		return err
+	}
 	return w.locate(ctx, s)
 }
 
@@ -190,6 +195,8 @@ func (w *writer) book(o outcome) {
 	w.stats.transactions.Add(1)
 	w.stats.aside.Add(uint64(o.aside))
 	w.stats.skipped.Add(uint64(o.skipped))
+	w.stats.logs.Add(uint64(o.logs))
+	w.stats.noLogs.Add(uint64(o.noLogs))
 	w.stats.written.Add(uint64(o.records - o.aside))
 	n := 0
 	for n < len(w.held) && w.held[n].Seq <= o.seq {
@@ -309,15 +316,25 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 
 // encode makes rows of the held batches.
 func (w *writer) encode(ctx context.Context, s *session) error {
-	w.records, w.tables, w.skipped = w.records[:0], w.tables[:0], 0
+	w.records, w.tables, w.logLines, w.skipped, w.noLogs = w.records[:0], w.tables[:0], w.logLines[:0], 0, 0
 	for _, t := range s.tables {
 		t.reset()
 	}
 	for _, b := range w.held {
 		index := 0
 		err := w.decoder.Each(b, func(rec *siptrace.Record, raw []byte) error {
-			if rec.Sinks&siptrace.ToStore == 0 {
+			isLog := rec.Type == siptrace.TypeLog
+			if isLog && !w.logs {
+				w.noLogs++
+			}
+			if rec.Sinks&siptrace.ToStore == 0 || isLog && !w.logs {
 				w.skipped++
+				index++
+				return nil
+			}
+			if isLog {
+				w.addLog(s, rec, len(w.records))
+				w.records = append(w.records, spooled{b.Seq, index, raw})
 				index++
 				return nil
 			}
@@ -384,7 +401,7 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	if err := s.begin(ctx); err != nil {
 		return o, err
 	}
-	o = outcome{seq: seq, records: len(w.records), skipped: w.skipped}
+	o = outcome{seq: seq, records: len(w.records), skipped: w.skipped, noLogs: w.noLogs}
 	var refusals []refusal
 	committed := false
 	defer func() {
@@ -405,6 +422,12 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 		refusals, doubtful = append(refusals, rs...), doubtful+unsure
 		o.rows += len(t.rows) - len(rs)
 	}
+	rs, err := w.insertLogs(ctx, s)
+	if err != nil {
+		return o, err
+	}
+	refusals = append(refusals, rs...)
+	o.logs = len(w.logLines) - len(rs)
 	if doubtful > 0 && o.rows == 0 {
 		// Nothing at all goes in: it is not the rows.
 		return o, refusals[0].reason
