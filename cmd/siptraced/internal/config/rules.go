@@ -44,6 +44,11 @@ func (c *Config) readRules(l *loader) (problems []error) {
 		}
 		c.value("rules").Text = fmt.Sprintf("%d rules", len(r.Rules))
 	}
+	if len(problems) == 0 {
+		if err := r.Validate(); err != nil {
+			problems = append(problems, err)
+		}
+	}
 	return problems
 }
 
@@ -68,12 +73,14 @@ func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
 			return nil, &Problem{o.place, fmt.Errorf("event_route: %w", err)}
 		}
 		if r, ok := own.EventRoute(name); ok {
+			c.Rules.Routes, c.Rules.Defines = own.Routes, own.Defines
 			return &r, nil
 		}
 		return nil, &Problem{o.place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
 	}
 	if l.proxy != nil {
 		if r, ok := l.proxy.EventRoute(name); ok {
+			c.Rules.Routes, c.Rules.Defines = l.proxy.Routes, l.proxy.Defines
 			return &r, nil
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/cmd/siptraced/internal/pipeline"
 	"siptraced/cmd/siptraced/internal/rejects"
+	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/cmd/siptraced/internal/store"
 	"siptraced/compat/siptrace"
@@ -49,6 +50,7 @@ type daemon struct {
 	level    *slog.LevelVar
 	counters *counters.Set
 	spool    *spool.Spool
+	engine   *rules.Engine
 	pipeline *pipeline.Pipeline
 	ingest   *ingest.Server
 	mirrors  *mirror.Mirrors
@@ -129,6 +131,9 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.openMirrors(ctx); err != nil {
 		return err
 	}
+	if err := d.openRules(); err != nil {
+		return err
+	}
 	d.pipeline = pipeline.New(d.rules(), d.spool, d.counters)
 	d.pipeline.Rejects = d.rejects
 	if d.ingest, err = ingest.Listen(d.cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
@@ -172,9 +177,11 @@ func (d *daemon) openMirrors(ctx context.Context) error {
 	return nil
 }
 
+// rules are what is in force for the messages that come in. The caller holds
+// d.mu, once others can change them.
 func (d *daemon) rules() pipeline.Rules {
 	c := d.cfg
-	r := pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData())}
+	r := pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData()), Judge: d.engine.Judge(c.Params)}
 	if d.mirrors != nil {
 		// What trace_mode says of all traffic is explicit too.
 		all := !c.MirrorExplicit || c.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
@@ -221,6 +228,9 @@ func (d *daemon) stop() {
 		d.proxy.close()
 	}
 	defer d.closeRPC()
+	if d.engine != nil {
+		d.engine.Close()
+	}
 	d.mu.Lock()
 	d.stopping = true
 	db := d.store

@@ -33,6 +33,11 @@ func (d *daemon) listenRPC(ctx context.Context) error {
 	if err := c.RegisterMI(mi); err != nil {
 		return err
 	}
+	for _, m := range d.engine.Methods(d.pipeline, d.ruleChanged) {
+		if err := registry.Register(m); err != nil {
+			return err
+		}
+	}
 	registry.OnCall = func(_ context.Context, call *rpc.Call, err error, _ time.Duration) {
 		d.counters.Counter("rpc.calls").Add(1)
 		if err != nil {
@@ -92,8 +97,8 @@ func (d *daemon) changed(ctx context.Context, ch rpc.Change) {
 
 // The settings that RPC can change are those that SIGHUP puts into force.
 var settings = []string{
-	"log.level", "siptrace.data_mode", "siptrace.duplicate_uri", "siptrace.hep_mode_on", "siptrace.trace_local_ip", control.TraceOn,
-	"siptrace.trace_to_database", "siptrace.xheaders_read", "siptrace.xheaders_write",
+	"log.level", "siptrace.data_mode", "siptrace.duplicate_uri", "siptrace.hep_mode_on", "siptrace.trace_dialog_ack", "siptrace.trace_dialog_spiral",
+	"siptrace.trace_local_ip", control.TraceOn, "siptrace.trace_sl_acks", "siptrace.trace_to_database", "siptrace.xheaders_read", "siptrace.xheaders_write",
 }
 
 // Settings are the names of what can change at run time (control.Daemon).

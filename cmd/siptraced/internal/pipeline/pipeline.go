@@ -71,6 +71,8 @@ type Maker interface {
 	// Make puts a record of its own into the spool; one without Sinks goes where
 	// the parameters say.
 	Make(rec *siptrace.Record)
+	// Log takes a log line (hlog): it goes to HEP mirrors, whatever the modes say.
+	Log(rec *siptrace.Record)
 }
 
 // Pipeline is the way of a message into the spool.

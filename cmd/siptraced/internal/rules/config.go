@@ -2,9 +2,11 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -18,6 +20,9 @@ type Config struct {
 	Params siptrace.Params
 	// Route is the event route in force; nil: there is none.
 	Route *kamcfg.Route
+	// Routes are those that it may call; Defines are for $def(NAME).
+	Routes  []kamcfg.Route
+	Defines map[string]string
 	// Rules are those of the configuration; RPC adds others.
 	Rules []*Rule
 	// Tables are patterns of the tables that rules may name, beside the parameter
@@ -93,6 +98,39 @@ func readOne(e any) (*Rule, error) {
 		return ParseWords(words, now)
 	}
 	return nil, fmt.Errorf("want a mapping or key=value words, not a %T", e)
+}
+
+// routeTraces reports whether the event route calls sip_trace() and its kin.
+func (c *Config) routeTraces() bool {
+	calls := func(r kamcfg.Route) bool { return strings.Contains(r.Text, "sip_trace") }
+	return c.Route != nil && (calls(*c.Route) || slices.ContainsFunc(c.Routes, calls))
+}
+
+// Equal reports whether both have the same route and rules.
+func (c *Config) Equal(o *Config) bool {
+	text := func(r *kamcfg.Route) string {
+		if r == nil {
+			return ""
+		}
+		return r.Name + r.Text
+	}
+	sameRoute := func(a, b kamcfg.Route) bool { return a.Name == b.Name && a.Text == b.Text }
+	return text(c.Route) == text(o.Route) && slices.EqualFunc(c.Routes, o.Routes, sameRoute) && maps.Equal(c.Defines, o.Defines) &&
+		slices.EqualFunc(c.Rules, o.Rules, func(a, b *Rule) bool { return a.same(b) }) && slices.Equal(c.Tables, o.Tables)
+}
+
+// Validate compiles everything, and reports the first mistake.
+func (c *Config) Validate() error {
+	if _, err := compileRoute(c); err != nil {
+		return err
+	}
+	e := &Engine{}
+	for _, r := range c.Rules {
+		if _, err := e.compile(r, c); err != nil {
+			return fmt.Errorf("%s: rule %s: %w", r.By, r.ID, err)
+		}
+	}
+	return nil
 }
 
 // CheckTables refuses patterns that can't be.

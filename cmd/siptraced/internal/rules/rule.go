@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
@@ -201,7 +202,7 @@ func (r *Rule) check() error {
 		return fmt.Errorf("users: at most %d bytes each", maxValue)
 	}
 	for _, d := range r.Destinations {
-		if err := siptrace.CheckSIPURI(d); err != nil {
+		if _, _, err := mirror.ParseTarget(d); err != nil {
 			return fmt.Errorf("destination: %w", err)
 		}
 		if len(d) > maxDestination {

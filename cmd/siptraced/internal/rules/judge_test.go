@@ -1,0 +1,394 @@
+package rules
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/pipeline"
+	"siptraced/compat/kamcfg"
+	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
+)
+
+// made collects further records.
+type made struct{ list []siptrace.Record }
+
+func (m *made) Make(r *siptrace.Record) { m.list = append(m.list, *r) }
+func (m *made) Log(r *siptrace.Record) {
+	c := *r
+	c.Type = siptrace.TypeLog
+	m.list = append(m.list, c)
+}
+
+// rig is an engine with one message after another.
+type rig struct {
+	t      *testing.T
+	engine *Engine
+	judge  pipeline.Judge
+	count  *counters.Set
+	params siptrace.Params
+	mem    any
+	made   made
+}
+
+func route(text string) *kamcfg.Route {
+	return &kamcfg.Route{Name: "siptrace:msg", Text: text, Pos: kamcfg.Pos{File: "test.cfg", Line: 1}}
+}
+
+func newRig(t *testing.T, routeText string, set func(*Config)) *rig {
+	t.Helper()
+	cfg := Config{Params: siptrace.DefaultParams(), Tables: []string{"sip_trace*"}}
+	cfg.Params.TraceOn, cfg.Params.TracedUserAVP, cfg.Params.TraceTableAVP = true, "$avp(s:tu)", "$avp(tt)"
+	if routeText != "" {
+		cfg.Route = route(routeText)
+	}
+	if set != nil {
+		set(&cfg)
+	}
+	r := &rig{t: t, count: counters.New(), params: cfg.Params}
+	var err error
+	if r.engine, err = New(Options{Config: cfg, Counters: r.count, Log: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.engine.Close)
+	r.judge = r.engine.Judge(r.params)
+	return r
+}
+
+// start starts a rule of words.
+func (r *rig) start(words ...string) {
+	r.t.Helper()
+	rule, err := ParseWords(words, time.Now())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	rule.Started = time.Now()
+	if _, err := r.engine.Start(rule); err != nil {
+		r.t.Fatal(err)
+	}
+	r.judge = r.engine.Judge(r.params)
+}
+
+// text is a message: "INVITE" or "200 INVITE".
+func text(what, call, branch, toTag string) string {
+	first, cseq, ok := strings.Cut(what, " ")
+	line := "SIP/2.0 " + first + " X"
+	if !ok {
+		cseq, line = first, first+" sip:bob@example.com SIP/2.0"
+	}
+	if cseq == "ACK" && ok {
+		cseq = "INVITE"
+	}
+	if toTag != "" {
+		toTag = ";tag=" + toTag
+	}
+	return line + "\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK" + branch + "\r\nFrom: <sip:alice@example.com>;tag=f\r\nTo: <sip:bob@example.com>" + toTag +
+		"\r\nCall-ID: " + call + "\r\nCSeq: 1 " + cseq + "\r\nContent-Length: 0\r\n\r\n"
+}
+
+// handle has a message judged, and says what became of it: "dropped CAUSE", or
+// users, table, destinations and correlation id.
+func (r *rig) handle(message string, direction string) string {
+	r.t.Helper()
+	var m sipmsg.Message
+	if err := m.Parse([]byte(message)); err != nil {
+		r.t.Fatal(err)
+	}
+	proxy, peer := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.9:5060")
+	rec := siptrace.Record{
+		Time: time.Now(), CallID: m.CallID, Method: m.MethodName(), Status: m.Status, Msg: m.Raw, Direction: direction, FromTag: m.From.Tag, ToTag: m.To.Tag,
+		From: siptrace.Endpoint{Proto: siptrace.UDP, Addr: peer}, To: siptrace.Endpoint{Proto: siptrace.UDP, Addr: proxy},
+	}
+	if direction == siptrace.Out {
+		rec.From, rec.To = rec.To, rec.From
+	}
+	if r.judge == nil {
+		return "no judge"
+	}
+	if count := r.judge.Judge(&r.mem, &rec, &m, &r.made); count != nil {
+		for name, n := range r.count.Snapshot() {
+			if r.count.Counter(name) == count {
+				count.Add(1)
+				_ = n
+				return name
+			}
+		}
+		return "dropped, and nobody counts it"
+	}
+	return describe(&rec)
+}
+
+func describe(rec *siptrace.Record) string {
+	return fmt.Sprintf("users %q table %q to %q cid %q", rec.Users, rec.Table, rec.Destinations, rec.CorrelationID)
+}
+
+const plain = `users [] table "" to [] cid ""`
+
+func TestNoRules(t *testing.T) {
+	if r := newRig(t, "", nil); r.judge != nil {
+		t.Error("without a rule there is a judge")
+	}
+	r := newRig(t, "", nil)
+	r.start("id=x")
+	if r.judge == nil {
+		t.Fatal("a rule, and no judge")
+	}
+	if _, err := r.engine.Stop("x"); err != nil {
+		t.Fatal(err)
+	}
+	if r.engine.Judge(r.params) != nil {
+		t.Error("the rule is stopped, and there is a judge")
+	}
+}
+
+// The event route: what it says of one message.
+func TestRoute(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	for _, tt := range []struct {
+		name, route string
+		set         func(*Config)
+		want        string
+		count       string // a counter that goes to 1 and beyond
+	}{
+		{name: "nothing", route: `;`, want: plain},
+		{name: "drop", route: `if (is_method("INVITE")) drop();`, want: "dropped.event_route"},
+		{name: "drop something else", route: `if (is_method("REGISTER")) drop();`, want: plain},
+		{name: "users", route: `$avp(s:tu)="a"; $avp(s:tu)="b"; $avp(s:tu)="b";`, want: `users ["b" "b" "a"] table "" to [] cid ""`},
+		{name: "another AVP", route: `$avp(s:other)="a";`, want: plain},
+		{name: "integer AVP", route: `$avp(i:6843)="sip:a@b";`, set: func(c *Config) { c.Params.TracedUserAVP = "6843" }, want: `users ["sip:a@b"] table "" to [] cid ""`},
+		{name: "table", route: `$avp(tt)="sip_trace_alt";`, want: `users [] table "sip_trace_alt" to [] cid ""`},
+		{name: "table that is not allowed", route: `$avp(tt)="subscriber";`, want: plain, count: "rules.table_refused"},
+		{name: "hostile table", route: "$avp(tt)=\"sip_trace`; DROP TABLE sip_trace; --\";", want: plain, count: "rules.table_refused"},
+		{name: "table of many characters", route: `$avp(tt)="sip_trace` + long[:200] + `";`, want: plain, count: "rules.table_refused"},
+		{name: "user of 10 kB", route: `$avp(s:tu)="` + long + `"; $avp(s:tu)="short";`, want: fmt.Sprintf(`users ["short" %q] table "" to [] cid ""`, long[:maxUserBytes]), count: "rules.users_cut"},
+		{name: "sip_trace", route: `sip_trace("sip:h:1", "$ci-abc");`, want: `users [] table "" to ["sip:h:1"] cid "c-abc"`},
+		{name: "two addresses", route: `sip_trace("sip:h:1"); sip_trace("sip:h:2;transport=tcp");`, want: `users [] table "" to ["sip:h:1" "sip:h:2;transport=tcp"] cid ""`},
+		{name: "address that is none", route: `$var(x)="tel:12"; sip_trace("$var(x)");`, want: plain, count: "rules.route_errors"},
+		{name: "address that mirrors do not know", route: `$var(x)="sip:h;transport=sctp"; sip_trace("$var(x)");`, want: plain, count: "rules.destination_refused"},
+		{name: "beside trace_mode", route: `sip_trace("sip:h:1");`, set: func(c *Config) {
+			c.Params.TraceMode, c.Params.DuplicateURI = 1, []string{"sip:homer", "sip:h:1"}
+		}, want: `users [] table "" to ["sip:h:1" "sip:homer"] cid ""`},
+		{name: "in place of duplicate_uri", route: `sip_trace("sip:h:1");`, set: func(c *Config) { c.Params.DuplicateURI = []string{"sip:homer"} }, want: `users [] table "" to ["sip:h:1"] cid ""`},
+		{name: "trace_init_mode 1", route: `sip_trace("sip:h:1"); $avp(s:tu)="a";`, set: func(c *Config) { c.Params.TraceInitMode, c.Params.TraceMode = 1, 3 }, want: `users ["a"] table "" to [] cid ""`, count: "rules.ignored"},
+		{name: "trace_init_mode 2", route: `;`, set: func(c *Config) { c.Params.TraceInitMode = 2 }, want: "dropped.trace_init_mode"},
+		{name: "trace_init_mode 2, chosen", route: `sip_trace();`, set: func(c *Config) { c.Params.TraceInitMode = 2 }, want: plain},
+		{name: "trace_init_mode 2, users", route: `$avp(s:tu)="a";`, set: func(c *Config) { c.Params.TraceInitMode = 2 }, want: `users ["a"] table "" to [] cid ""`},
+		{name: "trace_init_mode 2, trace_mode bits do not count", route: `sip_trace("sip:h:1");`, set: func(c *Config) {
+			c.Params.TraceInitMode, c.Params.TraceMode, c.Params.DuplicateURI = 2, 3, []string{"sip:homer"}
+		}, want: `users [] table "" to ["sip:h:1"] cid ""`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.route, tt.set)
+			if got := r.handle(text("INVITE", "c", "1", ""), siptrace.In); got != tt.want {
+				t.Errorf("got  %.300s\nwant %.300s", got, tt.want)
+			}
+			if n := r.count.Snapshot()[tt.count]; tt.count != "" && n == 0 {
+				t.Errorf("%s is not counted: %v", tt.count, r.count.Snapshot())
+			}
+		})
+	}
+}
+
+// Values over the bounds of a message are cut, whatever the number.
+func TestManyUsers(t *testing.T) {
+	var b strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&b, "$avp(s:tu)=%q;", strings.Repeat(string(rune('a'+i%26)), 900))
+	}
+	r := newRig(t, b.String(), nil)
+	var rec siptrace.Record
+	var m sipmsg.Message
+	if err := m.Parse([]byte(text("INVITE", "c", "1", ""))); err != nil {
+		t.Fatal(err)
+	}
+	r.judge.Judge(&r.mem, &rec, &m, &r.made)
+	size := 0
+	for _, u := range rec.Users {
+		size += len(u)
+	}
+	if size > maxUsersBytes || len(rec.Users) < 5 || r.count.Snapshot()["rules.users_cut"] == 0 {
+		t.Errorf("%d users of %d bytes, %v", len(rec.Users), size, r.count.Snapshot())
+	}
+}
+
+// hlog() and sip_trace_msg() make records of their own; drop does not undo them.
+func TestActions(t *testing.T) {
+	r := newRig(t, `hlog("one"); hlog("$ci-x", "two"); hlog("", "three");
+		sip_trace_msg("text", "udp:192.0.2.5:1", "tcp:192.0.2.6:2", "sip:h:9", "");
+		$var(x)="192.0.2.5:1"; sip_trace_msg("text", "$var(x)", "tcp:192.0.2.6:2", "sip:h:9", ""); xlog("L_WARN", "hello"); drop();`, nil)
+	if got := r.handle(text("INVITE", "c", "1", ""), siptrace.In); got != "dropped.event_route" {
+		t.Errorf("got %s", got)
+	}
+	var got []string
+	for _, m := range r.made.list {
+		got = append(got, fmt.Sprintf("%d %s %q %s>%s %s", m.Type, m.Msg, m.CorrelationID, m.From, m.To, m.Destinations))
+	}
+	want := []string{
+		`100 one "c" any:255.255.255.255:5060>any:255.255.255.255:5060 []`,
+		`100 two "c-x" any:255.255.255.255:5060>any:255.255.255.255:5060 []`,
+		`100 three "" any:255.255.255.255:5060>any:255.255.255.255:5060 []`,
+		`0 text "" tcp:192.0.2.5:1>tcp:192.0.2.6:2 [sip:h:9]`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if r.made.list[2].CorrelationID == nil || r.made.list[3].CorrelationID != nil {
+		t.Error("an empty correlation id is there with hlog, and absent with sip_trace_msg")
+	}
+	if n := r.count.Snapshot()["rules.route_errors"]; n == 0 {
+		t.Error("an address without protocol is not counted")
+	}
+}
+
+// A whole transaction or dialog gets what its first message was given, and what
+// came a moment before is traced again where that adds something.
+func TestScopes(t *testing.T) {
+	r := newRig(t, "", func(c *Config) { c.Params.DuplicateURI = []string{"sip:homer"} })
+	r.start("id=other", "filter=call-id == 'nobody'", "scope=d")
+	steps := []struct{ what, branch, toTag, direction string }{
+		{"INVITE", "1", "", siptrace.In},
+		{"100 INVITE", "1", "", siptrace.Out},
+		{"INVITE", "2", "", siptrace.Out},
+		{"180 INVITE", "2", "t", siptrace.In},
+	}
+	for _, s := range steps {
+		if got := r.handle(text(s.what, "c", s.branch, s.toTag), s.direction); got != plain {
+			t.Errorf("%s: got %s", s.what, got)
+		}
+	}
+	r.start("id=x", "filter=status.code == '200'", "scope=d", "users=a,b", "destination=sip:h:1", "correlation_id=$ci-x", "table=sip_trace_x")
+	want := `users ["b" "a"] table "sip_trace_x" to ["sip:h:1"] cid "c-x"`
+	if got := r.handle(text("200 INVITE", "c", "2", "t"), siptrace.In); got != want {
+		t.Errorf("got %s", got)
+	}
+	if len(r.made.list) != len(steps) {
+		t.Fatalf("%d messages looked back at, want %d", len(r.made.list), len(steps))
+	}
+	for i, m := range r.made.list {
+		got := describe(&m)
+		if got != `users ["" "b" "a"] table "sip_trace_x" to ["sip:h:1"] cid "c-x"` || m.Sinks != siptrace.ToStore|siptrace.ToSIP {
+			t.Errorf("looked back: %s, sinks %b", got, m.Sinks)
+		}
+		if !strings.HasPrefix(string(m.Msg), strings.SplitN(text(steps[i].what, "c", steps[i].branch, steps[i].toTag), " ", 2)[0]) {
+			t.Errorf("looked back at %.20s, want %s", m.Msg, steps[i].what)
+		}
+	}
+	for _, s := range []struct{ what, branch, toTag, direction string }{
+		{"200 INVITE", "1", "t", siptrace.Out}, {"ACK", "3", "t", siptrace.In}, {"ACK", "4", "t", siptrace.Out},
+	} {
+		if got := r.handle(text(s.what, "c", s.branch, s.toTag), s.direction); got != want {
+			t.Errorf("%s: got %s", s.what, got)
+		}
+	}
+	if got := r.handle(text("INVITE", "d", "1", ""), siptrace.In); got != plain {
+		t.Errorf("another call: got %s", got)
+	}
+	if list := r.engine.List(); list[1].Matched != 2 || list[1].Traced != 8 {
+		t.Errorf("matched %d, traced %d; want 2 and 8", list[1].Matched, list[1].Traced)
+	}
+	if _, err := r.engine.Stop("x"); err != nil {
+		t.Fatal(err)
+	}
+	r.judge = r.engine.Judge(r.params)
+	if got := r.handle(text("BYE", "c", "9", "t"), siptrace.In); got != plain {
+		t.Errorf("after the end of the rule: got %s", got)
+	}
+}
+
+// Calls of sip_trace() in the event route begin scopes as well, with the AVPs of
+// that moment; trace_flag chooses where no mode is given.
+func TestRouteScopes(t *testing.T) {
+	for _, tt := range []struct {
+		name, route string
+		flag        int
+		want        string // of the reply
+	}{
+		{"transaction", `if (is_request()) { $avp(s:tu)="a"; sip_trace("sip:h:1", "$ci-$cs", "t"); }`, -1, `users ["a"] table "" to ["sip:h:1"] cid "c-1"`},
+		{"mode first", `if (is_request()) { sip_trace_mode("t"); $avp(tt)="sip_trace_x"; }`, -1, `users [] table "sip_trace_x" to [] cid ""`},
+		{"message", `if (is_request()) { $avp(s:tu)="a"; sip_trace("sip:h:1", "$ci", "m"); }`, -1, plain},
+		{"no mode", `if (is_request()) { $avp(s:tu)="a"; sip_trace(); }`, -1, plain},
+		{"no mode, trace_flag not set", `if (is_request()) { $avp(s:tu)="a"; sip_trace(); }`, 22, plain},
+		{"no mode, trace_flag set", `if (is_request()) { setflag(22); $avp(s:tu)="a"; sip_trace(); }`, 22, `users ["a"] table "" to [] cid ""`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.route, func(c *Config) { c.Params.TraceFlag = tt.flag })
+			r.handle(text("INVITE", "c", "1", ""), siptrace.In)
+			r.handle(text("INVITE", "c", "1", ""), siptrace.In) // retransmitted
+			if got := r.handle(text("200 INVITE", "c", "1", "t"), siptrace.Out); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// trace_on 0: what is looked back at is traced for users alone.
+func TestLookBackOff(t *testing.T) {
+	for _, tt := range []struct {
+		users string
+		want  int
+	}{{"users=a", 1}, {"users=", 0}} {
+		r := newRig(t, "", func(c *Config) { c.Params.TraceOn = false })
+		r.start("filter=status.code == '200'", "scope=t", "destination=sip:h:1", tt.users)
+		r.handle(text("INVITE", "c", "1", ""), siptrace.In)
+		r.handle(text("200 INVITE", "c", "1", "t"), siptrace.Out)
+		if len(r.made.list) != tt.want {
+			t.Errorf("%s: %d records, want %d", tt.users, len(r.made.list), tt.want)
+		}
+	}
+}
+
+// trace_sl_acks 0 leaves out the ACK for a reply of the proxy's own.
+func TestStatelessACKs(t *testing.T) {
+	for _, keep := range []bool{true, false} {
+		r := newRig(t, ";", func(c *Config) { c.Params.TraceSLAcks = keep })
+		r.handle(text("INVITE", "c", "1", ""), siptrace.In)
+		r.handle(text("404 INVITE", "c", "1", "own"), siptrace.Out)
+		want := plain
+		if !keep {
+			want = "dropped.sl_ack"
+		}
+		if got := r.handle(text("ACK", "c", "1", "own"), siptrace.In); got != want {
+			t.Errorf("trace_sl_acks %t: got %s, want %s", keep, got, want)
+		}
+	}
+}
+
+// A route with twenty conditions, and a message that needs all of them.
+func BenchmarkRoute(b *testing.B) {
+	var route20 strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&route20, "if ($fU == \"user-%d\" && is_method(\"INVITE|BYE\")) { $avp(s:tu) = \"user-%d\"; }\n", i, i)
+	}
+	for _, bm := range []struct{ name, route string }{{"empty", ";"}, {"20 conditions", route20.String()}} {
+		b.Run(bm.name, func(b *testing.B) {
+			cfg := Config{Params: siptrace.DefaultParams(), Route: route(bm.route)}
+			cfg.Params.TraceOn, cfg.Params.TracedUserAVP = true, "$avp(s:tu)"
+			e, err := New(Options{Config: cfg, Counters: counters.New(), Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			j := e.Judge(cfg.Params)
+			raw := []byte(strings.Replace(text("INVITE", "c", "1", ""), "alice", "user-19", 1))
+			var m sipmsg.Message
+			if err := m.Parse(raw); err != nil {
+				b.Fatal(err)
+			}
+			var mem any
+			var rec siptrace.Record
+			b.ReportAllocs()
+			for b.Loop() {
+				rec = siptrace.Record{CallID: m.CallID, Msg: raw, Direction: siptrace.In}
+				j.Judge(&mem, &rec, &m, nil)
+			}
+			if want := map[bool]int{true: 1, false: 0}[bm.name != "empty"]; len(rec.Users) != want {
+				b.Errorf("%d users, want %d", len(rec.Users), want)
+			}
+		})
+	}
+}
