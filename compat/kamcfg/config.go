@@ -129,10 +129,11 @@ type Alias struct {
 	Pos         Pos
 }
 
-// Route is the body of an event_route or a route[NAME]: the bytes between its braces after
-// preprocessing, for a compiler. Comments and directives are blank, defines are
-// put in, substitutions made, strings in pieces joined. Lines has the place of
-// each line of Text; without includes inside the body they count up by one.
+// Route is the body of an event_route or a route[NAME]: the bytes between its
+// braces after preprocessing, for a compiler. Comments and directives are blank,
+// defines are put in, substitutions made, strings in pieces joined. Lines has the
+// place of each line of Text; without includes inside the body they count up by
+// one.
 type Route struct {
 	Name  string // "siptrace:msg", "NAME"
 	Text  string

@@ -23,11 +23,24 @@ type Kamailio struct {
 // with the test.
 func StartKamailio(tb testing.TB, cfg string, listen ...string) *Kamailio {
 	tb.Helper()
-	k := &Kamailio{Dir: newDir(tb, "kamailio")}
-	file := filepath.Join(k.Dir, "kamailio.cfg")
+	dir := newDir(tb, "kamailio")
+	file := filepath.Join(dir, "kamailio.cfg")
 	if err := os.WriteFile(file, []byte(cfg), 0o644); err != nil {
 		tb.Fatal(err)
 	}
+	return startKamailio(tb, dir, file, listen)
+}
+
+// StartKamailioFile is StartKamailio with a configuration that lies in a file,
+// beside those that it includes.
+func StartKamailioFile(tb testing.TB, file string, listen ...string) *Kamailio {
+	tb.Helper()
+	return startKamailio(tb, newDir(tb, "kamailio"), file, listen)
+}
+
+func startKamailio(tb testing.TB, dir, file string, listen []string) *Kamailio {
+	tb.Helper()
+	k := &Kamailio{Dir: dir}
 	k.Process = start(tb, command{
 		name: "kamailio", path: find(tb, "kamailio"), dir: k.Dir,
 		// -DD: do not become a daemon, but have the usual processes; -E: log to

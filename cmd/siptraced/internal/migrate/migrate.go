@@ -41,6 +41,8 @@ type Plan struct {
 	route    string // event_route[siptrace:msg] of the sidecar, or empty
 	carried  []statement
 	left     []statement
+	stays    error    // why the proxy's event route stays there
+	tables   []string // that the script names
 	files    map[string][]byte
 	edits    map[string][]edit
 	problems []string // for the notes

@@ -109,7 +109,9 @@ func (p *Plan) moves() (out []string) {
 	out = append(out, fmt.Sprintf("Switching: the proxy mirrors always; siptraced traces or not (now: %s). Send siptrace.status and the statistics' readers to siptraced: siptraced rpc siptrace.status check.", state))
 	if b, ok := p.eventBlock(); ok {
 		at := p.place(b.Pos)
-		if p.core {
+		if p.stays != nil {
+			out = append(out, fmt.Sprintf("event_route[siptrace:msg] (%s) stays in the proxy, because siptraced can't run it: %v. What it drops is not mirrored, and so not stored.", at, p.stays))
+		} else if p.core {
 			out = append(out, fmt.Sprintf("event_route[siptrace:msg] (%s) runs in siptraced, for each message before it is stored and mirrored.", at))
 		} else {
 			out = append(out, fmt.Sprintf("event_route[siptrace:msg] (%s) never ran, because trace_mode is 0; in siptraced it would, so it is left out.", at))
@@ -156,6 +158,9 @@ func (p *Plan) hidden() (out []string) {
 	}
 	if users && len(p.carried) == 0 && len(p.left) == 0 {
 		out = append(out, "traced_user_avp or trace_table_avp is set, but no route assigns it: where it gets its values (a database, a KEMI script) siptraced can't see. Name the users by a rule of siptraced.")
+	}
+	if p.params.TraceTableAVP != "" {
+		out = append(out, "trace_table_avp: siptraced takes only the tables that the key tables lists, the names that stand in kamailio.cfg; add those that the script works out. Another name falls back to the parameter table.")
 	}
 	if par, ok := p.set["trace_flag"]; ok {
 		out = append(out, fmt.Sprintf("The flag of %s is never in a message: it does its work in the proxy, where sip_trace() stays. A rule of siptraced can't ask for it.", p.place(par.Pos)))

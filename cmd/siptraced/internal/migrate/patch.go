@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -80,7 +81,7 @@ func (p *Plan) change() {
 			here[f.Name] = true
 			if f.Name == "duplicate_uri" && !marked {
 				marked = true
-				p.add(par.Span.File, lineStart(p.files[par.Span.File], par.Span.From), marker + p.eol(par.Span.File))
+				p.add(par.Span.File, lineStart(p.files[par.Span.File], par.Span.From), marker+p.eol(par.Span.File))
 			}
 			if par.Value != f.Value {
 				p.put(par.Span.File, edit{par.ValueSpan.From, par.ValueSpan.To, f.Value.String()})
@@ -96,7 +97,7 @@ func (p *Plan) change() {
 			}
 		}
 	}
-	if b, ok := p.eventBlock(); ok && b.Span.File != "" {
+	if b, ok := p.eventBlock(); ok && b.Span.File != "" && p.stays == nil {
 		p.remove(b.Span)
 	}
 	p.root()
@@ -150,14 +151,16 @@ func (p *Plan) remove(s kamcfg.Span) {
 	for to < len(data) && strings.IndexByte(" \t\r;", data[to]) >= 0 {
 		to++
 	}
-	rest := data[to:lineEnd(data, to)]
-	comment := bytes.HasPrefix(rest, []byte("//")) || bytes.HasPrefix(rest, []byte("#")) && !bytes.HasPrefix(rest, []byte("#!"))
-	if len(bytes.TrimSpace(data[from:s.From])) > 0 || len(bytes.TrimSpace(rest)) > 0 && !comment {
+	rest := bytes.TrimSpace(data[to:lineEnd(data, to)])
+	if len(bytes.TrimSpace(data[from:s.From])) > 0 || !restOfLine.Match(rest) {
 		p.put(s.File, edit{s.From, to, ""})
 		return
 	}
 	p.put(s.File, edit{from, lineEnd(data, to), ""})
 }
+
+// restOfLine is nothing, or one comment.
+var restOfLine = regexp.MustCompile(`^(#([^!].*)?|//.*|/\*([^*]|\*[^/])*\*/)?$`)
 
 func (p *Plan) eol(file string) string {
 	if i := bytes.IndexByte(p.files[file], '\n'); i > 0 && p.files[file][i-1] == '\r' {

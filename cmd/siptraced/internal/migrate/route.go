@@ -1,11 +1,13 @@
 package migrate
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/compat/script"
 )
 
 const eventRoute = "siptrace:msg"
@@ -13,41 +15,116 @@ const eventRoute = "siptrace:msg"
 // readRoutes collects what the sidecar's event route has to do: what the
 // proxy's own does, and the AVPs that its other routes set for the module.
 func (p *Plan) readRoutes() {
-	var avps []string
-	for _, a := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
-		if n := avpName(a); n != "" {
-			avps = append(avps, n)
-		}
-	}
+	users, table := avpName(p.params.TracedUserAVP), avpName(p.params.TraceTableAVP)
 	for _, b := range p.cfg.Blocks {
-		if b.Name == eventRoute || len(avps) == 0 {
+		if b.Name == eventRoute || users+table == "" {
 			continue
 		}
 		r := reader{toks: b.Tokens}
-		for _, n := range keep(r.list(), avps) {
-			var text strings.Builder
-			write(&text, []node{n}, "\t")
-			s := statement{text: text.String(), route: b.Kind, pos: n.tokens[0].Pos, stable: stable(n)}
-			if b.Name != "" {
-				s.route += "[" + b.Name + "]"
-			}
-			p.carried = append(p.carried, s)
+		for _, n := range keep(r.list(), []string{users, table}) {
+			p.carry(b, n)
+			p.tables = append(p.tables, values(n, table)...)
 		}
+	}
+	var assignments strings.Builder
+	for _, s := range p.carried {
+		fmt.Fprintf(&assignments, "\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
 	}
 	own := ""
 	if b, ok := p.eventBlock(); ok && p.core {
-		own = p.body(b)
+		own = assignments.String() + p.body(b) + "}\n" + p.called(b, nil)
+		if err := compile(own); err != nil {
+			p.stays = err
+			own = ""
+		}
 	}
-	if own == "" && len(p.carried) == 0 {
-		return
+	switch {
+	case own != "":
+		p.route = open + own
+	case assignments.Len() > 0 || p.stays != nil:
+		// Also where it is empty: that of kamailio.cfg would run otherwise.
+		p.route = open + assignments.String() + "}\n"
+	}
+}
+
+const open = "event_route[" + eventRoute + "] {\n"
+
+// compile says whether siptraced can run what stands after open.
+func compile(text string) error {
+	cfg, err := kamcfg.ParseBytes("event route", []byte(open+text), kamcfg.Options{})
+	if err != nil {
+		return err
+	}
+	_, err = script.Compile(cfg.EventRoutes[0], script.Options{Routes: cfg.Routes})
+	if e := (*kamcfg.Error)(nil); errors.As(err, &e) {
+		return errors.New(e.Msg)
+	}
+	return err
+}
+
+// carry takes over a statement that sets an AVP. What it asks for decides
+// whether each message can be judged for itself.
+func (p *Plan) carry(b kamcfg.Block, n node) {
+	s := statement{route: b.Kind, pos: n.tokens[0].Pos, stable: stable(n)}
+	if b.Name != "" {
+		s.route += "[" + b.Name + "]"
 	}
 	var text strings.Builder
-	text.WriteString("event_route[" + eventRoute + "] {\n")
-	for _, s := range p.carried {
-		fmt.Fprintf(&text, "\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
+	if s.stable {
+		write(&text, []node{n}, "\t")
+	} else {
+		// As the proxy did it: once, for the request that it received; its
+		// transaction follows.
+		text.WriteString("\tif (is_request() && $siptrace(direction) == \"in\") {\n")
+		write(&text, []node{n}, "\t\t")
+		for _, avp := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
+			if avp != "" {
+				fmt.Fprintf(&text, "\t\tif (%s != $null) sip_trace_mode(\"t\");\n", avp)
+			}
+		}
+		text.WriteString("\t}\n")
 	}
-	text.WriteString(own + "}\n")
-	p.route = text.String()
+	s.text = text.String()
+	if err := compile(s.text + "}\n"); err != nil {
+		s.why = err.Error()
+		p.left = append(p.left, s)
+		return
+	}
+	p.carried = append(p.carried, s)
+}
+
+// values are the strings that statements give to an AVP.
+func values(n node, avp string) (out []string) {
+	if !n.cond && avp != "" && avpName(n.tokens[0].Text) == avp {
+		for _, t := range n.tokens[1:] {
+			if t.Kind == kamcfg.String {
+				out = append(out, t.Text)
+			}
+		}
+	}
+	for _, m := range slices.Concat(n.then, n.or) {
+		out = append(out, values(m, avp)...)
+	}
+	return out
+}
+
+// called are the routes that a block calls, and those that they call.
+func (p *Plan) called(b kamcfg.Block, done []string) string {
+	var text strings.Builder
+	for i, t := range b.Tokens {
+		if t.Kind != kamcfg.Word || t.Text != "route" || i+2 >= len(b.Tokens) || b.Tokens[i+1].Kind != '(' {
+			continue
+		}
+		name := b.Tokens[i+2].Text
+		k := slices.IndexFunc(p.cfg.Blocks, func(r kamcfg.Block) bool { return r.Kind == "route" && r.Name == name })
+		if k < 0 || slices.Contains(done, name) {
+			continue
+		}
+		done = append(done, name)
+		r := p.cfg.Blocks[k]
+		text.WriteString("route[" + name + "] {\n" + p.body(r) + "}\n" + p.called(r, done))
+	}
+	return text.String()
 }
 
 func (p *Plan) eventBlock() (kamcfg.Block, bool) {
@@ -58,8 +135,8 @@ func (p *Plan) eventBlock() (kamcfg.Block, bool) {
 	return p.cfg.Blocks[i], true
 }
 
-// body is the text of the proxy's event route. Its comments stay where it
-// stands alone, without defines and includes.
+// body is the text of a route. Its comments stay where it stands alone, without
+// defines and includes.
 func (p *Plan) body(b kamcfg.Block) string {
 	if b.Span.File != "" {
 		raw := p.files[b.Span.File][b.Span.From:b.Span.To]
@@ -69,8 +146,12 @@ func (p *Plan) body(b kamcfg.Block) string {
 			return tidy(text[strings.IndexByte(text, '{')+1 : len(text)-1])
 		}
 	}
-	r, _ := p.cfg.EventRoute(eventRoute)
-	return tidy(r.Text)
+	for _, r := range slices.Concat(p.cfg.EventRoutes, p.cfg.Routes) {
+		if r.Name == b.Name && r.Pos == b.Pos {
+			return tidy(r.Text)
+		}
+	}
+	return ""
 }
 
 // tidy takes away empty lines at both ends and space at the ends of lines.

@@ -29,6 +29,15 @@ func (p *Plan) YAML() string {
 		}
 		fmt.Fprintf(&b, "  %s: %s%s\n", s.Name, p.value(s, &q), p.comment(s.Name, neutral))
 	}
+	if p.params.TraceTableAVP != "" {
+		var list []string
+		for _, t := range append([]string{p.params.Table}, p.tables...) {
+			if t = fmt.Sprintf("%q", t); !slices.Contains(list, t) {
+				list = append(list, t)
+			}
+		}
+		fmt.Fprintf(&b, "tables: [%s] # that trace_table_avp may name; patterns\n", strings.Join(list, ", "))
+	}
 	if p.route != "" {
 		b.WriteString("event_route: |\n")
 		for l := range strings.Lines(p.route) {

@@ -1,0 +1,483 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"siptraced/compat/siptrace"
+)
+
+const head = `loadmodule "siptrace.so"
+modparam("siptrace", "trace_on", 1)
+`
+
+// plan migrates files; "main" is kamailio.cfg.
+func plan(t *testing.T, opt Options, files map[string]string) (*Plan, error) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "etc")
+	for name, text := range files {
+		if name == "main" {
+			name = "kamailio.cfg"
+		}
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return New(filepath.Join(dir, "kamailio.cfg"), opt)
+}
+
+func mustPlan(t *testing.T, text string) *Plan {
+	t.Helper()
+	p, err := plan(t, Options{}, map[string]string{"main": text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// changed is a file as the patch leaves it.
+func changed(t *testing.T, p *Plan, file string) string {
+	t.Helper()
+	name := filepath.Join(filepath.Dir(p.main), file)
+	e := slices.Clone(p.edits[name])
+	var b strings.Builder
+	unified(&b, p.files[name], e)
+	return apply(t, string(p.files[name]), b.String())
+}
+
+// apply is patch, for diffs that fit without searching.
+func apply(t testing.TB, text, diff string) string {
+	t.Helper()
+	var out strings.Builder
+	old := lines(text)
+	at, sign := 0, byte(0)
+	for _, l := range lines(diff) {
+		switch l[0] {
+		case '@':
+			var from, n, to, m int
+			if _, err := fmt.Sscanf(l, "@@ -%d,%d +%d,%d @@", &from, &n, &to, &m); err != nil {
+				t.Fatalf("%q: %v", l, err)
+			}
+			if n > 0 {
+				from--
+			}
+			for ; at < from; at++ {
+				out.WriteString(old[at])
+			}
+		case '\\':
+			if sign != '-' {
+				text := strings.TrimSuffix(out.String(), "\n")
+				out.Reset()
+				out.WriteString(text)
+			}
+		case '+':
+			out.WriteString(l[1:])
+		default:
+			if at >= len(old) || strings.TrimSuffix(old[at], "\n") != strings.TrimSuffix(l[1:], "\n") {
+				t.Fatalf("line %d is not %q:\n%s", at+1, l, diff)
+			}
+			if l[0] == ' ' {
+				out.WriteString(old[at])
+			}
+			at++
+		}
+		sign = l[0]
+	}
+	for ; at < len(old); at++ {
+		out.WriteString(old[at])
+	}
+	return out.String()
+}
+
+// TestChange shows the proxy's half line by line.
+func TestChange(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{
+			"all traffic",
+			head + `modparam("siptrace", "duplicate_uri", "sip:192.0.2.1") # homer
+modparam("siptrace", "trace_mode", 3)
+modparam("siptrace", "db_url", "mysql://a@b/c") /* rows */
+modparam("siptrace", "table", "x") // and where
+`,
+			head + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060") # homer
+modparam("siptrace", "trace_mode", 1)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)
+`,
+		},
+		{
+			"one line, no line end",
+			`loadmodule "siptrace"; modparam("siptrace","trace_on",0); modparam("siptrace","db_url","mysql://a@b/c")`,
+			`loadmodule "siptrace"; modparam("siptrace","trace_on",1); ` + "\n" + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)`,
+		},
+		{
+			"CR LF",
+			"loadmodule \"siptrace\"\r\nmodparam(\"siptrace\", \"db_url\", \"mysql://a@b/c\")\r\ndebug=2\r\n",
+			"loadmodule \"siptrace\"\r\n" + marker + "\r\nmodparam(\"siptrace\", \"duplicate_uri\", \"sip:127.0.0.1:9060\")\r\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\r\n" +
+				"modparam(\"siptrace\", \"hep_version\", 3)\r\nmodparam(\"siptrace\", \"trace_to_database\", 0)\r\nmodparam(\"siptrace\", \"trace_on\", 1)\r\ndebug=2\r\n",
+		},
+		{
+			"defines, several modules, a value twice",
+			`#!define URI "sip:192.0.2.1"
+#!define CHOICE modparam("siptrace", "hep_version", 2)
+loadmodule "siptrace"
+CHOICE
+modparam("siptrace", "duplicate_uri", URI)
+modparam("siptrace", "trace_on", 0)
+modparam("siptrace", "trace_on", 1)
+modparam("acc|siptrace", "db_url", "mysql://a@b/c")
+modparam("siptrace|rtimer", "trace_to_database", 1)
+`,
+			`#!define URI "sip:192.0.2.1"
+#!define CHOICE modparam("siptrace", "hep_version", 2)
+loadmodule "siptrace"
+CHOICE
+` + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_on", 1)
+modparam("acc|siptrace", "db_url", "mysql://a@b/c")
+modparam("siptrace|rtimer", "trace_to_database", 1)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)
+`,
+		},
+		{
+			"calls and the event route",
+			head + `#!define URI "sip:192.0.2.1"
+request_route {
+	sip_trace("sip:192.0.2.2:5070;transport=tcp", "$ci", "t"); # sip_trace("sip:x")
+	sip_trace(URI); sip_trace("$var(x)", "c"); sip_trace(); sip_trace("", "d");
+	hlog("sip:192.0.2.1", "x"); sip_trace_mode("t");
+}
+
+event_route[siptrace:msg] {
+	drop();
+}
+`,
+			head + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)
+#!define URI "sip:192.0.2.1"
+request_route {
+	sip_trace("sip:127.0.0.1:9060", "$ci", "t"); # sip_trace("sip:x")
+	sip_trace("sip:127.0.0.1:9060"); sip_trace("sip:127.0.0.1:9060", "c"); sip_trace(); sip_trace("", "d");
+	hlog("sip:192.0.2.1", "x"); sip_trace_mode("t");
+}
+
+`,
+		},
+		{
+			"duplicates of other nodes go on as SIP",
+			head + `modparam("siptrace", "xheaders_read", 1)
+modparam("siptrace", "hep_mode_on", 1)
+route { sip_trace(); }
+`,
+			head + `modparam("siptrace", "hep_mode_on", 0)
+` + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)
+route { sip_trace(); }
+`,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := changed(t, mustPlan(t, c.text), "kamailio.cfg"); got != c.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestSinks holds the measured table: where Kamailio 5.6.3 puts a message, and
+// that siptraced with the migrated parameters puts it there.
+func TestSinks(t *testing.T) {
+	const dup = "modparam(\"siptrace\", \"duplicate_uri\", \"sip:192.0.2.1\")\n"
+	type want struct{ db, hep, sip bool }
+	try := func(name, text string, w want) {
+		p := mustPlan(t, "loadmodule \"siptrace\"\n"+text)
+		q := p.effective()
+		got := q.Sinks(len(q.DuplicateURI) > 0)
+		if g := (want{got&siptrace.ToStore != 0, got&siptrace.ToHEP != 0, got&siptrace.ToSIP != 0}); g != w {
+			t.Errorf("%s: got %+v, want %+v\n%s", name, g, w, p.YAML())
+		}
+		if err := q.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for mode := 1; mode <= 7; mode++ {
+		for db := range 2 {
+			for hep := range 2 {
+				text := fmt.Sprintf(dup+"modparam(\"siptrace\",\"trace_mode\",%d)\nmodparam(\"siptrace\",\"trace_to_database\",%d)\nmodparam(\"siptrace\",\"hep_mode_on\",%d)\n", mode, db, hep)
+				try(fmt.Sprintf("trace_mode %d, trace_to_database %d, hep_mode_on %d", mode, db, hep), text, want{mode&2 != 0, mode&1 != 0, mode&4 != 0})
+			}
+		}
+	}
+	for _, c := range []struct {
+		db, hep int
+		dup     bool
+		call    string
+		want    want
+	}{
+		{0, 0, false, `sip_trace()`, want{}},
+		{0, 0, false, `sip_trace("sip:192.0.2.1")`, want{sip: true}},
+		{0, 0, true, `sip_trace()`, want{sip: true}},
+		{0, 0, true, `sip_trace_mode("t")`, want{sip: true}},
+		{0, 0, true, `sip_trace("", "x", "t")`, want{sip: true}},
+		{0, 1, false, `sip_trace_mode("t")`, want{}},
+		{0, 1, false, `sip_trace("sip:192.0.2.1")`, want{hep: true}},
+		{0, 1, true, `sip_trace()`, want{hep: true}},
+		{1, 0, true, `sip_trace()`, want{db: true}},
+		{1, 0, true, `sip_trace_mode("t")`, want{db: true}},
+		{1, 0, false, `sip_trace("sip:192.0.2.1")`, want{db: true, sip: true}},
+		{1, 0, true, `sip_trace("sip:192.0.2.1")`, want{db: true, sip: true}},
+		{1, 1, false, `sip_trace()`, want{db: true}},
+		{1, 1, true, `sip_trace()`, want{db: true, hep: true}},
+	} {
+		text := fmt.Sprintf("modparam(\"siptrace\",\"trace_to_database\",%d)\nmodparam(\"siptrace\",\"hep_mode_on\",%d)\nroute { %s; }\n", c.db, c.hep, c.call)
+		if c.dup {
+			text = dup + text
+		}
+		try(fmt.Sprintf("%+v", c), text, c.want)
+	}
+	// trace_init_mode can switch trace_mode off.
+	try("rules only", dup+"modparam(\"siptrace\",\"trace_mode\",7)\nmodparam(\"siptrace\",\"trace_init_mode\",2)\nroute { sip_trace(); }\n", want{db: true})
+}
+
+// TestRoute shows siptraced's event route.
+func TestRoute(t *testing.T) {
+	const users = "modparam(\"siptrace\", \"traced_user_avp\", \"$avp(s:u)\")\nmodparam(\"siptrace\", \"trace_table_avp\", \"$avp(t)\")\n"
+	for _, c := range []struct {
+		name, text, want string
+		left             int
+	}{
+		{"none", "event_route[siptrace:msg] { drop; }", "", 0}, // it never ran
+		{
+			"own, with its comments",
+			"modparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] {\n\t# all\n\tdrop;\n}",
+			open + "\t# all\n\tdrop;\n}\n", 0,
+		},
+		{
+			"own, with defines and other routes",
+			"#!define WHO \"^alice\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] { # all\n\troute(OFF);\n}\nroute[OFF] {\n\tif ($fU =~ WHO) drop; # her\n}\n",
+			open + " # all\n\troute(OFF);\n}\nroute[OFF] {\n if ($fU =~ \"^alice\") drop;\n}\n", 0,
+		},
+		{
+			"what siptraced can't run stays, and doesn't run twice",
+			"modparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] { $sht(a=>b) = 1; }",
+			open + "}\n", 0,
+		},
+		{
+			"plain",
+			users + "route { $avp(u) = \"a\"; $avp(other) = \"b\"; $avp(s:t) = \"x\" + $fU; }",
+			open + "\t# kamailio.cfg:5, route\n\t$avp(u) = \"a\";\n\t# kamailio.cfg:5, route\n\t$avp(s:t) = \"x\" + $fU;\n}\n", 0,
+		},
+		{
+			"within conditions",
+			users + `request_route {
+	if (!mf_process_maxfwd_header("10")) { exit; }
+	if (is_method("INVITE") && ($fU == "a" || $fU=="b")) {
+		xlog("x");
+		if ($tU != $null) $(avp(u)[*]) = $tU;
+		else { record_route(); }
+	} else if ($fd == "c") {
+		$avp(s:u) = "c";
+	} else t_relay();
+	while ($var(i) > 0) { $var(i) = $var(i) - 1; }
+	switch ($rU) { case "x": drop; break; default: exit; }
+}`,
+			open + `	# kamailio.cfg:7, request_route
+	if (is_method("INVITE") && ($fU == "a" || $fU=="b")) {
+		if ($tU != $null) {
+			$(avp(u)[*]) = $tU;
+		}
+	} else if ($fd == "c") {
+		$avp(s:u) = "c";
+	}
+}
+`, 0,
+		},
+		{
+			"what differs within a transaction is asked once",
+			users + "route[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; }",
+			open + `	# kamailio.cfg:5, route[USER]
+	if (is_request() && $siptrace(direction) == "in") {
+		if ($si == "192.0.2.7") {
+			$avp(u) = $rU;
+		}
+		if ($avp(s:u) != $null) sip_trace_mode("t");
+		if ($avp(t) != $null) sip_trace_mode("t");
+	}
+}
+`, 0,
+		},
+		{"beyond it", users + "route { $avp(u) = $sht(users=>$fU); if (lookup(\"location\")) $avp(t) = \"x\"; }", "", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := mustPlan(t, head+c.text)
+			if p.route != c.want {
+				t.Errorf("got:\n%s\nwant:\n%s", p.route, c.want)
+			}
+			if len(p.left) != c.left {
+				t.Errorf("%d statements left, want %d: %+v", len(p.left), c.left, p.left)
+			}
+		})
+	}
+}
+
+// TestListen finds an address for siptraced that is not one of those around it.
+func TestListen(t *testing.T) {
+	for _, c := range []struct{ name, opt, text, want, err string }{
+		{"default", "", "", "sip:127.0.0.1:9060", ""},
+		{"homer is there", "", `modparam("siptrace", "duplicate_uri", "sip:localhost:9060;transport=tcp")`, "sip:127.0.0.1:9061", ""},
+		{"named in a route", "", `route { sip_trace("sip:127.0.0.1:9060"); sip_trace("sip:u@[::1]:9061"); }`, "sip:127.0.0.1:9062", ""},
+		{"the proxy is there", "", "listen=udp:0.0.0.0:9060", "sip:127.0.0.1:9061", ""},
+		{"IPv6 only", "", "listen=udp:[2001:db8::1]:5060", "sip:[::1]:9060", ""},
+		{"TCP only", "", "listen=tcp:192.0.2.1:5060", "sip:127.0.0.1:9060;transport=tcp", ""},
+		{"elsewhere", "tcp:192.0.2.9:9060", `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")`, "sip:192.0.2.9:9060;transport=tcp", ""},
+		{"itself", "udp:127.0.0.1:9070", `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9070")`, "", "mirror to itself"},
+		{"every address", "udp:0.0.0.0:9060", "", "", "want udp:host:port"},
+		{"no port", "udp:127.0.0.1", "", "", "want udp:host:port"},
+		{"TLS", "tls:127.0.0.1:9060", "", "", "want udp:host:port"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := plan(t, Options{Listen: c.opt}, map[string]string{"main": head + c.text})
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("got %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.listen.uri(); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestErrors are about configurations that can't be read, with their places.
+func TestErrors(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"syntax", "loadmodule \"siptrace\"\nmodparam(\"siptrace\", \"trace_on\", )\n", "kamailio.cfg:2: "},
+		{"missing file", head + "include_file \"no.cfg\"\n", "kamailio.cfg:3: can't read"},
+		{"no such parameter", head + "modparam(\"siptrace\", \"trace_onn\", 1)\n", "kamailio.cfg:3: siptrace has no parameter \"trace_onn\": did you mean \"trace_on\"?"},
+		{"wrong type", head + "modparam(\"siptrace\", \"hep_version\", \"3\")\n", "kamailio.cfg:3: hep_version"},
+		{"no siptrace", "debug=2\n", "siptrace is not loaded"},
+		{"done already", head + marker + "\n", "kamailio.cfg:3: this has been migrated already"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := plan(t, Options{}, map[string]string{"main": c.text})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestIncluded changes files where they lie.
+func TestIncluded(t *testing.T) {
+	p, err := plan(t, Options{}, map[string]string{
+		"main":           head + "include_file \"sub/a.cfg\"\ninclude_file \"../other/b.cfg\"\ninclude_file \"sub/a.cfg\"\n",
+		"sub/a.cfg":      "modparam(\"siptrace\", \"table\", \"x\")\n",
+		"../other/b.cfg": "modparam(\"siptrace\", \"trace_mode\", 2)",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.Dir, filepath.Dir(filepath.Dir(p.main)); got != want {
+		t.Errorf("root %s, want %s", got, want)
+	}
+	var names []string
+	for l := range strings.Lines(p.Patch()) {
+		if name, ok := strings.CutPrefix(l, "+++ "); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	if want := []string{"etc/sub/a.cfg", "other/b.cfg"}; !slices.Equal(names, want) {
+		t.Errorf("files %v, want %v", names, want)
+	}
+	if got := changed(t, p, "sub/a.cfg"); strings.Contains(got, "table") {
+		t.Errorf("sub/a.cfg:\n%s", got)
+	}
+	if got := changed(t, p, "../other/b.cfg"); got != "modparam(\"siptrace\", \"trace_mode\", 1)" {
+		t.Errorf("other/b.cfg:\n%s", got)
+	}
+}
+
+// TestNotes looks for what an operator has to be told.
+func TestNotes(t *testing.T) {
+	const users = "modparam(\"siptrace\", \"traced_user_avp\", \"$avp(u)\")\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"password", `modparam("siptrace", "db_url", "mysql://u:secret@h/d")` + "\nroute { sip_trace(); }", "mysql://u:***@h/d"},
+		{"flag", `modparam("siptrace", "trace_flag", 22)`, "The flag of kamailio.cfg:3 is never in a message"},
+		{"users from a database", users + `route { avp_db_load("$fu", "$avp(u)/x"); sip_trace(); }`, "avp_db_load(), kamailio.cfg:4"},
+		{"users from nowhere", users, "no route assigns it"},
+		{"users left", users + "route { $avp(u) = $sht(a=>b); }", "let the proxy put the value into the correlation id"},
+		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
+		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
+		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},
+		{"no duplicates", `modparam("siptrace", "duplicate_uri", "sip:192.0.2.1")` + "\nroute { sip_trace(); }", "nothing went to sip:192.0.2.1"},
+		{"off", "modparam(\"siptrace\", \"trace_on\", 0)", "off until siptrace.status on"},
+		{"KEMI", "cfgengine \"lua\"", "KEMI script (lua)"},
+		{"idle", "#!ifdef WITH_X\nmodparam(\"siptrace\", \"trace_mode\", 1)\n#!endif\n", "kamailio.cfg:4 is not in force"},
+		{"advertised name", "listen=udp:192.0.2.1:5060 advertise sip.example.com:5060", "the name sip.example.com"},
+		{"event route that never ran", "event_route[siptrace:msg] { drop; }", "never ran"},
+		{"event route that stays", "modparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] { $sht(a=>b) = 1; }", "stays in the proxy"},
+		{"sip_trace_msg", `route { sip_trace_msg("x", "udp:192.0.2.1:5060", "udp:192.0.2.2:5060", "sip:192.0.2.3", ""); }`, "past siptraced"},
+		{"mixed sinks", "modparam(\"siptrace\", \"trace_mode\", 1)\nroute { sip_trace(); }", "can't tell the copies apart"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			notes := mustPlan(t, head+c.text).Notes()
+			if !strings.Contains(notes, c.want) || strings.Contains(notes, "secret") {
+				t.Errorf("want %q in:\n%s", c.want, notes)
+			}
+		})
+	}
+}
+
+// FuzzUnified applies diffs of any edits.
+func FuzzUnified(f *testing.F) {
+	f.Add("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\n", 2, 3, "x\n", 14, 16, "", 20, 20, "y")
+	f.Add("a", 0, 1, "", 1, 1, "b", 1, 1, "c")
+	f.Add("", 0, 0, "x\n", 0, 0, "y\n", 0, 0, "")
+	f.Fuzz(func(t *testing.T, text string, a, b int, x string, c, d int, y string, e, g int, z string) {
+		if len(text) > 10_000 || strings.Contains(text+x+y+z, "\r") {
+			return
+		}
+		edits := []edit{{a, b, x}, {c, d, y}, {e, g, z}}
+		at := 0
+		var want strings.Builder
+		for i, ed := range edits {
+			if ed.from < at || ed.to < ed.from || ed.to > len(text) || i > 0 && ed.from == edits[i-1].from && ed.to > ed.from && edits[i-1].to > edits[i-1].from {
+				return
+			}
+			want.WriteString(text[at:ed.from] + ed.text)
+			at = ed.to
+		}
+		want.WriteString(text[at:])
+		var diff strings.Builder
+		unified(&diff, []byte(text), edits)
+		if got := apply(t, text, diff.String()); got != want.String() {
+			t.Errorf("got %q, want %q\n%s", got, want.String(), diff.String())
+		}
+	})
+}

@@ -1,0 +1,299 @@
+package migrate
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"siptraced/hep"
+	"siptraced/tests/servers"
+	"siptraced/tests/vectors"
+)
+
+// TestPairs lets Kamailio alone write its table, then the migrated pair: the
+// same calls have to make the same rows, and the same packets for those who get
+// mirrors.
+func TestPairs(t *testing.T) {
+	t.Parallel()
+	db := servers.StartMariaDB(t)
+	list := samples
+	if long() {
+		list = append(list, recorded(t)...)
+	}
+	for i, s := range list {
+		if s.quiet || s.skip != "" || !s.pair && !long() {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			s.compare(t, db, "trace"+strconv.Itoa(i))
+		})
+	}
+}
+
+// side is what one run left.
+type side struct {
+	rows    map[string][]vectors.Row // by table
+	mirrors []string
+	again   int
+	from    time.Time
+}
+
+func (s sample) compare(t *testing.T, server *servers.MariaDB, name string) {
+	t.Helper()
+	db := newDatabase(t, server, name, s.tables)
+	v := values(servers.FreePorts(t, 6), server.URL(name))
+	h := s.migrate(t, v)
+	original := s.build(t, t.TempDir(), v)
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		alone := s.run(t, db, v, original, "")
+		pair := s.run(t, db, v, h.cfg, h.yaml)
+		if alone.again+pair.again > 0 && attempt < attempts {
+			t.Logf("%d messages came again, so the runs can't be compared: once more", alone.again+pair.again)
+			continue
+		}
+		var problems []string
+		n := 0
+		for table := range alone.rows {
+			n += len(alone.rows[table])
+			problems = append(problems, diff("row of "+table, texts(t, alone.rows[table], alone.rows[table]), texts(t, pair.rows[table], alone.rows[table]))...)
+		}
+		if s.mirrors {
+			problems = append(problems, diff("mirror", alone.mirrors, pair.mirrors)...)
+		}
+		t.Logf("%d rows, %d packets mirrored; the pair mirrored %d", n, len(alone.mirrors), len(pair.mirrors))
+		if len(problems) > 10 {
+			problems = append(problems[:10], fmt.Sprintf("and %d more", len(problems)-10))
+		}
+		for _, p := range problems {
+			t.Error(p)
+		}
+		return
+	}
+}
+
+// run has the traffic go through Kamailio, with siptraced beside it if there is
+// a configuration for it.
+func (s sample) run(t *testing.T, db *database, v map[string]string, cfg, yaml string) side {
+	t.Helper()
+	port := func(name string) int {
+		n, err := strconv.Atoi(v[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	out := side{rows: map[string][]vectors.Row{}, from: time.Now()}
+	mirrors := newSink(t, port("SINK"), port("SINK2"))
+	domain := s.domain
+	if domain == "" {
+		domain = "127.0.0.1:" + v["PORT"]
+	}
+	phones := newPhones(t, port("ALICE"), port("BOB"), port("PORT"), domain)
+	var d *servers.Siptraced
+	if yaml != "" {
+		d = servers.StartSiptraced(t, servers.Command{Bin: program, Args: []string{"run", "-c", yaml}})
+	}
+	kamailio := servers.StartKamailioFile(t, cfg, "udp:127.0.0.1:"+v["PORT"])
+	out.again = phones.traffic()
+	phones.close()
+	kamailio.Stop(t)
+	if d != nil {
+		d.MustStop(t)
+		if err := d.Counters(t).Balanced(); err != nil {
+			t.Errorf("books: %v", err)
+		}
+	}
+	out.mirrors = mirrors.close()
+	for _, table := range db.tables {
+		out.rows[table] = db.take(t, table)
+	}
+	if t.Failed() {
+		t.Logf("%s", kamailio.Tail(20))
+	}
+	return out
+}
+
+// database is one database of the server.
+type database struct {
+	*sql.DB
+	tables []string
+}
+
+// newDatabase makes the tables that Kamailio's scripts make, and like ones.
+func newDatabase(tb testing.TB, m *servers.MariaDB, name string, more []string) *database {
+	tb.Helper()
+	m.CreateDatabase(tb, name, "utf8mb4")
+	for _, script := range []string{"standard", "siptrace"} {
+		m.LoadScript(tb, name, filepath.Join("/usr/share/kamailio/mysql", script+"-create.sql"))
+	}
+	d := &database{m.Open(tb, name), append([]string{"sip_trace"}, more...)}
+	for _, table := range more {
+		if _, err := d.Exec("CREATE TABLE " + table + " LIKE sip_trace"); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return d
+}
+
+// take reads a table and empties it.
+func (d *database) take(tb testing.TB, table string) (out []vectors.Row) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	rs, err := d.QueryContext(ctx, "SELECT id, DATE_FORMAT(time_stamp, '%Y-%m-%d %H:%i:%s'), time_us, "+strings.Join(vectors.Columns[:], ", ")+" FROM "+table+" ORDER BY id")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer rs.Close()
+	for rs.Next() {
+		var r vectors.Row
+		dest := []any{&r.ID, &r.TimeStamp, &r.TimeUS}
+		for _, c := range vectors.Columns {
+			dest = append(dest, r.Column(c))
+		}
+		if err := rs.Scan(dest...); err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, r)
+	}
+	if err := rs.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := d.ExecContext(ctx, "DELETE FROM "+table); err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+// What Kamailio makes up anew in each run.
+var (
+	branch = regexp.MustCompile(`z9hG4bK[0-9a-f]+\.[0-9a-f.]+`)
+	tag    = regexp.MustCompile(`(;tag=)([^;>\r\n]*)`)
+	once   = regexp.MustCompile(`((?:nonce|response)=")[^"]*"|(;(?:did|expires)=)[^;>\r\n]*`)
+)
+
+func steady(text string) string {
+	text = branch.ReplaceAllString(text, "BRANCH")
+	text = once.ReplaceAllString(text, "${1}${2}ONCE")
+	return tag.ReplaceAllStringFunc(text, func(s string) string {
+		if strings.HasPrefix(s, ";tag=fix-") {
+			return s
+		}
+		return ";tag=KAMAILIO"
+	})
+}
+
+// texts are rows without id and time. Two things that siptraced has by its own
+// rules are taken as sip_trace() has them where it does: the To tag of replies
+// that the proxy made, and IPv6 addresses without brackets.
+func texts(t *testing.T, rows, theirs []vectors.Row) (out []string) {
+	t.Helper()
+	noTag := map[string]bool{}
+	for _, r := range theirs {
+		if r.ToTag == "" {
+			noTag[steady(r.Msg)] = true
+		}
+	}
+	for _, r := range rows {
+		if noTag[steady(r.Msg)] {
+			r.ToTag = ""
+		}
+		for _, tag := range []*string{&r.FromTag, &r.ToTag} {
+			if *tag != "" && !strings.HasPrefix(*tag, "fix-") {
+				*tag = "KAMAILIO"
+			}
+		}
+		out = append(out, fmt.Sprintf("%s user %q %s %s %s>%s %s tags %s %s: %q", r.CallID, r.TracedUser, r.Method, r.Status,
+			strings.NewReplacer("[", "", "]", "").Replace(r.FromIP), strings.NewReplacer("[", "", "]", "").Replace(r.ToIP),
+			r.Direction, r.FromTag, r.ToTag, steady(r.Msg)))
+	}
+	return out
+}
+
+// diff compares two lists without regard to their order.
+func diff(what string, alone, pair []string) (problems []string) {
+	count := map[string]int{}
+	for _, s := range alone {
+		count[s]++
+	}
+	for _, s := range pair {
+		count[s]--
+	}
+	for s, n := range count {
+		if len(s) > 300 {
+			s = s[:300] + "..."
+		}
+		if n > 0 {
+			problems = append(problems, fmt.Sprintf("%s missing %d times: %s", what, n, s))
+		} else if n < 0 {
+			problems = append(problems, fmt.Sprintf("%s too many %d times: %s", what, -n, s))
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+// sink takes what is mirrored.
+type sink struct {
+	conns []net.PacketConn
+	wait  sync.WaitGroup
+	mu    sync.Mutex
+	got   []string
+}
+
+func newSink(tb testing.TB, ports ...int) *sink {
+	tb.Helper()
+	s := &sink{}
+	for _, port := range ports {
+		c, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		s.conns = append(s.conns, c)
+		s.wait.Go(func() {
+			buf := make([]byte, 65536)
+			for {
+				n, _, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				s.mu.Lock()
+				s.got = append(s.got, fmt.Sprintf("at %d: %s", port, packet(buf[:n])))
+				s.mu.Unlock()
+			}
+		})
+	}
+	return s
+}
+
+func (s *sink) close() []string {
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	s.wait.Wait()
+	return s.got
+}
+
+// packet is what of a mirrored packet is the same in each run: not its moment,
+// and not the correlation id, which siptraced gives to more messages.
+func packet(b []byte) string {
+	var p hep.Packet
+	if hep.Detect(b) == 0 {
+		return "SIP " + steady(string(b))
+	}
+	if err := p.Decode(b); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("HEP%d %v>%v capture id %d: %s", p.Version, p.Src, p.Dst, p.CaptureID, steady(string(p.Payload)))
+}
