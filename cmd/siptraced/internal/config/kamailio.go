@@ -36,7 +36,7 @@ func (l *loader) readKamailio(path string) error {
 	if problems := l.known(settings(k), place); len(problems) > 0 {
 		return errors.Join(problems...)
 	}
-	return l.mergeKoanf(k, origin{proxy: true}, place)
+	return l.mergeKoanf(k, origin{}, place)
 }
 
 // interfaces are this host's, for listen= lines that name one, or all.

@@ -26,7 +26,6 @@ const envPrefix = "SIPTRACED_"
 type origin struct {
 	set   bool
 	text  bool   // the value is text that has to be read by the key's type
-	proxy bool   // it is from kamailio.cfg
 	place string // for people
 }
 

@@ -126,10 +126,8 @@ func (c *Config) readMirrors(l *loader) (problems []error) {
 			continue
 		}
 		if c.literalSelf(d.Target) {
-			if !o.proxy {
-				add(o.place, fmt.Errorf("duplicate_uri: %s is siptraced itself: every message would come back", uri))
-			}
-			c.Notes = append(c.Notes, fmt.Sprintf("duplicate_uri %s is where siptraced listens: the proxy mirrors to it, and nothing is mirrored there", uri))
+			// The proxy's own file says where it mirrors to: here.
+			c.Notes = append(c.Notes, fmt.Sprintf("duplicate_uri %s: that is siptraced's own listen address, not a mirror", uri))
 			continue
 		}
 		kept = append(kept, uri)

@@ -185,7 +185,8 @@ func (d *daemon) rules() pipeline.Rules {
 	if d.mirrors != nil {
 		// What trace_mode says of all traffic is explicit too.
 		all := !c.MirrorExplicit || c.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
-		r.Mirrors, r.Duplicate, r.Listed = d.mirrors, all && d.mirrors.Duplicates(), d.mirrors.Listed()
+		r.Mirrors, r.Known, r.Listed = d.mirrors, d.mirrors.Duplicates(), d.mirrors.Listed()
+		r.Duplicate = r.Known && all
 	}
 	return r
 }

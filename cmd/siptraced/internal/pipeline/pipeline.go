@@ -39,11 +39,11 @@ type Rules struct {
 	Own    *siptrace.Sockets
 	// Judge decides on each message; nil: all are treated alike.
 	Judge Judge
-	// Mirrors is where messages go onwards; nil: nowhere. Duplicate: duplicate_uri
-	// takes messages for which no rule named an address. Listed: there are
-	// destinations that take everything.
-	Mirrors           Mirrors
-	Duplicate, Listed bool
+	// Mirrors is where messages go onwards; nil: nowhere. Known: duplicate_uri names
+	// a destination. Duplicate: it takes messages for which no rule named an address.
+	// Listed: there are destinations that take everything.
+	Mirrors                  Mirrors
+	Known, Duplicate, Listed bool
 }
 
 // Mirrors are the destinations of what is mirrored onwards.
@@ -195,7 +195,7 @@ func (p *Pipeline) SetRules(r Rules) {
 	if r.Listed {
 		st.listed = siptrace.ToListed
 	}
-	st.watch = r.Mirrors != nil && (r.Duplicate || r.Listed || r.Judge != nil)
+	st.watch = r.Mirrors != nil && (r.Known || r.Listed || r.Judge != nil)
 	p.rules.Store(st)
 }
 
@@ -313,7 +313,7 @@ func (p *Pipeline) Log(rec *siptrace.Record) {
 	st := p.rules.Load()
 	rec.Type = siptrace.TypeLog
 	rec.Sinks = p.ofOther(st, rec.Type)
-	if st.Duplicate {
+	if st.Known {
 		rec.Sinks |= siptrace.ToHEP
 	}
 	if count := p.put(st, rec); count != nil {
