@@ -39,6 +39,7 @@ func withUsers(t *testing.T, s *vectors.Scenario, st vectors.Storage) (wants []v
 	t.Helper()
 	users := map[key][]string{}
 	one := *s
+	one.Name = "script-" + s.Name // made by sip_trace(), with its differences
 	one.Rows = nil
 	for i := range s.Rows {
 		k := keyOf(&s.Rows[i])
@@ -125,6 +126,7 @@ func TestVectors(t *testing.T) {
 func mode3(t *testing.T, s *vectors.Scenario, st vectors.Storage) (wants []vectors.Want, unwanted int) {
 	t.Helper()
 	one := *s
+	one.Name = "script-" + s.Name
 	one.Rows = slices.DeleteFunc(slices.Clone(s.Rows), func(r vectors.Row) bool { return r.TracedUser != "" })
 	single, err := one.Wants(st)
 	if err != nil {
