@@ -115,8 +115,26 @@ modparam("siptrace", "trace_table_avp", "$avp(table)")
 		calls: `	if ($fU == "alice") {
 		xlog("L_DBG", "traced\n");
 		$avp(traced) = "sip:alice";
-		if (is_method("MESSAGE|INVITE")) $avp(traced) = "texts " + $tU;
+		if (is_method("MESSAGE")) $avp(traced) = "texts " + $tU;
 	} else if ($tU =~ "^bob") $avp(s:table) = "sip_trace_alt";
+	sip_trace_mode("t");
+`,
+	},
+	{
+		name: "tables", base: "pkg/kamailio-oob.cfg", tables: []string{"sip_trace_alt"},
+		edits: [][2]string{
+			{`mpath="/usr/local/lib/kamailio/modules/"`, ""},
+			{"#listen=udp:10.0.0.10:5060\n", listen},
+			{"children=4", "children=1"},
+		},
+		lines: standard + `modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
+modparam("siptrace", "trace_table_avp", "$avp(table)")
+`,
+		calls: `	if ($ua == $null && !is_method("INVITE|ACK")) {
+		$avp(traced) = "x-" + $rm;
+		if ($si == "127.0.0.1") $avp(traced) = "near";
+	}
+	if ($fU == "alice") $avp(table) = "sip_trace_alt";
 	sip_trace_mode("t");
 `,
 	},

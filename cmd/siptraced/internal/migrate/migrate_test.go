@@ -286,13 +286,13 @@ func TestRoute(t *testing.T) {
 		{
 			"plain",
 			users + "route { $avp(u) = \"a\"; $avp(other) = \"b\"; $avp(s:t) = \"x\" + $fU; }",
-			open + "\t# kamailio.cfg:5, route\n\t$avp(u) = \"a\";\n\t# kamailio.cfg:5, route\n\t$avp(s:t) = \"x\" + $fU;\n}\n", 0,
+			open + eachMessage + "\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t\t# kamailio.cfg:5, route\n\t\t$avp(s:t) = \"x\" + $fU;\n\t}\n}\n", 0,
 		},
 		{
 			"within conditions",
 			users + `request_route {
 	if (!mf_process_maxfwd_header("10")) { exit; }
-	if (is_method("INVITE") && ($fU == "a" || $fU=="b")) {
+	if (is_method("MESSAGE|NOTIFY") && ($fU == "a" || $fU=="b")) {
 		xlog("x");
 		if ($tU != $null) $(avp(u)[*]) = $tU;
 		else { record_route(); }
@@ -302,27 +302,30 @@ func TestRoute(t *testing.T) {
 	while ($var(i) > 0) { $var(i) = $var(i) - 1; }
 	switch ($rU) { case "x": drop; break; default: exit; }
 }`,
-			open + `	# kamailio.cfg:7, request_route
-	if (is_method("INVITE") && ($fU == "a" || $fU=="b")) {
-		if ($tU != $null) {
-			$(avp(u)[*]) = $tU;
+			open + eachMessage + `		# kamailio.cfg:7, request_route
+		if (is_method("MESSAGE|NOTIFY") && ($fU == "a" || $fU=="b")) {
+			if ($tU != $null) {
+				$(avp(u)[*]) = $tU;
+			}
+		} else if ($fd == "c") {
+			$avp(s:u) = "c";
 		}
-	} else if ($fd == "c") {
-		$avp(s:u) = "c";
 	}
 }
 `, 0,
 		},
 		{
 			"what differs within a transaction is asked once",
-			users + "route[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; }",
-			open + `	# kamailio.cfg:5, route[USER]
-	if (is_request() && $siptrace(direction) == "in") {
+			users + "route[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; if (is_method(\"INVITE\")) $avp(t) = \"calls\"; }",
+			open + newRequest + `		# kamailio.cfg:5, route[USER]
 		if ($si == "192.0.2.7") {
 			$avp(u) = $rU;
 		}
-		if ($avp(s:u) != $null) sip_trace_mode("t");
-		if ($avp(t) != $null) sip_trace_mode("t");
+		# kamailio.cfg:5, route[USER]
+		if (is_method("INVITE")) {
+			$avp(t) = "calls";
+		}
+		if ($avp(s:u) != $null || $avp(t) != $null) sip_trace_mode("t");
 	}
 }
 `, 0,

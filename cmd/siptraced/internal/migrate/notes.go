@@ -120,7 +120,7 @@ func (p *Plan) moves() (out []string) {
 	for _, s := range p.carried {
 		text := fmt.Sprintf("%s sets an AVP for siptrace in %s: the assignment is in siptraced's event route as well, with the conditions around it.", p.place(s.pos), s.route)
 		if !s.stable {
-			text += " They ask for what differs between the messages of a transaction: it is judged by the request as it came in, and holds for its transaction."
+			text += " They ask for what differs between the messages of a transaction: it is judged by the request as it came in, and holds for its transaction; the proxy's own answer to a CANCEL and the ACK for a 200 are taken in."
 		}
 		if s.route != "request_route" {
 			text += " When that route is called is not: add it if it isn't called for every message."

@@ -26,13 +26,9 @@ func (p *Plan) readRoutes() {
 			p.tables = append(p.tables, values(n, table)...)
 		}
 	}
-	var assignments strings.Builder
-	for _, s := range p.carried {
-		fmt.Fprintf(&assignments, "\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
-	}
-	own := ""
+	assignments, own := p.assignments(), ""
 	if b, ok := p.eventBlock(); ok && p.core {
-		own = assignments.String() + p.body(b) + "}\n" + p.called(b, nil)
+		own = assignments + p.body(b) + "}\n" + p.called(b, nil)
 		if err := compile(own); err != nil {
 			p.stays = err
 			own = ""
@@ -41,9 +37,9 @@ func (p *Plan) readRoutes() {
 	switch {
 	case own != "":
 		p.route = open + own
-	case assignments.Len() > 0 || p.stays != nil:
+	case assignments != "" || p.stays != nil:
 		// Also where it is empty: that of kamailio.cfg would run otherwise.
-		p.route = open + assignments.String() + "}\n"
+		p.route = open + assignments + "}\n"
 	}
 }
 
@@ -62,28 +58,15 @@ func compile(text string) error {
 	return err
 }
 
-// carry takes over a statement that sets an AVP. What it asks for decides
-// whether each message can be judged for itself.
+// carry takes over a statement that sets an AVP, if siptraced can run it. What
+// it asks for decides whether each message can be judged for itself.
 func (p *Plan) carry(b kamcfg.Block, n node) {
 	s := statement{route: b.Kind, pos: n.tokens[0].Pos, stable: stable(n)}
 	if b.Name != "" {
 		s.route += "[" + b.Name + "]"
 	}
 	var text strings.Builder
-	if s.stable {
-		write(&text, []node{n}, "\t")
-	} else {
-		// As the proxy did it: once, for the request that it received; its
-		// transaction follows.
-		text.WriteString("\tif (is_request() && $siptrace(direction) == \"in\") {\n")
-		write(&text, []node{n}, "\t\t")
-		for _, avp := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
-			if avp != "" {
-				fmt.Fprintf(&text, "\t\tif (%s != $null) sip_trace_mode(\"t\");\n", avp)
-			}
-		}
-		text.WriteString("\t}\n")
-	}
+	write(&text, []node{n}, "\t\t")
 	s.text = text.String()
 	if err := compile(s.text + "}\n"); err != nil {
 		s.why = err.Error()
@@ -91,6 +74,41 @@ func (p *Plan) carry(b kamcfg.Block, n node) {
 		return
 	}
 	p.carried = append(p.carried, s)
+}
+
+// The AVPs of the script are those of the request that the proxy received, and
+// of its transaction; but for an INVITE's CANCEL, and its ACK of a failure, the
+// module takes those of the INVITE, and for the proxy's answer to the CANCEL none.
+const (
+	eachMessage = "\tif (!(is_reply() && is_method(\"CANCEL\") && $siptrace(direction) == \"out\")) {\n"
+	newRequest  = "\tif (is_request() && !is_method(\"CANCEL|ACK\") && $siptrace(direction) == \"in\") {\n"
+)
+
+// assignments are the statements carried, within the conditions under which
+// they have the values that they have in the proxy.
+func (p *Plan) assignments() string {
+	var each, once strings.Builder
+	for _, s := range p.carried {
+		b := &each
+		if !s.stable {
+			b = &once
+		}
+		fmt.Fprintf(b, "\t\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
+	}
+	text := ""
+	if each.Len() > 0 {
+		text = eachMessage + each.String() + "\t}\n"
+	}
+	if once.Len() > 0 {
+		var set []string
+		for _, avp := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
+			if avp != "" {
+				set = append(set, avp+" != $null")
+			}
+		}
+		text += newRequest + once.String() + "\t\tif (" + strings.Join(set, " || ") + ") sip_trace_mode(\"t\");\n\t}\n"
+	}
+	return text
 }
 
 // values are the strings that statements give to an AVP.
@@ -187,7 +205,8 @@ func stable(n node) bool {
 				return false
 			}
 		case kamcfg.Word:
-			if i+1 < len(n.tokens) && n.tokens[i+1].Kind == '(' && name != "is_method" ||
+			call := i+2 < len(n.tokens) && n.tokens[i+1].Kind == '('
+			if call && (name != "is_method" || !sameOfCall(n.tokens[i+2].Text)) ||
 				slices.Contains([]string{"uri", "src_ip", "src_port", "method", "status", "myself"}, name) {
 				return false
 			}
@@ -197,3 +216,15 @@ func stable(n node) bool {
 }
 
 func unstable(n node) bool { return !stable(n) }
+
+// sameOfCall says that is_method() answers alike for an INVITE, its CANCEL and
+// its ACK.
+func sameOfCall(methods string) bool {
+	n := 0
+	for m := range strings.SplitSeq(methods, "|") {
+		if m == "INVITE" || m == "CANCEL" || m == "ACK" {
+			n++
+		}
+	}
+	return n == 0 || n == 3
+}
