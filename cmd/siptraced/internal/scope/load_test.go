@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,14 +175,9 @@ func TestManyDialogs(t *testing.T) {
 	tr := New(Config{LookBack: time.Minute, LookBackBytes: 64 << 20})
 	tr.SetOptions(Options{LookBack: true})
 	var (
-		mu   sync.Mutex
-		seen = make([]int, calls) // messages of a call that its scope had
-		sent = make([]int, calls)
-		of   = map[string]int{}
+		seen = make([]atomic.Int32, calls) // messages of a call that its scope had
+		sent = make([]atomic.Int32, calls)
 	)
-	for c := range calls {
-		of[callID(c)] = c
-	}
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -190,17 +186,20 @@ func TestManyDialogs(t *testing.T) {
 		var wg sync.WaitGroup
 		for w := range readers {
 			wg.Go(func() {
-				var found []Match
+				var (
+					found []Match
+					m     message
+				)
 				for i := w; i < len(part); i += readers {
 					e := part[i]
-					m := lines[e.line].of(t, e.call)
+					lines[e.line].as(t, &m, e.call)
 					found = tr.Find(found[:0], &m.msg, &m.rec)
 					extra := 0
 					// A rule that matches when it rings, or whatever comes after.
 					if len(found) == 0 && (e.line >= setUp || string(m.rec.Status) == "180" || string(m.rec.Status) == "200") {
 						before, mine := tr.Start(Dialog, 1, e.call, &m.msg, &m.rec)
 						for _, r := range before {
-							if of[string(r.CallID)] != e.call {
+							if string(r.CallID) != callID(e.call) {
 								t.Errorf("look-back of call %d gave a message of %s", e.call, r.CallID)
 							}
 							extra++
@@ -209,10 +208,8 @@ func TestManyDialogs(t *testing.T) {
 							extra++
 						}
 					}
-					mu.Lock()
-					sent[e.call]++
-					seen[e.call] += len(found) + extra
-					mu.Unlock()
+					sent[e.call].Add(1)
+					seen[e.call].Add(int32(len(found) + extra))
 					for _, f := range found {
 						if f.Data != e.call {
 							t.Errorf("%s of call %d is in the scope of %v", lines[e.line].text, e.call, f.Data)
@@ -230,9 +227,9 @@ func TestManyDialogs(t *testing.T) {
 
 	incomplete := 0
 	for c := range calls {
-		if seen[c] != sent[c] {
+		if seen[c].Load() != sent[c].Load() {
 			if incomplete++; incomplete < 5 {
-				t.Errorf("call %d: %d messages, %d of them in its scope", c, sent[c], seen[c])
+				t.Errorf("call %d: %d messages, %d of them in its scope", c, sent[c].Load(), seen[c].Load())
 			}
 		}
 	}
@@ -249,8 +246,9 @@ func TestManyDialogs(t *testing.T) {
 	}
 	var spent time.Duration
 	var found []Match
+	var m message
 	for c := range calls {
-		m := lines[setUp-1].of(t, c)
+		lines[setUp-1].as(t, &m, c)
 		begin := time.Now()
 		found = tr.Find(found[:0], &m.msg, &m.rec)
 		spent += time.Since(begin)
@@ -277,15 +275,15 @@ func TestManyDialogs(t *testing.T) {
 	}
 }
 
-// of returns the message with another Call-ID.
-func (m *message) of(t testing.TB, call int) *message {
-	n := &message{text: m.text, rec: m.rec}
-	raw := bytes.Replace(m.rec.Msg, m.rec.CallID, []byte(callID(call)), 1)
-	if err := n.msg.Parse(raw); err != nil {
+// as makes dst the message with another Call-ID.
+func (m *message) as(t testing.TB, dst *message, call int) {
+	raw := append(dst.rec.Msg[:0], m.rec.Msg...)
+	copy(raw[bytes.Index(raw, m.rec.CallID):], callID(call))
+	dst.text, dst.rec = m.text, m.rec
+	if err := dst.msg.Parse(raw); err != nil {
 		t.Error(err)
 	}
-	n.rec.Time, n.rec.Msg, n.rec.CallID = time.Now(), raw, n.msg.CallID
-	return n
+	dst.rec.Time, dst.rec.Msg, dst.rec.CallID = time.Now(), raw, dst.msg.CallID
 }
 
 func callID(c int) string { return fmt.Sprintf("%08x-call@pc33.atlanta.example.com", c) }
@@ -323,11 +321,22 @@ func TestBounds(t *testing.T) {
 
 	// One that is over goes before all others.
 	tr = New(Config{Scopes: 10})
-	for i := range 10 {
-		start(tr, callID(i), "A>P INVITE 1 a a -")
+	see := func(n int, line string) bool {
+		m := parse(t, "same", fmt.Sprintf(line, n, n))
+		return len(tr.Find(nil, &m.msg, &m.rec)) == 1
 	}
-	m := parse(t, callID(9), "P>A 486 1INVITE a a b")
-	tr.Find(nil, &m.msg, &m.rec)
+	for i := range 11 {
+		if i == 10 {
+			see(5, "P>A 486 %dINVITE a%d a b")
+		}
+		m := parse(t, "same", fmt.Sprintf("A>P INVITE %d a%d a -", i, i))
+		tr.Start(Transaction, 1, nil, &m.msg, &m.rec)
+	}
+	for i := range 11 {
+		if got := see(i, "P>A 180 %dINVITE a%d a b"); got != (i != 5) {
+			t.Errorf("scope %d is open: %v", i, got)
+		}
+	}
 
 	// All with one Call-ID.
 	tr = New(Config{})
@@ -476,55 +485,51 @@ func FuzzTraffic(f *testing.F) {
 	})
 }
 
+// The message is in the cache, having just been read; its dialog is one of many.
 func BenchmarkFind(b *testing.B) {
-	m := parse(b, callID(1), "A>P INFO 2 a2 a b")
-	find := func(b *testing.B, tr *Tracker, msgs []*message) {
+	const calls = 10_000
+	find := func(b *testing.B, tr *Tracker, first int) {
+		m := parse(b, callID(0), "A>P INFO 2 a2 a b")
+		ids := make([]string, calls)
+		for i := range ids {
+			ids[i] = callID(first + i*7919%calls)
+		}
 		var found []Match
 		b.ReportAllocs()
 		i := 0
 		for b.Loop() {
-			m := msgs[i%len(msgs)]
+			copy(m.msg.CallID, ids[i%calls])
 			found = tr.Find(found[:0], &m.msg, &m.rec)
 			i++
 		}
 	}
-	open := func(n int) *Tracker {
+	open := func(lookBack bool) *Tracker {
 		tr := New(Config{})
-		for i := range n {
+		for i := range calls {
 			for _, l := range []string{"A>P INVITE 1 a a -", "P>B INVITE 1 p1,a a -", "B>P 200 1INVITE p1,a a b", "P>A 200 1INVITE a a b"} {
 				m := parse(b, callID(i), l)
 				tr.Start(Dialog, 1, tr, &m.msg, &m.rec)
 				tr.Find(nil, &m.msg, &m.rec)
 			}
 		}
+		tr.SetOptions(Options{LookBack: lookBack})
 		return tr
 	}
-	var known, foreign []*message
-	for i := range 10_000 {
-		known = append(known, parse(b, callID(i), "A>P INFO 2 a2 a b"))
-		foreign = append(foreign, parse(b, callID(i+10_000), "A>P INFO 2 a2 a b"))
-	}
-	b.Run("nothing open", func(b *testing.B) { find(b, New(Config{}), []*message{m}) })
-	b.Run("of 10000 dialogs", func(b *testing.B) { find(b, open(10_000), known) })
-	b.Run("of none of 10000 dialogs", func(b *testing.B) { find(b, open(10_000), foreign) })
+	b.Run("nothing open", func(b *testing.B) { find(b, New(Config{}), 0) })
+	b.Run("of 10000 dialogs", func(b *testing.B) { find(b, open(false), 0) })
+	b.Run("of none of 10000 dialogs", func(b *testing.B) { find(b, open(false), calls) })
+	b.Run("of 10000 dialogs with look-back", func(b *testing.B) { find(b, open(true), 0) })
 	b.Run("look-back alone", func(b *testing.B) {
 		tr := New(Config{})
 		tr.SetOptions(Options{LookBack: true})
-		find(b, tr, foreign)
-	})
-	b.Run("of 10000 dialogs with look-back", func(b *testing.B) {
-		tr := open(10_000)
-		tr.SetOptions(Options{LookBack: true})
-		find(b, tr, known)
+		find(b, tr, 0)
 	})
 	b.Run("stateless ACKs", func(b *testing.B) {
 		var a StatelessACKs
+		m := parse(b, "c", "A>P INVITE 1 a a -")
 		b.ReportAllocs()
-		i := 0
 		for b.Loop() {
-			m := known[i%len(known)]
 			a.Has(&m.msg, &m.rec)
-			i++
 		}
 	})
 }
