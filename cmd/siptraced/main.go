@@ -13,6 +13,7 @@ import (
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/daemon"
+	"siptraced/cmd/siptraced/internal/dryrun"
 )
 
 // Exit codes.
@@ -96,6 +97,7 @@ func profileCPU(path string) (stop func(), err error) {
 func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "validate the configuration and print each effective value and where it came from", Args: noArgs}
 	src := sources(cmd)
+	dry := cmd.Flags().String("dry-run", "", "say for each message of a capture (pcap, or JSON lines) what each rule does with it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := config.Load(*src)
 		if err != nil {
@@ -110,6 +112,10 @@ func checkCommand() *cobra.Command {
 		}
 		for _, n := range cfg.Notes {
 			fmt.Fprintln(out, "note:", n)
+		}
+		fmt.Fprint(out, cfg.Rules.Describe())
+		if *dry != "" {
+			return dryrun.Run(cfg, *dry, out)
 		}
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -345,6 +346,29 @@ func (e *Engine) Judge(p siptrace.Params) pipeline.Judge {
 		return nil
 	}
 	return j
+}
+
+// Explain makes a judge of Judge tell each step to f.
+func Explain(j pipeline.Judge, f func(text string)) pipeline.Judge {
+	if own, ok := j.(*judge); ok {
+		c := *own
+		c.explain = f
+		return &c
+	}
+	return j
+}
+
+// Describe is the event route as it was understood, and the rules of the
+// configuration.
+func (c *Config) Describe() string {
+	var b strings.Builder
+	if p, err := compileRoute(c); err == nil && p != nil {
+		b.WriteString(p.String())
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(&b, "rule %s: %s\n", r.ID, r)
+	}
+	return b.String()
 }
 
 // base are the mirrors that a message goes to beside those that rules name:

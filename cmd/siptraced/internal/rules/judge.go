@@ -33,6 +33,8 @@ type judge struct {
 	rules  []*active
 	acks   *scope.StatelessACKs // nil: trace_sl_acks is 1
 	base   []string
+	// explain is told each step, in a dry run; nil else.
+	explain func(text string)
 
 	usersAVP, tableAVP int
 }
@@ -85,6 +87,7 @@ func (j *judge) Judge(mem *any, rec *siptrace.Record, m *sipmsg.Message, out pip
 		*mem = w
 	}
 	w.reset()
+	w.explain = j.explain
 	e := j.engine
 	if j.acks != nil && j.acks.Has(m, rec) {
 		w.say("trace_sl_acks is 0: an ACK for a reply of the proxy's own, dropped")
@@ -92,7 +95,15 @@ func (j *judge) Judge(mem *any, rec *siptrace.Record, m *sipmsg.Message, out pip
 	}
 	var res script.Result
 	if j.route != nil {
-		res = j.route.Run(&w.script, m, rec)
+		if w.explain == nil {
+			res = j.route.Run(&w.script, m, rec)
+		} else {
+			var steps []script.Explanation
+			res, steps = j.route.Explain(&w.script, m, rec)
+			for _, s := range steps {
+				w.say(s.String())
+			}
+		}
 		j.faults(&res)
 		j.ask(w, &res, rec, out)
 		if res.Dropped {
@@ -106,6 +117,9 @@ func (j *judge) Judge(mem *any, rec *siptrace.Record, m *sipmsg.Message, out pip
 		w.selected = true
 		if ef.rule != nil {
 			ef.rule.traced.Add(1)
+		}
+		if w.explain != nil {
+			w.say("in the scope " + f.Kind.String() + " of " + ef.name())
 		}
 		j.apply(w, ef)
 	}
@@ -123,6 +137,13 @@ func (j *judge) Judge(mem *any, rec *siptrace.Record, m *sipmsg.Message, out pip
 	}
 	j.put(w, rec)
 	return nil
+}
+
+func (ef *effect) name() string {
+	if ef.rule == nil {
+		return "the event route"
+	}
+	return "rule " + ef.rule.ID
 }
 
 // apply adds what a rule gives to what the message gets.

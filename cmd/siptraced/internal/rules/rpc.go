@@ -14,19 +14,25 @@ import (
 // hlog; changed is told of each change, and by whom.
 func (e *Engine) Methods(out pipeline.Maker, changed func(context.Context, rpc.Change)) []rpc.Method {
 	c := &commands{engine: e, out: out, changed: changed}
-	return []rpc.Method{
+	list := []rpc.Method{
 		{Name: "siptrace.trace.start", Help: "Start a rule. Parameters: id=, filter=, scope=m|t|d, destination=, correlation_id=, users=, table=, limit=.", Handler: c.start},
 		{Name: "siptrace.trace.list", Help: "The rules in force with their counters. Parameter: an id, or none.", Array: true, Handler: c.list},
 		{Name: "siptrace.trace.stop", Help: "Stop a rule. Parameter: its id, or all.", Array: true, Handler: c.stop},
-		{Name: "sip_trace", Help: "Trace from now on. Parameters: [address [correlation_id [mode]]] [filter=... and others of siptrace.trace.start].", Handler: c.kemi(0, "destination", "correlation_id", "scope")},
-		{Name: "sip_trace_dst", Help: "Trace from now on to an address. Parameters: address [filter=...].", Handler: c.kemi(1, "destination")},
-		{Name: "sip_trace_dst_cid", Help: "Trace from now on to an address. Parameters: address correlation_id [filter=...].", Handler: c.kemi(2, "destination", "correlation_id")},
-		{Name: "sip_trace_dst_cid_type", Help: "Trace from now on to an address. Parameters: address correlation_id mode [filter=...].", Handler: c.kemi(3, "destination", "correlation_id", "scope")},
-		{Name: "sip_trace_mode", Help: "Trace from now on. Parameters: m|t|d [filter=...].", Handler: c.kemi(1, "scope")},
+	}
+	for _, m := range []rpc.Method{
+		{Name: "sip_trace", Help: "Trace from now on. Parameters: [address [correlation_id [mode]]] [filter= and others of siptrace.trace.start].", Handler: c.kemi(0, "destination", "correlation_id", "scope")},
+		{Name: "sip_trace_dst", Help: "Trace from now on to an address. Parameters: address [filter= ...].", Handler: c.kemi(1, "destination")},
+		{Name: "sip_trace_dst_cid", Help: "Trace from now on to an address. Parameters: address correlation_id [filter= ...].", Handler: c.kemi(2, "destination", "correlation_id")},
+		{Name: "sip_trace_dst_cid_type", Help: "Trace from now on to an address. Parameters: address correlation_id mode [filter= ...].", Handler: c.kemi(3, "destination", "correlation_id", "scope")},
+		{Name: "sip_trace_mode", Help: "Trace from now on. Parameters: m|t|d [filter= ...].", Handler: c.kemi(1, "scope")},
 		{Name: "sip_trace_msg", Help: "Send a text as a message to a collector by HEP. Parameters: text from to address correlation_id.", Handler: c.traceMsg},
 		{Name: "hlog", Help: "Send a log line to the collector by HEP. Parameters: [correlation_id] text.", Handler: c.hlog},
 		{Name: "hlog_cid", Help: "Send a log line to the collector by HEP. Parameters: correlation_id text.", Handler: c.hlog},
+	} {
+		// KSR.siptrace.hlog of KEMI, and what scripts call it.
+		list = append(list, rpc.Method{Name: "siptrace." + m.Name, Help: m.Help, Handler: m.Handler}, rpc.Method{Name: m.Name, Help: "As siptrace." + m.Name + ".", Handler: m.Handler})
 	}
+	return list
 }
 
 // commands answers the methods.
@@ -216,7 +222,7 @@ func (c *commands) hlog(_ context.Context, call *rpc.Call) (any, error) {
 	first, ok := call.Str(0)
 	if second, two := call.Str(1); two {
 		first, ok = second, true
-	} else if call.Method == "hlog_cid" {
+	} else if strings.HasSuffix(call.Method, "hlog_cid") {
 		ok = false
 	}
 	if !ok {
