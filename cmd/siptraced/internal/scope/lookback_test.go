@@ -44,6 +44,26 @@ func TestLookBack(t *testing.T) {
 			[]string{"before: INVITE ", "before: INVITE ", "P>A 407 1INVITE a a p", "A>P ACK 1 a a p", "P>A 200 2INVITE a2 a b"},
 		},
 		{
+			"a refused re-INVITE, and the call goes on", `
+			B>P INVITE 1 b1 b a
+			*P>B 488 1INVITE b1 b a
+			B>P ACK 1 b1 b a
+			+1h
+			A>P BYE 2 a2 a b`,
+			[]string{"before: INVITE ", "P>B 488 1INVITE b1 b a", "B>P ACK 1 b1 b a", "A>P BYE 2 a2 a b"},
+		},
+		{
+			"a short call, from its BYE by the callee", `
+			A>P INVITE 1 a a -
+			P>B INVITE 1 p1,a a -
+			C>P 486 1INVITE p2,a a c
+			P>A 200 1INVITE a a b
+			A>P ACK 1 a2 a b
+			*B>P BYE 1 b1 b a
+			P>B 200 1BYE b1 b a`,
+			[]string{"before: INVITE ", "before: INVITE ", "before: INVITE 486", "before: INVITE 200", "before: ACK ", "B>P BYE 1 b1 b a", "P>B 200 1BYE b1 b a"},
+		},
+		{
 			"started twice", `
 			A>P INVITE 1 a a -
 			*P>A 100 1INVITE a a -

@@ -365,6 +365,18 @@ func TestScopes(t *testing.T) {
 			+1h
 			A>P BYE 3 a2 a b
 			P>A 200 3BYE a2 a b`},
+		{name: "dialog from PRACK", kind: Dialog, script: `
+			*A>P PRACK 2 a2 a b
+			+2m
+			B>P 200 1INVITE p1,a a b
+			A>P ACK 1 a3 a b
+			+1h
+			A>P BYE 3 a4 a b
+			P>A 200 3BYE a4 a b`},
+		{name: "dialog from UPDATE", kind: Dialog, open: 1, script: `
+			*A>P UPDATE 9 a2 a b
+			+1h
+			B>P UPDATE 9 b2 b a`},
 		{name: "dialog by its reply", kind: Dialog, script: `
 			*P>A 200 1INVITE a a b
 			A>P ACK 1 a2 a b

@@ -204,25 +204,34 @@ func newScope(kind Kind, v *view) scope {
 	switch {
 	case v.to == 0, v.method == ack, v.method == cancel, v.method == invite && v.status != 0:
 		s.flags |= initial
-	case v.method != subscribe && v.method != notify:
+	case v.method == subscribe, v.method == notify:
+		s.flags |= over | subscribed
+	case v.method == prack: // RFC 3262 §3: it rings
+		s.flags |= forInvite
+	case v.method == bye:
 		s.flags |= forInvite | over
 	default:
-		s.flags |= over | subscribed
+		s.flags |= forInvite
+		s.peer(s.far(v), established)
 	}
 	s.list = s.waitsFor()
 	return s
 }
 
-// anchor gives a dialog that was met in the middle its beginning, if v is of it,
-// between the same two ends.
+// anchor corrects where a dialog stands by a message from before the one that
+// it was met at, if that says more: the request that began it, between the same
+// two ends; or a request inside it, where a reply to the first was assumed.
 func (s *scope) anchor(v *view, to uint64) bool {
-	if s.kind != Dialog || s.flags&(initial|forInvite) != forInvite || v.to != 0 || v.from != s.from && v.from != to {
+	switch {
+	case s.kind != Dialog || s.flags&forInvite == 0 || v.status != 0:
 		return false
-	}
-	switch v.method {
-	case invite, cancel:
+	case s.flags&initial == 0 && v.to == 0 && (v.method == invite || v.method == cancel) && (v.from == s.from || v.from == to):
 		s.from, s.tx = v.from, v.tx
 		s.flags = s.flags&^over | initial
+		s.peers = nil
+		return true
+	case s.flags&initial != 0 && v.tx == s.tx && v.to != 0 && v.method == invite:
+		s.flags &^= initial
 		return true
 	}
 	return false
