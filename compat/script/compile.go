@@ -291,11 +291,14 @@ func (c *compiler) ifStmt(s *stmt) (action, error) {
 		if m.ended {
 			return endOfRun
 		}
-		m.rc = 1
-		if ok {
-			return body.run(m)
+		run := body
+		if !ok {
+			run = other
 		}
-		return other.run(m)
+		if len(run) == 0 {
+			m.rc = 1
+		}
+		return run.run(m)
 	}, nil
 }
 
@@ -364,7 +367,7 @@ func (c *compiler) switchStmt(s *stmt) (action, error) {
 		case first != isNull && first != lit.v.kind:
 			return nil, fail(label.pos, refuse("write all of them in quotes, or none", "numbers and strings are mixed in the cases of a switch"))
 		case label.isRegex:
-			match, err := compileRegex(string(lit.v.s), false)
+			match, err := compileRegex(string(lit.v.s), exactCase)
 			if err != nil {
 				return nil, fail(label.pos, refuse("", "regular expression: %v", err))
 			}

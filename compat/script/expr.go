@@ -385,7 +385,7 @@ func (c *compiler) matching(e *binary) (func(*Message) bool, error) {
 	}
 	want := e.op == "=~"
 	if lit, ok := e.r.(*literal); ok {
-		match, err := compileRegex(string(lit.v.s), false)
+		match, err := compileRegex(string(lit.v.s), anyCase)
 		if err != nil {
 			return nil, fail(e.pos, refuse("", "regular expression %s: %v", lit, err))
 		}
@@ -414,7 +414,7 @@ func (m *Message) regex(pattern []byte) *regexp.Regexp {
 	}
 	m.steps -= 1000
 	var re *regexp.Regexp
-	if re2, err := translate(string(pattern), false); err == nil {
+	if re2, err := translate(string(pattern), anyCase); err == nil {
 		re, _ = regexp.Compile(re2)
 	}
 	if m.regexes == nil || len(m.regexes) >= 64 {
@@ -450,7 +450,7 @@ func (c *compiler) coreTest(e *coreTest) (func(*Message) bool, error) {
 	}[e.what]
 	want := e.op == "==" || e.op == "=~"
 	if e.op == "=~" || e.op == "!~" {
-		match, err := compileRegex(e.text, false)
+		match, err := compileRegex(e.text, anyCase)
 		if err != nil {
 			return nil, fail(e.pos, refuse("", "regular expression %q: %v", e.text, err))
 		}

@@ -176,7 +176,7 @@ func search(in func(*Message) []byte) func(*compiler, *call) (function, error) {
 		if err != nil {
 			return nil, err
 		}
-		match, err := compileRegex(s, true)
+		match, err := compileRegex(s, byLines)
 		if err != nil {
 			return nil, fail(e.pos, refuse("", "regular expression %q: %v", s, err))
 		}
@@ -209,7 +209,7 @@ func isPresentRegex(_ *compiler, e *call) (function, error) {
 	if err != nil {
 		return nil, err
 	}
-	match, err := compileRegex(s, false)
+	match, err := compileRegex(s, anyCase)
 	if err != nil {
 		return nil, fail(e.pos, refuse("", "regular expression %q: %v", s, err))
 	}
@@ -272,7 +272,9 @@ func routeCall(c *compiler, e *call) (function, error) {
 		}
 		m.depth++
 		m.rc = 1
-		rt.body.run(m)
+		if rt.body.run(m) == leave {
+			m.rc = 0
+		}
 		m.depth--
 		return m.rc
 	}, nil

@@ -14,24 +14,27 @@ import (
 // maxPattern is the longest regular expression taken, in bytes.
 const maxPattern = 2048
 
+// regexMode is how Kamailio compiles a regular expression.
+type regexMode uint8
+
+const (
+	anyCase   regexMode = iota // =~: letter case does not count
+	byLines                    // search(): the same; ^ and $ are at line ends, which neither . nor [^x] matches
+	exactCase                  // switch: letter case counts
+)
+
 // matcher says whether a text matches.
 type matcher func(m *Message, b []byte) bool
 
 // translate turns a POSIX extended regular expression, as glibc reads it, into
-// RE2 syntax, whose cost is linear in the text. lines is REG_NEWLINE: ^ and $ at
-// line ends, and neither . nor [^x] matches a line end. What RE2 can't do is an
-// error with its remedy.
-func translate(re string, lines bool) (string, error) {
+// RE2 syntax, whose cost is linear in the text. What RE2 can't do is an error
+// with its remedy.
+func translate(re string, mode regexMode) (string, error) {
 	if len(re) > maxPattern {
 		return "", fmt.Errorf("it is longer than %d bytes", maxPattern)
 	}
-	t := ereReader{in: re, lines: lines}
-	t.out.WriteString("(?i")
-	if lines {
-		t.out.WriteString("m)")
-	} else {
-		t.out.WriteString("s)")
-	}
+	t := ereReader{in: re, mode: mode}
+	t.out.WriteString(map[regexMode]string{anyCase: "(?is)", byLines: "(?im)", exactCase: "(?s)"}[mode])
 	if err := t.run(); err != nil {
 		return "", err
 	}
@@ -41,7 +44,7 @@ func translate(re string, lines bool) (string, error) {
 type ereReader struct {
 	in     string
 	i      int
-	lines  bool
+	mode   regexMode
 	out    strings.Builder
 	atom   int   // where the last atom begins in out; -1: none to repeat
 	repeat bool  // the atom has been repeated already
@@ -230,7 +233,7 @@ func (t *ereReader) bracket() error {
 			if !strings.Contains(" alnum alpha blank cntrl digit graph lower print punct space upper xdigit ", " "+name+" ") {
 				return fmt.Errorf("[:%s:] is no class", name)
 			}
-			if name == "lower" || name == "upper" { // without regard to letter case
+			if t.mode != exactCase && (name == "lower" || name == "upper") {
 				name = "alpha"
 			}
 			set.WriteString("[:" + name + ":]")
@@ -245,7 +248,7 @@ func (t *ereReader) bracket() error {
 		}
 		i += n
 	}
-	if negated && t.lines {
+	if negated && t.mode == byLines {
 		set.WriteString(`\n`)
 	}
 	set.WriteByte(']')
@@ -264,8 +267,8 @@ func quoteInSet(s string) string {
 // compileRegex makes a matcher. Patterns that are plain text, with ^ and $ or
 // without, and alternatives of such, are compared directly; all others are
 // first looked over for text that they need.
-func compileRegex(pattern string, lines bool) (matcher, error) {
-	re2, err := translate(pattern, lines)
+func compileRegex(pattern string, mode regexMode) (matcher, error) {
+	re2, err := translate(pattern, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +281,7 @@ func compileRegex(pattern string, lines bool) (matcher, error) {
 		return nil, regexError(err)
 	}
 	tree = tree.Simplify()
-	if !lines {
+	if mode == anyCase {
 		if list, ok := plain(tree); ok {
 			return list.match, nil
 		}

@@ -74,7 +74,16 @@ func transformation(name, arg string) (transform, *problem) {
 		return paramTransformation(f, args)
 	}
 	switch name {
-	case "s.len", "nameaddr.len":
+	case "nameaddr.len":
+		return func(m *Message, v value) value {
+			b := m.text(v)
+			_, uri, _ := address(b, false)
+			if n := cap(b) - cap(uri) + len(uri) + 1; n <= len(b) { // up to the bracket
+				b = b[:n]
+			}
+			return integer(int32(len(b)))
+		}, nil
+	case "s.len":
 		return func(m *Message, v value) value { return integer(int32(len(m.text(v)))) }, nil
 	case "s.int":
 		return func(m *Message, v value) value {
