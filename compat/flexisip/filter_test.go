@@ -46,98 +46,99 @@ func read(t testing.TB, text string) (*sipmsg.Message, *siptrace.Record) {
 	}
 }
 
+var matchTests = []struct {
+	expr           string
+	request, reply bool
+}{
+	// Flexisip's own cases, of the domains that may stand in a test.
+	{"true", true, true},
+	{"is_request", true, false},
+	{"direction == 'request'", true, false},
+	{"'toto' == 'titi'", false, false},
+	{"is_response", false, true},
+	{"from.uri.domain == 'sip.example.org'", true, true},
+	{"from.uri.user == 'jehan-mac'", true, false},
+	{"from.uri.user contains 'jehan'", true, false},
+	{"to.uri.domain contains 'example'", true, true},
+	{"to.uri.user == 'jehan-claude'", false, false},
+	{"to.uri.user != 'jehan-jacques'", true, true},
+	{"to.uri.user regex 'jehan-*'", false, false},
+	{"to.uri.user regexp 'jehan-.*'", true, false},
+	{"from.uri.domain regex '^(?!kijou).*$'", true, true},
+	{"from.uri.domain regex '^(?!sip\\.).*$'", false, false},
+	{"from.uri.user regex '(?=jehan)(?![^-]*-pc).+'", true, false},
+	{"request.method == 'REGISTER'", true, false},
+	{"request.method-name == 'REGISTER'", true, false},
+	{"defined request.uri.user", false, false},
+	{"user-agent contains 'Linphone'", true, false},
+	{"is_response && status.code == '180'", false, true},
+	{"numeric call-id", true, false},
+	{"!(defined request.uri.user) && (from.uri.user in 'jehan-mac jehan-michel') && user-agent contains 'Linphone'", true, false},
+	{"(from.uri.user in 'jehan-kevin jehan-patrick') && user-agent contains 'Linphone'", false, false},
+	{"((from.uri.user in 'jehan-kevin jehan-patrick') && user-agent contains 'Linphone' ) || request.method == 'REGISTER'", true, false},
+	{"!(from.uri.user in 'jehan-kevin jehan-patrick') && request.method != 'REGISTER'", false, true},
+
+	// One precedence, grouped to the right.
+	{"false && true || true", false, false},
+	{"(false && true) || true", true, true},
+	{"true || false && false", true, true},
+	{"(true || false) && false", false, false},
+	{"true || true && false", true, true},
+	{"false && false || true && true", false, false},
+	{"true && false || true && false || true", true, true},
+	{"false || true && false || true", true, true},
+
+	// ! takes its neighbour.
+	{"!false && false", false, false},
+	{"!true || true", true, true},
+	{"!from.uri.user == 'jehan-mac' || false", false, true},
+	{"!!is_request", true, false},
+	{"! ( false || false ) && is_request", true, false},
+	{"!defined user-agent && is_response", false, true},
+
+	// Absent is empty.
+	{"request.uri.user == ''", true, true},
+	{"status.code == ''", true, false},
+	{"user-agent == content-type", false, true},
+	{"numeric request.uri.user", true, true},
+	{"contact.uri.domain in ''", false, false},
+	{"contact.uri.domain nin '192.0.2.9'", true, true},
+
+	{"request.uri.domain == '192.0.2.20'", true, false},
+	{"from.uri.params == 'user=phone'", true, false},
+	{"to.uri.params == ''", true, true},
+	{"contact.uri.user == 'jehan-mac' && contact.uri.params == 'transport=tcp' && contact.uri.domain == '192.0.2.8'", true, false},
+	{"content-type == 'application/sdp'", true, false},
+	{"status.phrase == 'Ringing'", false, true},
+	{"call-id == 'e-2Q~fxwNs'", false, true},
+	{"call-id.hash == '2180541256'", true, false},
+	{"'jehan' in 'a  jehan\tb'", true, true},
+	{"'jeh' in 'a jehan b'", false, false},
+	{"'jehan-mac' in from.uri.user", true, false},
+	{"'mac' notin from.uri.user", true, true},
+	{"from.uri.user in'jehan-mac'&&from.uri.user!='x'", true, false},
+	{"from.uri.user contains 'jehan'\n&&\tis_request", true, false},
+	{"'it && is (not' == user-agent || true", true, true},
+	{"user-agent regex '.*(eXosip|sofia).*\\)'", true, false},
+	{"from.uri.user contains from.uri.user", true, true},
+	{"", true, true},
+	{"  ", true, true},
+
+	{"$siptrace(src_addr) == 'udp:192.0.2.8:5062'", true, true},
+	{"$siptrace(src_host) == '192.0.2.8' && $siptrace(src_hostip) == '192.0.2.8'", true, true},
+	{"$siptrace(dst_addr) == 'tls:[2001:db8::1]:5061'", true, true},
+	{"$siptrace(dst_host) == '[2001:db8::1]'", true, true},
+	{"$siptrace(dst_hostip) == '2001:db8::1'", true, true},
+	{"$siptrace(src_port) == '5062' && $siptrace(dst_port) == '5061'", true, true},
+	{"$siptrace(src_proto) == 'udp' && $siptrace(dst_proto) == 'tls'", true, true},
+	{"$siptrace(src_port) == $siptrace(dst_port)", false, false},
+	{"$siptrace(direction) in 'in'", true, true},
+}
+
 func TestMatch(t *testing.T) {
-	tests := []struct {
-		expr           string
-		request, reply bool
-	}{
-		// Flexisip's own cases, of the domains that may stand in a test.
-		{"true", true, true},
-		{"is_request", true, false},
-		{"direction == 'request'", true, false},
-		{"'toto' == 'titi'", false, false},
-		{"is_response", false, true},
-		{"from.uri.domain == 'sip.example.org'", true, true},
-		{"from.uri.user == 'jehan-mac'", true, false},
-		{"from.uri.user contains 'jehan'", true, false},
-		{"to.uri.domain contains 'example'", true, true},
-		{"to.uri.user == 'jehan-claude'", false, false},
-		{"to.uri.user != 'jehan-jacques'", true, true},
-		{"to.uri.user regex 'jehan-*'", false, false},
-		{"to.uri.user regexp 'jehan-.*'", true, false},
-		{"from.uri.domain regex '^(?!kijou).*$'", true, true},
-		{"from.uri.domain regex '^(?!sip\\.).*$'", false, false},
-		{"from.uri.user regex '(?=jehan)(?![^-]*-pc).+'", true, false},
-		{"request.method == 'REGISTER'", true, false},
-		{"request.method-name == 'REGISTER'", true, false},
-		{"defined request.uri.user", false, false},
-		{"user-agent contains 'Linphone'", true, false},
-		{"is_response && status.code == '180'", false, true},
-		{"numeric call-id", true, false},
-		{"!(defined request.uri.user) && (from.uri.user in 'jehan-mac jehan-michel') && user-agent contains 'Linphone'", true, false},
-		{"(from.uri.user in 'jehan-kevin jehan-patrick') && user-agent contains 'Linphone'", false, false},
-		{"((from.uri.user in 'jehan-kevin jehan-patrick') && user-agent contains 'Linphone' ) || request.method == 'REGISTER'", true, false},
-		{"!(from.uri.user in 'jehan-kevin jehan-patrick') && request.method != 'REGISTER'", false, true},
-
-		// One precedence, grouped to the right.
-		{"false && true || true", false, false},
-		{"(false && true) || true", true, true},
-		{"true || false && false", true, true},
-		{"(true || false) && false", false, false},
-		{"true || true && false", true, true},
-		{"false && false || true && true", false, false},
-		{"true && false || true && false || true", true, true},
-		{"false || true && false || true", true, true},
-
-		// ! takes its neighbour.
-		{"!false && false", false, false},
-		{"!true || true", true, true},
-		{"!from.uri.user == 'jehan-mac' || false", false, true},
-		{"!!is_request", true, false},
-		{"! ( false || false ) && is_request", true, false},
-		{"!defined user-agent && is_response", false, true},
-
-		// Absent is empty.
-		{"request.uri.user == ''", true, true},
-		{"status.code == ''", true, false},
-		{"user-agent == content-type", false, true},
-		{"numeric request.uri.user", true, true},
-		{"contact.uri.domain in ''", false, false},
-		{"contact.uri.domain nin '192.0.2.9'", true, true},
-
-		{"request.uri.domain == '192.0.2.20'", true, false},
-		{"from.uri.params == 'user=phone'", true, false},
-		{"to.uri.params == ''", true, true},
-		{"contact.uri.user == 'jehan-mac' && contact.uri.params == 'transport=tcp' && contact.uri.domain == '192.0.2.8'", true, false},
-		{"content-type == 'application/sdp'", true, false},
-		{"status.phrase == 'Ringing'", false, true},
-		{"call-id == 'e-2Q~fxwNs'", false, true},
-		{"call-id.hash == '2180541256'", true, false},
-		{"'jehan' in 'a  jehan\tb'", true, true},
-		{"'jeh' in 'a jehan b'", false, false},
-		{"'jehan-mac' in from.uri.user", true, false},
-		{"'mac' notin from.uri.user", true, true},
-		{"from.uri.user in'jehan-mac'&&from.uri.user!='x'", true, false},
-		{"from.uri.user contains 'jehan'\n&&\tis_request", true, false},
-		{"'it && is (not' == user-agent || true", true, true},
-		{"user-agent regex '.*(eXosip|sofia).*\\)'", true, false},
-		{"from.uri.user contains from.uri.user", true, true},
-		{"", true, true},
-		{"  ", true, true},
-
-		{"$siptrace(src_addr) == 'udp:192.0.2.8:5062'", true, true},
-		{"$siptrace(src_host) == '192.0.2.8' && $siptrace(src_hostip) == '192.0.2.8'", true, true},
-		{"$siptrace(dst_addr) == 'tls:[2001:db8::1]:5061'", true, true},
-		{"$siptrace(dst_host) == '[2001:db8::1]'", true, true},
-		{"$siptrace(dst_hostip) == '2001:db8::1'", true, true},
-		{"$siptrace(src_port) == '5062' && $siptrace(dst_port) == '5061'", true, true},
-		{"$siptrace(src_proto) == 'udp' && $siptrace(dst_proto) == 'tls'", true, true},
-		{"$siptrace(src_port) == $siptrace(dst_port)", false, false},
-		{"$siptrace(direction) in 'in'", true, true},
-	}
 	request, rec := read(t, register)
 	reply, _ := read(t, ringing)
-	for _, tt := range tests {
+	for _, tt := range matchTests {
 		f, err := Compile(tt.expr)
 		if err != nil {
 			t.Errorf("%s: %v", tt.expr, err)
@@ -151,9 +152,6 @@ func TestMatch(t *testing.T) {
 		}
 		if f.String() != tt.expr {
 			t.Errorf("%s: String gives %q", tt.expr, f)
-		}
-		if n := testing.AllocsPerRun(100, func() { f.Match(request, rec) }); n != 0 {
-			t.Errorf("%s: %v allocations", tt.expr, n)
 		}
 	}
 }
