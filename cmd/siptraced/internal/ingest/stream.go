@@ -60,6 +60,32 @@ func (s *Server) leave(c net.Conn) {
 	s.mu.Unlock()
 }
 
+// lastWords is how long a sender may take to end a stream that we want to end.
+const lastWords = time.Second
+
+// ending is the end of a stream, so that the sender can know exactly what we
+// took. One that asks for acknowledgements is read up to its next question; any
+// other is told that we want no more, and read to its end.
+type ending struct {
+	asked bool // it has asked
+	since int  // packets since its last question
+	begun bool
+}
+
+// wait reports whether to read on, after a read that was stopped, and for how
+// long.
+func (e *ending) wait(c net.Conn) bool {
+	if e.begun || e.asked && e.since == 0 {
+		return false
+	}
+	e.begun = true
+	if h, ok := c.(interface{ CloseWrite() error }); ok && !e.asked {
+		_ = h.CloseWrite()
+	}
+	_ = c.SetReadDeadline(time.Now().Add(lastWords))
+	return true
+}
+
 // serveConn cuts a stream into packets until it ends or can't be followed any
 // more: after an error nobody knows where the next packet starts.
 func (s *Server) serveConn(c net.Conn) {
@@ -79,15 +105,17 @@ func (s *Server) serveConn(c net.Conn) {
 		}
 		s.mu.Unlock()
 	}
+	var end ending
 	p.Reply = func(b []byte) error {
+		end.asked, end.since = true, -1 // the question itself is counted yet
 		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
 		_, err := c.Write(b)
 		return err
 	}
 	buf := make([]byte, 0, readSize)
 	for {
-		rest, err := s.cut(p, buf)
-		if p.Close {
+		rest, err := s.cut(p, buf, &end)
+		if p.Close || end.begun && end.asked && end.since == 0 {
 			return
 		}
 		if err != nil {
@@ -100,6 +128,9 @@ func (s *Server) serveConn(c net.Conn) {
 		}
 		n, err := c.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
+		if n == 0 && isTimeout(err) && end.wait(c) {
+			continue
+		}
 		if n == 0 && err != nil {
 			if len(buf) > 0 {
 				s.received.Add(1)
@@ -116,7 +147,7 @@ func (s *Server) serveConn(c net.Conn) {
 type handshaker interface{ Handshake() error }
 
 // cut hands on every whole packet of buf and returns what is left.
-func (s *Server) cut(p *Packet, buf []byte) ([]byte, error) {
+func (s *Server) cut(p *Packet, buf []byte, end *ending) ([]byte, error) {
 	for len(buf) > 0 {
 		skip, n, err := split(buf)
 		if err != nil {
@@ -131,7 +162,8 @@ func (s *Server) cut(p *Packet, buf []byte) ([]byte, error) {
 		p.Time = time.Now()
 		p.Data = buf[:n:n]
 		s.handle(p)
-		if p.Close {
+		end.since++
+		if p.Close || end.begun && end.asked && end.since == 0 {
 			return nil, nil
 		}
 		buf = buf[n:]

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -35,7 +36,7 @@ type encoder struct {
 	local, remote netip.AddrPort // of the socket in use
 	packet        hep.Packet
 	headers       xheaders.Headers
-	from, to      []byte
+	from, to, cut []byte
 	msg           sipmsg.Message
 	ends          map[string]siptrace.Endpoint // addresses that came as text
 }
@@ -114,17 +115,28 @@ func (e *encoder) version() int {
 }
 
 // appendSIP appends rec as a SIP duplicate, with the X-Siptrace headers where
-// they are asked for. What they can't be put into goes without.
+// they are asked for. A message that has a set already keeps it, unless that
+// says nothing of the time and method (trace_mode 4) or can't be read. Where the
+// headers can't be put, the message goes without.
 func (e *encoder) appendSIP(dst []byte, rec *siptrace.Record) []byte {
 	if !e.xheaders() || len(rec.Method) == 0 {
 		return append(dst, rec.Msg...)
 	}
+	msg, h := rec.Msg, &e.headers
+	switch err := xheaders.Read(msg, h); {
+	case errors.Is(err, xheaders.ErrNone):
+	case err == nil && h.HasTime && len(h.Method) > 0:
+		return append(dst, msg...)
+	default:
+		e.cut = xheaders.Cut(e.cut[:0], msg)
+		msg = e.cut
+	}
 	e.from, e.to = rec.From.Append(e.from[:0]), rec.To.Append(e.to[:0])
-	e.headers = xheaders.Headers{
+	*h = xheaders.Headers{
 		FromIP: e.from, ToIP: e.to, Method: rec.Method, Dir: rec.Direction,
 		HasTime: true, Sec: rec.Time.Unix(), Usec: uint32(rec.Time.Nanosecond() / 1000),
 	}
-	out, err := xheaders.Append(dst, rec.Msg, &e.headers)
+	out, err := xheaders.Append(dst, msg, h)
 	if err != nil {
 		return append(dst, rec.Msg...)
 	}
