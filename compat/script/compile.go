@@ -30,17 +30,17 @@ type Options struct {
 // Program is a compiled route. It does not change: any number of goroutines may
 // run it, each with its own Message.
 type Program struct {
-	root       block
-	tree       []*stmt
-	routes     []*routine // those that are called, in order of appearance
-	name       string
-	avps       map[string]int
-	avpCount   int
-	varCount   int
-	headers    []headerName
-	headerLens [64]bool
-	maxSteps   int
-	location   *time.Location
+	root     block
+	tree     []*stmt
+	routes   []*routine // those that are called, in order of appearance
+	name     string
+	avps     map[string]int
+	avpCount int
+	varCount int
+	headers  []headerName
+	letters  [256]bool // that names of headers begin with
+	maxSteps int
+	location *time.Location
 }
 
 // routine is one route[NAME].
@@ -97,10 +97,8 @@ func Compile(r kamcfg.Route, opt Options) (*Program, error) {
 	}
 	p.routes, p.avps, p.avpCount, p.varCount, p.headers = c.called, c.avps, len(c.avps), len(c.vars), c.headers
 	for _, h := range p.headers {
-		if n := len(h.lower); n < len(p.headerLens) {
-			p.headerLens[n] = true
-		}
-		p.headerLens[1] = true
+		p.letters[h.lower[0]] = true
+		p.letters[h.compact] = true
 	}
 	return p, nil
 }

@@ -1,7 +1,6 @@
 package script
 
 import (
-	"net/netip"
 	"regexp"
 	"strconv"
 
@@ -439,7 +438,10 @@ func (c *compiler) coreTest(e *coreTest) (func(*Message) bool, error) {
 		return func(m *Message) bool { return string(m.proto(0)) == proto == want }, nil
 	case "af":
 		want, four := e.op == "==", e.text == "inet"
-		return func(m *Message) bool { return isIPv4(m.addr(0).Addr()) == four == want }, nil
+		return func(m *Message) bool {
+			a := m.addr(0).Addr().Unmap()
+			return (a.IsValid() && a.Is4() == four) == want
+		}, nil
 	case "status":
 		if e.op != "=~" && e.op != "!~" {
 			return c.coreNumber(e)
@@ -473,8 +475,6 @@ func end(what string) int {
 	}
 	return 1
 }
-
-func isIPv4(a netip.Addr) bool { return a.Unmap().Is4() }
 
 func (c *compiler) coreNumber(e *coreTest) (func(*Message) bool, error) {
 	get := map[string]func(*Message) int32{

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -583,22 +584,48 @@ func (m *Message) untrimmed(v []byte) []byte {
 }
 
 // index finds the first value of each header that the program asks for, in one
-// pass over the message.
+// pass over the message. Lines that begin with a letter that none of them has are
+// passed over unread, as are those folded onto them.
 func (p *Program) index(m *Message) {
-	for i := range m.headers {
-		m.headers[i] = nil
-	}
+	clear(m.headers)
 	m.indexed = true
-	for name, v := range m.SIP.All() {
-		if n := len(name); n < len(p.headerLens) && !p.headerLens[n] {
+	b := m.SIP.Headers
+	for i := 0; i < len(b); {
+		eol := bytes.IndexByte(b[i:], '\n')
+		if eol < 0 {
+			eol = len(b)
+		} else {
+			eol += i
+		}
+		next := eol + 1
+		if p.letters[fold(b[i])] {
+			if colon := bytes.IndexByte(b[i:eol], ':'); colon > 0 {
+				for next < len(b) && (b[next] == ' ' || b[next] == '\t') { // RFC 3261 §7.3.1: folded lines
+					n := bytes.IndexByte(b[next:], '\n')
+					if n < 0 {
+						n = len(b) - next
+					}
+					eol = next + n
+					next = eol + 1
+				}
+				p.keep(m, bytes.TrimRight(b[i:i+colon], " \t"), b[i+colon+1:eol])
+			}
+		}
+		i = next
+	}
+}
+
+// keep stores a header's value where the program asks for it, without the blanks
+// before it and without its line end.
+func (p *Program) keep(m *Message, name, v []byte) {
+	for i := range p.headers {
+		if m.headers[i] != nil || !p.headers[i].is(name) {
 			continue
 		}
-		for i := range p.headers {
-			if m.headers[i] == nil && p.headers[i].is(name) {
-				if m.headers[i] = m.untrimmed(v); m.headers[i] == nil {
-					m.headers[i] = []byte{}
-				}
-			}
+		v = bytes.TrimLeft(v, " \t\r\n")
+		m.headers[i] = bytes.TrimSuffix(v, []byte("\r"))
+		if m.headers[i] == nil {
+			m.headers[i] = empty.s
 		}
 	}
 }

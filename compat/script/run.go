@@ -330,7 +330,7 @@ func (m *Message) proto(which int) siptrace.Proto {
 			return p.Proto
 		}
 	}
-	if e.Proto == "" {
+	if e.Proto == "" || !e.Addr.Addr().IsValid() && e.Text == "" {
 		return siptrace.Any
 	}
 	return e.Proto
