@@ -30,6 +30,7 @@ func TestSpoolDiskFull(t *testing.T) {
 		{"bound, oldest dropped", "96m", []string{"spool.max_bytes=24MiB", "spool.full=drop-oldest"}, missed, false},
 		{"age", "96m", []string{"spool.max_age=2s"}, missed, false},
 		{"disk", "32m", []string{"spool.max_bytes=8GiB"}, servers.Rejected, false},
+		{"disk, oldest dropped", "32m", []string{"spool.max_bytes=8GiB", "spool.full=drop-oldest"}, missed, false},
 		{"disk, others too", "32m", []string{"spool.max_bytes=8GiB"}, servers.Rejected, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

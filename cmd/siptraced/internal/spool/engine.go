@@ -128,9 +128,9 @@ func (e *engine) restart() {
 
 // What the spool leaves free of its file system, for the engine's own files and
 // everybody else's: a twentieth, but no more than reserve, and no less than the
-// engine needs to write one of its blocks anew, which it does to give up the
-// first half of one (nats-server/v2, server/filestore.go, maxBlockSize); of a
-// very small one a quarter.
+// engine needs to write one of its blocks anew, which it does when half of one is
+// gone (nats-server/v2, server/filestore.go, maxBlockSize); of a very small one a
+// quarter.
 const (
 	reserve      = 256 << 20
 	leastReserve = 8 << 20

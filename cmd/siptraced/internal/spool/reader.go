@@ -64,6 +64,7 @@ type Reader struct {
 	stopped chan struct{}
 
 	place     atomic.Pointer[place]
+	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
 	saved     place             // what the positions hold, without the time; the janitor's own
 	last      uint64            // last sequence handed out; the pump's own
 	end       uint64            // last sequence in the stream when the reader was opened
@@ -339,14 +340,14 @@ func (r *Reader) Close() {
 // into the same shard.
 func (r *Reader) Shared() bool { return r.shard.spool.shared() }
 
-// Pending is how many records wait for the sink; in a cluster how many batches,
-// as of the last second.
+// Pending is how many records wait for the sink; in a cluster as of the last
+// second, whoever spooled them and whoever will take them.
 func (r *Reader) Pending() uint64 {
 	if r.Shared() {
-		if last, done := r.shard.lastSeq.Load(), r.place.Load().seq; last > done {
-			return last - done
+		if r.shard.lastSeq.Load() <= r.place.Load().seq {
+			return 0
 		}
-		return 0
+		return r.waiting.Load()
 	}
 	if total, done := r.shard.total.Load(), r.place.Load().total; total > done {
 		return total - done
@@ -411,11 +412,9 @@ func (s *Spool) savePositions(ctx context.Context) error {
 	}
 	for _, sh := range s.shards {
 		if s.shared() {
-			info, err := sh.stream.Info(ctx)
-			if err != nil {
+			if err := s.look(ctx, sh); err != nil {
 				return fmt.Errorf("spool: shard %d: %w", sh.index, err)
 			}
-			sh.lastSeq.Store(info.State.LastSeq)
 		} else if err := sh.noteTotal(ctx); err != nil {
 			return err
 		}
@@ -426,14 +425,9 @@ func (s *Spool) savePositions(ctx context.Context) error {
 	}
 	var failed error
 	for sh, seq := range oldest {
-		if seq <= sh.purged || seq == 0 {
-			continue
-		}
-		if err := sh.stream.Purge(ctx, jetstream.WithPurgeSequence(seq+1)); err != nil {
+		if err := sh.purge(ctx, seq); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("spool: purge of shard %d: %w", sh.index, err))
-			continue
 		}
-		sh.purged = seq
 	}
 	var api *jetstream.APIError
 	if errors.As(failed, &api) && api.ErrorCode == errStream {
@@ -441,4 +435,53 @@ func (s *Spool) savePositions(ctx context.Context) error {
 		s.engine.restart()
 	}
 	return failed
+}
+
+// look finds out how much of a cluster's shard waits for each sink. An intake has
+// a subject of its own, and each of its batches says how many records it has
+// spooled with it: its first batch that waits and its last one are enough.
+func (s *Spool) look(ctx context.Context, sh *shard) error {
+	info, err := sh.stream.Info(ctx, jetstream.WithSubjectFilter(sh.subject+".*"))
+	if err != nil {
+		return err
+	}
+	st := info.State
+	sh.lastSeq.Store(st.LastSeq)
+	totals := map[string]uint64{} // by subject
+	for _, r := range s.readers {
+		if r.shard != sh {
+			continue
+		}
+		// What is purged is done: by another process, if not here.
+		next := max(r.place.Load().seq+1, st.FirstSeq)
+		var waiting uint64
+		for subject := range st.Subjects {
+			if next > st.LastSeq {
+				break
+			}
+			if _, known := totals[subject]; !known {
+				msg, err := sh.stream.GetLastMsgForSubject(ctx, subject)
+				if errors.Is(err, jetstream.ErrMsgNotFound) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				_, totals[subject] = batchHeader(msg.Header)
+			}
+			msg, err := sh.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			n, upTo := batchHeader(msg.Header)
+			if before := upTo - uint64(n); totals[subject] > before {
+				waiting += totals[subject] - before
+			}
+		}
+		r.waiting.Store(waiting)
+	}
+	return nil
 }

@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 )
 
 // The engine finds damaged batches by their hash, with one exception: before it
@@ -39,7 +37,7 @@ type blockRecord struct {
 // repairNumbers puts right the numbers of batches that can't be, in every shard
 // below dir. Files that can't be read are left to the engine.
 func repairNumbers(dir string, log *slog.Logger) error {
-	files, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", streamPrefix+"*", "msgs", "*.blk"))
+	files, err := blockFiles(filepath.Join(dir, "jetstream", "*", "streams", streamPrefix+"*"))
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
@@ -131,10 +129,4 @@ func majority(records []blockRecord) uint64 {
 
 // maxPlausible bounds the number of a file's only record: the engine makes at
 // most one file for each batch.
-func maxPlausible(path string) uint64 {
-	index, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(path), ".blk"), 10, 64)
-	if err != nil {
-		return 1 << 40
-	}
-	return max(index, 1) << 24
-}
+func maxPlausible(path string) uint64 { return max(blockIndex(path), 1) << 24 }

@@ -63,7 +63,7 @@ type Spool struct {
 	lock      *os.File
 	maxBatch  int    // bytes
 	spread    int    // shards that new records go to
-	session   string // begins the id of every batch of this process
+	session   string // names this process: begins the ids of its batches
 	full      atomic.Bool
 	shards    []*shard
 
@@ -88,6 +88,10 @@ type shard struct {
 	cur    *batch
 	closed bool
 	taken  uint64 // records put
+
+	// publishing is held while the engine gets a batch, and while all that the
+	// shard holds is given up.
+	publishing sync.Mutex
 
 	settled atomic.Uint64 // of them, those on disk or counted as not taken
 	failed  atomic.Uint64 // of these, those not taken
@@ -121,7 +125,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Spool{cfg: cfg, log: log, session: nuid.Next() + "."}
+	s := &Spool{cfg: cfg, log: log, session: nuid.Next()}
 	for began := time.Now(); ; {
 		err := s.open(ctx)
 		if err == nil {
@@ -240,10 +244,14 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 		maxBytes = s.cfg.MaxBytes / int64(s.cfg.Shards)
 	}
 	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), hurry: make(chan struct{})}
+	subjects := []string{sh.subject}
+	if s.shared() {
+		subjects = append(subjects, sh.subject+".*") // one for each intake
+	}
 	var err error
 	sh.stream, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:       streamPrefix + strconv.Itoa(i),
-		Subjects:   []string{sh.subject},
+		Subjects:   subjects,
 		Storage:    jetstream.FileStorage,
 		Retention:  jetstream.LimitsPolicy,
 		Discard:    discard,
@@ -435,26 +443,30 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		headerTotal:   {strconv.FormatUint(total, 10)},
 		// A batch whose acknowledgement was lost is known by its id, so that a
 		// retry does not double it.
-		nats.MsgIdHdr: {s.session + strconv.FormatUint(s.Stats.Batches.Add(1), 36)},
+		nats.MsgIdHdr: {s.session + "." + strconv.FormatUint(s.Stats.Batches.Add(1), 36)},
 	}}
 	if s.shared() {
+		msg.Subject += "." + s.session
 		msg.Header.Set(headerIntake, s.session)
 	}
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
-		var ack *jetstream.PubAck
 		full := s.engine.diskFull()
 		err := errDiskFull
 		if !full {
 			attempt, cancel := context.WithTimeout(ctx, publishTimeout)
-			ack, err = s.js.PublishMsg(attempt, msg)
+			sh.publishing.Lock()
+			var ack *jetstream.PubAck
+			if ack, err = s.js.PublishMsg(attempt, msg); err == nil {
+				sh.lastSeq.Store(ack.Sequence)
+			}
+			sh.publishing.Unlock()
 			cancel()
 			var api *jetstream.APIError
 			full = errors.As(err, &api) && api.ErrorCode == errStreamFull
 		}
 		if err == nil {
 			sh.total.Store(total)
-			sh.lastSeq.Store(ack.Sequence)
 			s.Stats.Spooled.Add(uint64(b.records))
 			if said {
 				s.log.Info("spool: taking records again", "shard", sh.index)
@@ -469,6 +481,16 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 				s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
 			}
 			break
+		}
+		if errors.Is(err, errDiskFull) { // and the oldest is to go; counted by who misses it
+			if !s.full.Swap(true) {
+				s.log.Error("spool: the disk is full, the oldest messages are given up (keys spool.dir, spool.full)", "shard", sh.index)
+			}
+			var dropped bool
+			if dropped, err = sh.dropOldest(ctx); dropped && err == nil {
+				continue
+			}
+			err = errors.Join(errDiskFull, err)
 		}
 		if ctx.Err() != nil {
 			sh.failed.Add(uint64(b.records))

@@ -394,6 +394,58 @@ func TestPassedOver(t *testing.T) {
 	closeAll(t, s, nil)
 }
 
+// The engine gives up whole blocks, and the last one when all of it is done.
+func TestPurge(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.MaxBytes = 1, 16<<20 // blocks of 4 MiB
+	s := open(t, cfg)
+	r, err := s.Reader(context.Background(), "test", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 45
+	for i := range n {
+		rec := record(i, "call")
+		rec.Msg = make([]byte, cfg.BatchBytes) // a batch each
+		if err := s.Put(&rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Flush(context.Background())
+	var starts []uint64
+	sh := s.shards[0]
+	files, err := sh.blocks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		starts = append(starts, firstNumber(f))
+	}
+	if len(starts) < 3 || starts[0] != 1 || !slices.IsSorted(starts) {
+		t.Fatalf("blocks begin at %v", starts)
+	}
+	for i := range uint64(n) {
+		r.Done(<-r.Batches())
+		if err := s.savePositions(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := sh.stream.Info(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(n + 1)
+		for _, start := range starts {
+			if i+1 < n && start <= i+2 {
+				want = start
+			}
+		}
+		if info.State.FirstSeq != want {
+			t.Errorf("%d batches done: the first one is %d, want %d", i+1, info.State.FirstSeq, want)
+		}
+	}
+	closeAll(t, s, []*Reader{r})
+}
+
 // Call-IDs that differ in their last byte alone are spread too.
 func TestShardOf(t *testing.T) {
 	for _, format := range []string{"call-%d", "%d@192.0.2.1", "%08x"} {
