@@ -15,7 +15,8 @@ func TestNATSCluster(t *testing.T) {
 	parallel(t)
 	r := random(t)
 	nodes := servers.StartNATSCluster(t, natsServer, 3)
-	d := mariaDB(t, servers.StartMariaDB(t, servers.WithFsync()))
+	m := servers.StartMariaDB(t, servers.WithFsync())
+	d := mariaDB(t, m)
 	var places []*place
 	var runs []*daemon
 	for range 2 {
@@ -76,22 +77,92 @@ func TestNATSCluster(t *testing.T) {
 		accepted += n
 		t.Logf("sender %d: %d messages, %d connections", s.sender, n, attempts)
 	}
-	// What waits is not for one daemon alone to say: until the table stands still.
-	last, since := -1, time.Now()
-	for deadline := time.Now().Add(time.Minute); time.Since(since) < 3*time.Second || last < accepted; time.Sleep(200 * time.Millisecond) {
-		if n := d.count(); n != last {
-			last, since = n, time.Now()
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("%d rows a minute after the last message, want %d", last, accepted)
-			break
-		}
-	}
+	stands(t, d, accepted)
 	for i, run := range runs {
 		t.Logf("daemon %d: %v", i+1, stopShared(t, run))
 	}
 	t.Logf("%d times a NATS server and a daemon killed, longest pause of the intake %v", rounds, longest.Round(time.Millisecond))
-	d.verify(t, within, senders...)
+	d.verify(t, within, append(senders, clusterBooks(t, d, m, places)...)...)
+}
+
+// clusterBooks checks the books of daemons that share a spool, while none is
+// killed: what waits is in messages and the same for all of them, and what was
+// spooled, over all of them, is what was written.
+func clusterBooks(t *testing.T, d *database, m *servers.MariaDB, places []*place) []*sender {
+	t.Helper()
+	before := d.count()
+	m.Stop(t)
+	var runs []*daemon
+	for _, p := range places {
+		runs = append(runs, p.start(t))
+	}
+	rate := pick(500, 2500)
+	senders := []*sender{send(t, 3, rate, places[0].addr), send(t, 4, rate, places[1].addr)}
+	for _, s := range senders {
+		servers.WaitFor(t, time.Minute, "messages enough", func() bool { n, _ := s.progress(); return n > 2*rate })
+		s.setRate(0)
+	}
+	servers.WaitFor(t, time.Minute, "all daemons to say that everything waits", func() bool {
+		var spooled int64
+		for _, run := range runs {
+			spooled += run.CountersNow(t)[servers.Spooled]
+		}
+		for _, run := range runs {
+			if run.CountersNow(t)[servers.Pending] != spooled {
+				return false
+			}
+		}
+		return spooled >= int64(2*2*rate)
+	})
+	m.Start(t)
+	for _, s := range senders {
+		s.setRate(rate)
+	}
+	time.Sleep(time.Second)
+	books := []servers.Counters{stopShared(t, runs[0])}
+	runs[0] = places[0].start(t)
+	time.Sleep(time.Second)
+	for _, s := range senders {
+		s.finish(t, time.Minute)
+	}
+	servers.WaitFor(t, time.Minute, "all daemons to say that nothing waits", func() bool {
+		for _, run := range runs {
+			if run.CountersNow(t)[servers.Pending] != 0 {
+				return false
+			}
+		}
+		return true
+	})
+	var spooled, written, elsewhere, rest int64
+	for _, run := range runs {
+		c := stopShared(t, run)
+		rest += c[servers.Pending] // that of the first run was for the others to write
+		books = append(books, c)
+	}
+	for _, c := range books {
+		spooled, written, elsewhere = spooled+c[servers.Spooled], written+c[servers.Written], elsewhere+c["store.written_elsewhere"]
+		rest += c[servers.Aside] + c[missed]
+	}
+	t.Logf("books of all daemons: spooled %d, written %d, seen written by another %d", spooled, written, elsewhere)
+	if rows := int64(d.count() - before); spooled != written || rest != 0 || rows != written {
+		t.Errorf("books of all daemons: spooled %d, but written %d, rows %d, %d elsewhere: %v", spooled, written, rows, rest, books)
+	}
+	return senders
+}
+
+// stands waits until the table has n rows at least, and no more come.
+func stands(tb testing.TB, d *database, n int) {
+	tb.Helper()
+	last, since := -1, time.Now()
+	for deadline := time.Now().Add(2 * time.Minute); time.Since(since) < 3*time.Second || last < n; time.Sleep(200 * time.Millisecond) {
+		if c := d.count(); c != last {
+			last, since = c, time.Now()
+		}
+		if time.Now().After(deadline) {
+			tb.Errorf("%d rows two minutes after the last message, want %d", last, n)
+			return
+		}
+	}
 }
 
 // writing is which of the daemons writes the most at present.

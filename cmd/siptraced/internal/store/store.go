@@ -20,9 +20,9 @@ const sinkName = "store"
 type stats struct {
 	counters *counters.Set
 	// written, aside, missed and skipped (for other sinks only) are messages, rows
-	// are rows.
+	// are rows. elsewhere are messages that another process of a cluster committed.
 	// fallback are those whose own table can't be filled.
-	written, aside, missed, skipped, fallback, rows, transactions, retries *atomic.Uint64
+	written, elsewhere, aside, missed, skipped, fallback, rows, transactions, retries *atomic.Uint64
 	// logs are log lines kept, noLogs those for which there was no table.
 	logs, noLogs *atomic.Uint64
 }
@@ -67,7 +67,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	}
 	st := &stats{
 		counters: c,
-		written:  c.Counter("store.written"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
+		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
 		fallback: c.Counter("store.table_fallback"),
 		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
 		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
@@ -80,7 +80,9 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 			s.closeReaders()
 			return nil, fmt.Errorf("store: %w", err)
 		}
-		backlog.Add(r.Pending())
+		if !r.Shared() { // what waits in a cluster is in the books of who spooled it
+			backlog.Add(r.Pending())
+		}
 		s.writers = append(s.writers, &writer{
 			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, bad: bad, making: &s.making, turn: &s.turn, drain: s.drain,
 			rejected: map[rejectKey]struct{}{},

@@ -183,7 +183,11 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 // written books a batch that another process, or this one before a crash, has
 // committed.
 func (w *writer) written(b *spool.Batch) {
-	w.stats.written.Add(uint64(b.Records))
+	if w.reader.Shared() {
+		w.stats.elsewhere.Add(uint64(b.Records))
+	} else {
+		w.stats.written.Add(uint64(b.Records))
+	}
 	w.miss(b)
 	w.reader.Done(b)
 }
