@@ -380,7 +380,7 @@ func read(tb testing.TB, file string) string {
 	return string(b)
 }
 
-func load(tb testing.TB, name string) *vectors.Scenario {
+func recording(tb testing.TB, name string) *vectors.Scenario {
 	tb.Helper()
 	s, err := vectors.Load(name)
 	if err != nil {

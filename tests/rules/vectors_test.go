@@ -95,7 +95,7 @@ func TestVectors(t *testing.T) {
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					t.Parallel()
-					s, db := load(t, tt.name), open(t, "sip_trace_alt")
+					s, db := recording(t, tt.name), open(t, "sip_trace_alt")
 					d := start(t, options{config: s.Config, route: tt.route, db: db})
 					from := time.Now()
 					d.feed(t, s.Packets()...)
@@ -183,7 +183,7 @@ func tables(t *testing.T, s *vectors.Scenario, db *database, window vectors.Wind
 // where each message came from into the log.
 func TestEventRouteDrop(t *testing.T) {
 	t.Parallel()
-	s, all := load(t, "event-route-drop"), load(t, "hep3-core")
+	s, all := recording(t, "event-route-drop"), recording(t, "hep3-core")
 	d := start(t, options{config: s.Config})
 	d.feed(t, s.Packets()...)
 	d.feed(t, all.Packets()...)
@@ -225,7 +225,7 @@ func TestStatusToggle(t *testing.T) {
 	for _, name := range []string{"status-toggle-mode3", "status-toggle-script"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := load(t, name)
+			s := recording(t, name)
 			d := start(t, options{config: s.Config})
 			event := regexp.MustCompile(`^(\d+\.\d+) siptrace\.status (\w+) -> (\w+)`)
 			next, off := 0, 0
@@ -279,4 +279,3 @@ func TestStatusToggle(t *testing.T) {
 		})
 	}
 }
-

@@ -148,9 +148,9 @@ func (e *Engine) Configure(cfg Config) error {
 // configured reports whether the rule is one of the configuration.
 func (a *active) configured() bool { return a.Started.IsZero() }
 
-func (a *Rule) same(r *Rule) bool {
-	return a.ID == r.ID && a.Filter == r.Filter && a.Scope == r.Scope && a.CorrelationID == r.CorrelationID && a.Table == r.Table &&
-		slices.Equal(a.Users, r.Users) && slices.Equal(a.Destinations, r.Destinations)
+func (r *Rule) same(o *Rule) bool {
+	return r.ID == o.ID && r.Filter == o.Filter && r.Scope == o.Scope && r.CorrelationID == o.CorrelationID && r.Table == o.Table &&
+		slices.Equal(r.Users, o.Users) && slices.Equal(r.Destinations, o.Destinations)
 }
 
 // compile makes a rule ready. The caller holds e.mu.
