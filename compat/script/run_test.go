@@ -142,7 +142,7 @@ func TestDrop(t *testing.T) {
 			}
 			res := p.Run(&m, sip, rec)
 			if res.Dropped != dropped || len(res.Actions) != 1 || string(res.Actions[0].Text) != want {
-				t.Errorf("%s, request %v: got %v %s", method, sip.IsRequest, res.Dropped, res.Actions)
+				t.Errorf("%s, request %v: got %v %+v", method, sip.IsRequest, res.Dropped, res.Actions)
 			}
 		}
 	}
