@@ -427,6 +427,9 @@ func alternatives(re *syntax.Regexp) ([]string, bool) {
 	return nil, false
 }
 
+// What (?i) adds to s and k, and the C locale of Kamailio doesn't.
+const longS, kelvin = '\u017f', '\u212a'
+
 // classTexts lists the members of a small class, letter case aside.
 func classTexts(ranges []rune) ([]string, bool) {
 	var all []string
@@ -436,7 +439,7 @@ func classTexts(ranges []rune) ([]string, bool) {
 		}
 		for r := ranges[i]; r <= ranges[i+1]; r++ {
 			switch {
-			case r == 'ſ' || r == 'K': // what (?i) adds to s and k
+			case r == longS || r == kelvin:
 			case r >= utf8.RuneSelf:
 				return nil, false
 			default:
@@ -453,9 +456,9 @@ func lowerASCII(rs []rune) (string, bool) {
 	b := make([]byte, 0, len(rs))
 	for _, r := range rs {
 		switch {
-		case r == 'ſ':
+		case r == longS:
 			r = 's'
-		case r == 'K':
+		case r == kelvin:
 			r = 'k'
 		case r >= utf8.RuneSelf:
 			return "", false
