@@ -32,6 +32,8 @@ type Config struct {
 	// Rules are the event route and the filter rules; EventRoute is the key.
 	Rules      rules.Config
 	EventRoute string
+	// OpenSER has the defaults of the module of 2006 hold.
+	OpenSER bool
 	// Mirror has the destinations. MirrorExplicit: duplicate_uri gets only what a
 	// rule sends there.
 	Mirror         mirror.Config

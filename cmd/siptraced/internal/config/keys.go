@@ -81,6 +81,14 @@ var ownKeys = []key{
 	{"store.batch_bytes", false, "4MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
 	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
 	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},
+	{"openser", false, "0", "1: kamailio_cfg is an openser.cfg of OpenSER 1.0 and 1.1, where traced_user_avp is 6843 if not set", func(c *Config, v []string) error {
+		on, err := strconv.ParseBool(v[0])
+		if err != nil {
+			return fmt.Errorf("%q is neither 1 nor 0", v[0])
+		}
+		c.OpenSER = on
+		return nil
+	}},
 	{"event_route", false, "", "file with event_route[siptrace:msg] in Kamailio's syntax, or its text; wins over the one of kamailio.cfg", textInto(func(c *Config) *string { return &c.EventRoute })},
 	{"rules", true, "", "list of rules, or a file with one", func(*Config, []string) error { return nil }},
 	{"rules_state", false, "siptraced.rules.json", "keeps rules that were started by RPC over a restart; empty: they end with the process", textInto(func(c *Config) *string { return &c.Rules.StateFile })},

@@ -13,9 +13,18 @@ import (
 // another one.
 const eventRoute = "siptrace:msg"
 
+// openserUserAVP is the default of traced_user_avp in OpenSER 1.0 and 1.1, where
+// AVPs have numbers (its documentation, 1.3.5).
+const openserUserAVP = "6843"
+
 // readRules finds the event route and reads the rules.
 func (c *Config) readRules(l *loader) (problems []error) {
 	r := &c.Rules
+	if c.OpenSER && c.Params.TracedUserAVP == "" {
+		c.Params.TracedUserAVP = openserUserAVP
+		v := c.value("siptrace.traced_user_avp")
+		v.Text, v.Origin = openserUserAVP, "default of OpenSER"
+	}
 	r.Params = c.Params
 	if len(r.Tables) == 0 {
 		r.Tables = []string{c.Params.Table + "*"}
