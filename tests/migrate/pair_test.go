@@ -50,7 +50,7 @@ type side struct {
 
 func (s sample) compare(t *testing.T, server *servers.MariaDB, name string) {
 	t.Helper()
-	db := newDatabase(t, server, name, s.tables)
+	db := newDatabase(t, server, name, s)
 	v := values(servers.FreePorts(t, 6), server.URL(name))
 	h := s.migrate(t, v)
 	original := s.build(t, t.TempDir(), v)
@@ -127,20 +127,31 @@ func (s sample) run(t *testing.T, db *database, v map[string]string, cfg, yaml s
 // database is one database of the server.
 type database struct {
 	*sql.DB
-	tables []string
+	tables  []string
+	columns []string
 }
 
 // newDatabase makes the tables that Kamailio's scripts make, and like ones.
-func newDatabase(tb testing.TB, m *servers.MariaDB, name string, more []string) *database {
+func newDatabase(tb testing.TB, m *servers.MariaDB, name string, s sample) *database {
 	tb.Helper()
 	m.CreateDatabase(tb, name, "utf8mb4")
-	for _, script := range []string{"standard", "siptrace"} {
+	for _, script := range []string{"standard", "siptrace", "auth_db"} {
 		m.LoadScript(tb, name, filepath.Join("/usr/share/kamailio/mysql", script+"-create.sql"))
 	}
-	d := &database{m.Open(tb, name), append([]string{"sip_trace"}, more...)}
-	for _, table := range more {
-		if _, err := d.Exec("CREATE TABLE " + table + " LIKE sip_trace"); err != nil {
-			tb.Fatal(err)
+	d := &database{m.Open(tb, name), append([]string{"sip_trace"}, s.tables...), slices.Clone(vectors.Columns[:])}
+	var changes []string
+	for _, table := range s.tables {
+		changes = append(changes, "CREATE TABLE "+table+" LIKE sip_trace")
+	}
+	for i, c := range d.columns {
+		if to, ok := s.columns[c]; ok {
+			d.columns[i] = to
+			changes = append(changes, "ALTER TABLE sip_trace RENAME COLUMN "+c+" TO "+to)
+		}
+	}
+	for _, q := range changes {
+		if _, err := d.Exec(q); err != nil {
+			tb.Fatalf("%s: %v", q, err)
 		}
 	}
 	return d
@@ -151,7 +162,7 @@ func (d *database) take(tb testing.TB, table string) (out []vectors.Row) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	rs, err := d.QueryContext(ctx, "SELECT id, DATE_FORMAT(time_stamp, '%Y-%m-%d %H:%i:%s'), time_us, "+strings.Join(vectors.Columns[:], ", ")+" FROM "+table+" ORDER BY id")
+	rs, err := d.QueryContext(ctx, "SELECT id, DATE_FORMAT(time_stamp, '%Y-%m-%d %H:%i:%s'), time_us, "+strings.Join(d.columns, ", ")+" FROM "+table+" ORDER BY id")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -180,12 +191,12 @@ func (d *database) take(tb testing.TB, table string) (out []vectors.Row) {
 var (
 	branch = regexp.MustCompile(`z9hG4bK[0-9a-f]+\.[0-9a-f.]+`)
 	tag    = regexp.MustCompile(`(;tag=)([^;>\r\n]*)`)
-	once   = regexp.MustCompile(`((?:nonce|response)=")[^"]*"|(;(?:did|expires)=)[^;>\r\n]*`)
+	once   = regexp.MustCompile(`((?:nonce|response)=")[^"]*"|(;(?:did|expires)=)[^;>\r\n]*|(X-Siptrace-Time: )[^\r\n]*`)
 )
 
 func steady(text string) string {
 	text = branch.ReplaceAllString(text, "BRANCH")
-	text = once.ReplaceAllString(text, "${1}${2}ONCE")
+	text = once.ReplaceAllString(text, "${1}${2}${3}ONCE")
 	return tag.ReplaceAllStringFunc(text, func(s string) string {
 		if strings.HasPrefix(s, ";tag=fix-") {
 			return s
@@ -294,6 +305,9 @@ func packet(b []byte) string {
 	}
 	if err := p.Decode(b); err != nil {
 		return err.Error()
+	}
+	if p.Type == hep.TypeLog { // its destination is who gets it first
+		return fmt.Sprintf("HEP%d %v capture id %d, log: %s", p.Version, p.Src, p.CaptureID, p.Payload)
 	}
 	return fmt.Sprintf("HEP%d %v>%v capture id %d: %s", p.Version, p.Src, p.Dst, p.CaptureID, steady(string(p.Payload)))
 }

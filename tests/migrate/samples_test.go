@@ -26,9 +26,10 @@ type sample struct {
 	files              map[string]string // included ones
 	domain             string            // alias of the proxy; empty: its address
 	pair               bool              // runs end to end in the short form
-	quiet              bool              // nothing to call: only the two halves are checked
+	quiet              bool              // takes no calls: only the two halves are checked
 	mirrors            bool              // the sinks get the same from siptraced
 	tables             []string          // beside sip_trace
+	columns            map[string]string // with other names
 	skip               string            // why the tables can't be equal
 }
 
@@ -139,7 +140,7 @@ modparam("siptrace", "trace_table_avp", "$avp(table)")
 `,
 	},
 	{
-		name: "minimal", base: "mixed/kamailio-minimal-proxy.cfg", mirrors: true,
+		name: "minimal", base: "mixed/kamailio-minimal-proxy.cfg",
 		edits: [][2]string{{"# listen=udp:127.0.0.1:5060\n", listen}, {`":9"`, `":@BOB@"`}, {"children=2", "children=1"}},
 		lines: standard + `modparam("siptrace", "trace_on", yes)
 modparam("siptrace", "trace_local_ip", "udp:192.0.2.40:5060")
@@ -177,7 +178,7 @@ modparam("siptrace", "trace_to_database", 0)
 `,
 	},
 	{
-		name: "load", base: "exec/exec_dist.cfg",
+		name: "load", base: "exec/exec_dist.cfg", quiet: true, // its $SIP_USER is none since 5.6
 		edits: [][2]string{
 			{"modules/exec/", ""},
 			{"modules/sl/", ""},
@@ -256,12 +257,30 @@ func recorded(tb testing.TB) (out []sample) {
 		tb.Fatal(err)
 	}
 	for _, name := range names {
-		s := sample{name: name, base: filepath.Join(dir, name, "kamailio.cfg"), domain: "vec.example"}
+		s := sample{name: name, base: filepath.Join(dir, name, "kamailio.cfg"), domain: "vec.example", mirrors: true}
+		switch name {
+		case "mode2-db-only", "mode3-hepmode-off": // the ACK of a stateless reply goes by sip_trace()'s rules as well
+			s.mirrors = false
+		case "traced-user-off": // the callbacks of a transaction mirror although tracing is off
+			s.mirrors = false
+		case "xheaders-write", "xheaders-write-off", "xheaders-write-ipv6", "xheaders-chain", "xheaders-chain-hep", "xheaders-chain-strip":
+			s.mirrors = false // the proxy's own replies are left out there
+		case "xheaders-mode4", "xheaders-mode4-evroute", "xheaders-chain-mode4": // headers that lack, or are empty
+			s.mirrors = false
+		}
 		switch {
 		case name == "data-mode-v614" || name == "sip-trace-msg-v614":
 			continue // known to newer releases only
 		case strings.Contains(name, "-tls"):
 			continue // the keys are not kept
+		case name == "trace-table-avp":
+			s.tables = []string{"sip_trace_alt"}
+		case name == "table-and-columns":
+			s.columns = map[string]string{"callid": "x_callid", "msg": "x_msg", "fromip": "x_from"}
+		case name == "spiral-script":
+			s.skip = "of a message to the proxy itself only one copy is mirrored, and its direction is a guess"
+		case name == "xheaders-mode7-evroute":
+			s.skip = "the module writes X-Siptrace headers into its rows"
 		case name == "traced-user-mode3":
 			s.skip = "stateless replies are traced twice there, once with users"
 		case name == "local-ip-noproto":
@@ -278,6 +297,7 @@ var (
 	routeLine = regexp.MustCompile(`(?m)^(request_)?route\s*\{`)
 	sipPort   = regexp.MustCompile(`\b15060\b`)
 	sinkPort  = regexp.MustCompile(`\b1509[01]\b`)
+	workers   = regexp.MustCompile(`(?m)^children=\d+`)
 	fixedURL  = regexp.MustCompile(`"mysql://vec:[^"]*"`)
 )
 
@@ -292,6 +312,7 @@ func (s sample) build(tb testing.TB, dir string, values map[string]string) strin
 	if s.domain != "" {
 		text = sipPort.ReplaceAllString(text, "@PORT@")
 		text = sinkPort.ReplaceAllString(text, "@SINK@")
+		text = workers.ReplaceAllString(text, "children=1") // more of them overtake each other
 		text = fixedURL.ReplaceAllString(text, `"@DBURL@"`)
 	}
 	for _, e := range s.edits {

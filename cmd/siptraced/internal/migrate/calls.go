@@ -74,6 +74,7 @@ func avpName(text string) string {
 type statement struct {
 	text   string // in Kamailio's language, with line ends
 	route  string // where it stands
+	param  string // the AVP, as the parameter names it
 	pos    kamcfg.Pos
 	why    string // why it isn't carried
 	stable bool   // holds alike for every message of a transaction
@@ -180,18 +181,18 @@ func (r *reader) condition() []kamcfg.Token {
 	return r.toks[from:r.i]
 }
 
-// keep cuts statements down to those that set one of the AVPs, and the
-// conditions around them.
-func keep(list []node, avps []string) (out []node) {
+// keep cuts statements down to those that set an AVP, and the conditions around
+// them.
+func keep(list []node, avp string) (out []node) {
 	for _, n := range list {
 		if n.cond {
-			n.then, n.or = keep(n.then, avps), keep(n.or, avps)
+			n.then, n.or = keep(n.then, avp), keep(n.or, avp)
 			if len(n.then)+len(n.or) > 0 {
 				out = append(out, n)
 			}
 			continue
 		}
-		if len(n.tokens) > 1 && n.tokens[0].Kind == kamcfg.Variable && slices.Contains(avps, avpName(n.tokens[0].Text)) &&
+		if len(n.tokens) > 1 && n.tokens[0].Kind == kamcfg.Variable && avp != "" && avpName(n.tokens[0].Text) == avp &&
 			strings.ContainsRune("=:", rune(n.tokens[1].Kind)) {
 			out = append(out, n)
 		}

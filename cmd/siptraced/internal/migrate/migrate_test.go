@@ -286,7 +286,8 @@ func TestRoute(t *testing.T) {
 		{
 			"plain",
 			users + "route { $avp(u) = \"a\"; $avp(other) = \"b\"; $avp(s:t) = \"x\" + $fU; }",
-			open + eachMessage + "\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t\t# kamailio.cfg:5, route\n\t\t$avp(s:t) = \"x\" + $fU;\n\t}\n}\n", 0,
+			open + "\tif (" + notStateless + " && " + notCanceling + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t}\n" +
+				"\tif (" + notStateless + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(s:t) = \"x\" + $fU;\n\t}\n}\n", 0,
 		},
 		{
 			"within conditions",
@@ -302,7 +303,7 @@ func TestRoute(t *testing.T) {
 	while ($var(i) > 0) { $var(i) = $var(i) - 1; }
 	switch ($rU) { case "x": drop; break; default: exit; }
 }`,
-			open + eachMessage + `		# kamailio.cfg:7, request_route
+			open + "\tif (" + notStateless + " && " + notCanceling + ") {\n" + `		# kamailio.cfg:7, request_route
 		if (is_method("MESSAGE|NOTIFY") && ($fU == "a" || $fU=="b")) {
 			if ($tU != $null) {
 				$(avp(u)[*]) = $tU;
@@ -317,7 +318,7 @@ func TestRoute(t *testing.T) {
 		{
 			"what differs within a transaction is asked once",
 			users + "route[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; if (is_method(\"INVITE\")) $avp(t) = \"calls\"; }",
-			open + newRequest + `		# kamailio.cfg:5, route[USER]
+			open + "\tif (" + newRequest + ") {\n" + `		# kamailio.cfg:5, route[USER]
 		if ($si == "192.0.2.7") {
 			$avp(u) = $rU;
 		}

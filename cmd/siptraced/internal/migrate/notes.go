@@ -64,6 +64,9 @@ func (p *Plan) keeps() (out []string) {
 			out = append(out, fmt.Sprintf("%s (%s): %s.", name, p.place(par.Pos), said[name]))
 		}
 	}
+	if p.localHere() {
+		out = append(out, fmt.Sprintf("trace_local_ip (%s): the proxy puts it into what sip_trace() takes, not into the traffic of trace_mode.", p.place(p.set["trace_local_ip"].Pos)))
+	}
 	if at := p.callsOf("hlog"); at != "" {
 		out = append(out, fmt.Sprintf("hlog() sends its texts to siptraced, which passes them on (%s).", at))
 	}
@@ -136,7 +139,7 @@ func (p *Plan) moves() (out []string) {
 		{"send_sock_addr", "siptraced mirrors from that address"},
 		{"force_send_sock", "siptraced mirrors from that address"},
 	} {
-		if par, ok := p.set[l.name]; ok {
+		if par, ok := p.set[l.name]; ok && (l.name != "trace_local_ip" || !p.localHere()) {
 			out = append(out, fmt.Sprintf("%s (%s): %s.", l.name, p.place(par.Pos), l.text))
 		}
 	}
@@ -172,12 +175,18 @@ func (p *Plan) hidden() (out []string) {
 		}
 		out = append(out, fmt.Sprintf("Several addresses get mirrors: %s. siptraced.yaml has the first of duplicate_uri's or else of these for all; which messages go to which other one is for a rule: sip_trace(\"ADDRESS\") in the event route, under the condition that the call in kamailio.cfg has.", strings.Join(list, ", ")))
 	}
+	if p.core && !p.sinks.db && p.params.TraceToDatabase && p.params.TraceSLAcks {
+		out = append(out, "trace_mode stored nothing, but with trace_to_database on the module wrote rows of the ACKs for its own stateless replies; siptraced doesn't.")
+	}
+	if p.sinks.sip && p.sinks.db && p.script {
+		out = append(out, "SIP duplicates: those of the proxy's own replies to what sip_trace() took, which the module left out, are sent too.")
+	}
+	if p.sinks.sip && p.core && p.params.XHeadersWrite {
+		out = append(out, "xheaders_write with trace_mode: the module wrote no X-Siptrace headers, or with an event route such that its own reader refuses; siptraced writes them whole.")
+	}
 	if p.core && p.script {
 		if _, ok := p.eventBlock(); ok {
 			out = append(out, "In the proxy the event route ran for the copies of trace_mode only; in siptraced for those of sip_trace() as well: they can't be told apart.")
-		}
-		if p.params.TraceLocalIP != "" {
-			out = append(out, "trace_local_ip held for what sip_trace() took, not for the copies of trace_mode; siptraced can't tell them apart and leaves the addresses as they are.")
 		}
 	}
 	if g, ok := p.cfg.Global("cfgengine"); ok && g.Value.Str != "native" && g.Value.Str != "default" {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/compat/siptrace"
 )
 
 // edit puts text in the place of bytes of a file.
@@ -48,7 +49,22 @@ func (p *Plan) forced() []kamcfg.Param {
 	if p.core {
 		out = append(out, n("trace_mode", 1))
 	}
+	if p.core && !p.script && p.sinks.db && !p.params.TraceToDatabase && p.params.TraceSLAcks {
+		// trace_mode has them anyhow; without trace_to_database there was no
+		// second row.
+		out = append(out, n("trace_sl_acks", 0))
+	}
 	return out
+}
+
+// localHere says that trace_local_ip stays in the proxy: with trace_mode it holds
+// for some messages only, which the proxy tells apart. The module breaks HEP with
+// an address that lacks the protocol.
+func (p *Plan) localHere() bool {
+	_, err := siptrace.ParseEndpoint(p.params.TraceLocalIP)
+	proto, _, _ := strings.Cut(p.params.TraceLocalIP, ":")
+	_, known := siptrace.ParseProto(proto)
+	return p.core && err == nil && known
 }
 
 // change works out the edits.
@@ -70,7 +86,7 @@ func (p *Plan) change() {
 		if par.Module != "siptrace" {
 			continue
 		}
-		if slices.Contains(moved, par.Name) {
+		if slices.Contains(moved, par.Name) && (par.Name != "trace_local_ip" || !p.localHere()) {
 			p.remove(par.Span)
 			continue
 		}

@@ -15,15 +15,18 @@ const eventRoute = "siptrace:msg"
 // readRoutes collects what the sidecar's event route has to do: what the
 // proxy's own does, and the AVPs that its other routes set for the module.
 func (p *Plan) readRoutes() {
-	users, table := avpName(p.params.TracedUserAVP), avpName(p.params.TraceTableAVP)
 	for _, b := range p.cfg.Blocks {
-		if b.Name == eventRoute || users+table == "" {
+		if b.Name == eventRoute {
 			continue
 		}
-		r := reader{toks: b.Tokens}
-		for _, n := range keep(r.list(), []string{users, table}) {
-			p.carry(b, n)
-			p.tables = append(p.tables, values(n, table)...)
+		for _, param := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
+			r := reader{toks: b.Tokens}
+			for _, n := range keep(r.list(), avpName(param)) {
+				p.carry(b, n, param)
+				if param == p.params.TraceTableAVP {
+					p.tables = append(p.tables, values(n)...)
+				}
+			}
 		}
 	}
 	assignments, own := p.assignments(), ""
@@ -60,8 +63,8 @@ func compile(text string) error {
 
 // carry takes over a statement that sets an AVP, if siptraced can run it. What
 // it asks for decides whether each message can be judged for itself.
-func (p *Plan) carry(b kamcfg.Block, n node) {
-	s := statement{route: b.Kind, pos: n.tokens[0].Pos, stable: stable(n)}
+func (p *Plan) carry(b kamcfg.Block, n node, param string) {
+	s := statement{route: b.Kind, pos: n.tokens[0].Pos, param: param, stable: stable(n)}
 	if b.Name != "" {
 		s.route += "[" + b.Name + "]"
 	}
@@ -77,43 +80,51 @@ func (p *Plan) carry(b kamcfg.Block, n node) {
 }
 
 // The AVPs of the script are those of the request that the proxy received, and
-// of its transaction; but for an INVITE's CANCEL, and its ACK of a failure, the
-// module takes those of the INVITE, and for the proxy's answer to the CANCEL none.
+// of its transaction. For an INVITE's CANCEL, and its ACK of a failure, the module
+// takes those of the INVITE; for the ACK of a stateless reply, which is known by
+// the To tag that the module sl made, it has none, and for the proxy's answer to a
+// CANCEL it has a table but no users.
 const (
-	eachMessage = "\tif (!(is_reply() && is_method(\"CANCEL\") && $siptrace(direction) == \"out\")) {\n"
-	newRequest  = "\tif (is_request() && !is_method(\"CANCEL|ACK\") && $siptrace(direction) == \"in\") {\n"
+	notStateless = `!(is_method("ACK") && $siptrace(direction) == "in" && $tt =~ "^[0-9a-f]{32}[.]")`
+	notCanceling = `!(is_reply() && is_method("CANCEL") && $siptrace(direction) == "out")`
+	newRequest   = `is_request() && !is_method("CANCEL|ACK") && $siptrace(direction) == "in"`
 )
 
 // assignments are the statements carried, within the conditions under which
 // they have the values that they have in the proxy.
 func (p *Plan) assignments() string {
-	var each, once strings.Builder
+	var users, table, once strings.Builder
+	var set []string
 	for _, s := range p.carried {
-		b := &each
-		if !s.stable {
+		b := &users
+		switch {
+		case !s.stable:
 			b = &once
+			if c := s.param + " != $null"; !slices.Contains(set, c) {
+				set = append(set, c)
+			}
+		case s.param == p.params.TraceTableAVP:
+			b = &table
 		}
 		fmt.Fprintf(b, "\t\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
 	}
 	text := ""
-	if each.Len() > 0 {
-		text = eachMessage + each.String() + "\t}\n"
+	if users.Len() > 0 {
+		text += "\tif (" + notStateless + " && " + notCanceling + ") {\n" + users.String() + "\t}\n"
+	}
+	if table.Len() > 0 {
+		text += "\tif (" + notStateless + ") {\n" + table.String() + "\t}\n"
 	}
 	if once.Len() > 0 {
-		var set []string
-		for _, avp := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
-			if avp != "" {
-				set = append(set, avp+" != $null")
-			}
-		}
-		text += newRequest + once.String() + "\t\tif (" + strings.Join(set, " || ") + ") sip_trace_mode(\"t\");\n\t}\n"
+		text += "\tif (" + newRequest + ") {\n" + once.String() +
+			"\t\tif (" + strings.Join(set, " || ") + ") sip_trace_mode(\"t\");\n\t}\n"
 	}
 	return text
 }
 
-// values are the strings that statements give to an AVP.
-func values(n node, avp string) (out []string) {
-	if !n.cond && avp != "" && avpName(n.tokens[0].Text) == avp {
+// values are the strings that statements assign.
+func values(n node) (out []string) {
+	if !n.cond {
 		for _, t := range n.tokens[1:] {
 			if t.Kind == kamcfg.String {
 				out = append(out, t.Text)
@@ -121,7 +132,7 @@ func values(n node, avp string) (out []string) {
 		}
 	}
 	for _, m := range slices.Concat(n.then, n.or) {
-		out = append(out, values(m, avp)...)
+		out = append(out, values(m)...)
 	}
 	return out
 }

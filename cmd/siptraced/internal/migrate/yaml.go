@@ -17,6 +17,9 @@ func (p *Plan) YAML() string {
 	fmt.Fprintf(&b, "# %s\n", "siptraced.yaml, made from "+p.main+". It may hold passwords: readable for siptraced only.")
 	fmt.Fprintf(&b, "kamailio_cfg: %q # its listen= lines are the proxy's own sockets\n", p.main)
 	fmt.Fprintf(&b, "listen: [%q, %q]\n", "udp:"+p.listen.hostPort(), "tcp:"+p.listen.hostPort())
+	if p.localHere() {
+		fmt.Fprintf(&b, "local: [%q] # the proxy's own end, where it says so\n", p.params.TraceLocalIP)
+	}
 	b.WriteString("siptrace:\n")
 	q := p.effective()
 	for _, s := range siptrace.Specs() {
@@ -70,6 +73,9 @@ func (p *Plan) effective() siptrace.Params {
 	if !p.core {
 		q.TraceMode = 0
 	}
+	if p.localHere() {
+		q.TraceLocalIP = ""
+	}
 	if q.Stores() != p.sinks.db {
 		q.TraceToDatabase = p.sinks.db
 		if !p.sinks.db {
@@ -114,7 +120,7 @@ func (p *Plan) value(s siptrace.Spec, q *siptrace.Params) string {
 func (p *Plan) comment(name string, neutral bool) string {
 	par, set := p.set[name]
 	switch {
-	case neutral:
+	case neutral || name == "trace_local_ip" && p.localHere():
 		return " # the proxy sees to it"
 	case name == "duplicate_uri" && len(p.dests) == 0:
 		return " # mirrored nowhere"
