@@ -25,6 +25,7 @@ const (
 	Written  = "store.written"
 	Aside    = "store.set_aside"
 	Pending  = "store.pending"
+	Skipped  = "store.skipped" // not for the database
 	Backlog  = "store.backlog" // found in the spool at the start
 	Made     = "made"          // records beside those received
 )
@@ -46,7 +47,7 @@ func (c Counters) Sum(name string) int64 {
 
 // Balanced returns nil if every message read ended in exactly one of the
 // counted places. Without a database there is nothing below the spool, and
-// nothing may have been spooled.
+// nothing may have been spooled but for mirrors.
 func (c Counters) Balanced() error {
 	for _, name := range []string{Received, Spooled} {
 		if _, ok := c[name]; !ok {
@@ -58,10 +59,46 @@ func (c Counters) Balanced() error {
 		return fmt.Errorf("received %d + made %d, but rejected %d + dropped %d + spooled %d + refused %d = %d: %v",
 			c[Received], c[Made], c.Sum(Rejected), c.Sum(Dropped), c[Spooled], c[Refused], in, c)
 	}
-	out := c[Written] + c[Aside] + c[Pending]
+	if _, ok := c[Written]; !ok && len(c.Mirrors()) > 0 {
+		return nil
+	}
+	out := c[Written] + c[Aside] + c[Pending] + c[Skipped]
 	if c[Spooled]+c[Backlog] != out {
-		return fmt.Errorf("spooled %d + backlog %d, but written %d + set aside %d + pending %d = %d: %v",
-			c[Spooled], c[Backlog], c[Written], c[Aside], c[Pending], out, c)
+		return fmt.Errorf("spooled %d + backlog %d, but written %d + set aside %d + pending %d + skipped %d = %d: %v",
+			c[Spooled], c[Backlog], c[Written], c[Aside], c[Pending], c[Skipped], out, c)
+	}
+	return nil
+}
+
+// Mirrors are the names of the mirrors, sorted.
+func (c Counters) Mirrors() []string {
+	var names []string
+	for k := range c {
+		if rest, ok := strings.CutPrefix(k, "mirror."); ok {
+			if name, ok := strings.CutSuffix(rest, ".pending"); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// MirrorsBalanced returns nil if, for each mirror, every record that was spooled
+// ended in exactly one of the counted places.
+func (c Counters) MirrorsBalanced() error {
+	for _, name := range c.Mirrors() {
+		var out int64
+		var parts []string
+		for _, place := range []string{"sent", "failed", "too_large", "expired", "filtered", "skipped", "missed", "pending"} {
+			n := c["mirror."+name+"."+place]
+			out += n
+			parts = append(parts, fmt.Sprintf("%s %d", place, n))
+		}
+		if in := c["mirror."+name+".backlog"] + c[Spooled]; in != out {
+			return fmt.Errorf("mirror %s: spooled %d + backlog %d = %d, but %s = %d: %v",
+				name, c[Spooled], c["mirror."+name+".backlog"], in, strings.Join(parts, " + "), out, c)
+		}
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ func startKamailio(tb testing.TB, dir, file string, listen []string) *Kamailio {
 			"-m", "64", "-M", "8",
 		},
 	})
+	tb.Cleanup(func() { k.Stop(tb) }) // killed, it would leave its children behind
 	ready := waitFor(startTimeout, func() bool {
 		if !k.Running() {
 			return true

@@ -443,6 +443,9 @@ func (m *Mirror) expect(t traced, packet []byte) error {
 	relay := m.has("mirror_time=relay")
 	_, timed := timeOf(packet)
 	o := Out{Packet: packet, Arrival: timed && (t.timeless || relay), call: header(string(t.payload), "call-id", "i")}
+	if t.kind != 1 {
+		o.call = string(t.correlation)
+	}
 	r := m.find(func(r *recorded) bool { return !o.Arrival && bytes.Equal(r.packet, packet) })
 	if relay {
 		r = m.find(func(r *recorded) bool { return bytes.Equal(maskTime(r.packet), maskTime(packet)) })
@@ -601,4 +604,25 @@ func describePacket(p []byte) string {
 	return fmt.Sprintf("HEP%d %s > %s, %d.%06d, type %d, capture id %d, correlation %q, key %t, payload %s (%d bytes), head %x", m.version,
 		endpoint(m.proto, m.src), endpoint(m.proto, m.dst), at.Unix(), m.us, m.kind, m.capture, m.correlation, m.key != nil,
 		short(string(m.payload[:min(len(m.payload), 60)])), len(m.payload), p[:min(len(p)-len(m.payload), 110)])
+}
+
+// HEP is what a HEP packet says.
+type HEP struct {
+	Version     int
+	Proto       byte // IP protocol number; 22 is TLS
+	Src, Dst    netip.AddrPort
+	Time        time.Time // the epoch for HEP1
+	Type        byte      // protocol type, 1 is SIP
+	CaptureID   uint32
+	Correlation []byte // nil: none
+	Payload     []byte
+}
+
+// Decode reads a HEP packet.
+func Decode(p []byte) (HEP, error) {
+	m, err := decodeHEP(p)
+	if err != nil {
+		return HEP{}, err
+	}
+	return HEP{m.version, m.proto, m.src, m.dst, m.time(), m.kind, m.capture, m.correlation, m.payload}, nil
 }
