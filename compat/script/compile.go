@@ -20,8 +20,8 @@ type Options struct {
 	Debug int
 	// MaxLoops is max_while_loops, the rounds of one while. 0: 100, Kamailio's default.
 	MaxLoops int
-	// MaxSteps bounds one run: statements, and 1 for each 64 bytes searched or
-	// copied. 0: DefaultMaxSteps.
+	// MaxSteps bounds one run: 1 for each statement, each 32 bytes searched by a
+	// regular expression and each 64 bytes copied. 0: DefaultMaxSteps.
 	MaxSteps int
 	// Location is the time zone of $time(x) and $Tf. nil: time.Local.
 	Location *time.Location
@@ -54,6 +54,7 @@ type routine struct {
 type compiler struct {
 	opt     Options
 	nodes   int
+	texts   int // $_s(...) that are being read, one within the other
 	avps    map[string]int
 	vars    map[string]int
 	headers []headerName
@@ -423,21 +424,14 @@ func (c *compiler) switchStmt(s *stmt) (action, error) {
 }
 
 func (c *compiler) assignStmt(s *stmt) (action, error) {
-	left := s.left
-	if left.changed {
-		return nil, fail(s.pos, refuse("put the transformation on the right", "%s has a transformation and is assigned", left))
-	}
-	switch left.name {
-	case "avp", "var":
-	default:
-		hint := "only $avp(name) and $var(name) are assigned here; messages are not changed"
-		return nil, fail(s.pos, refuse(hint, "%s can't be assigned", left))
+	set, why := s.left.setter()
+	if why != nil {
+		return nil, fail(s.pos, why)
 	}
 	get, err := c.val(s.expr)
 	if err != nil {
 		return nil, err
 	}
-	slot, all, isAVP := left.slot, left.idx.all, left.name == "avp"
 	return func(m *Message) signal {
 		v := get(m)
 		if m.ended {
@@ -454,16 +448,7 @@ func (c *compiler) assignStmt(s *stmt) (action, error) {
 		if m.tracing {
 			m.note(s, "= "+m.show(v))
 		}
-		switch {
-		case isAVP:
-			m.setAVP(slot, all, v)
-		case v.kind == isNull:
-			m.vars[slot] = integer(0)
-		case len(v.s) > MaxValue:
-			m.fault(FaultValue)
-		default:
-			m.vars[slot] = v
-		}
+		set(m, v)
 		return goOn
 	}, nil
 }

@@ -401,7 +401,7 @@ func (c *compiler) matching(e *binary) (func(*Message) bool, error) {
 			m.failed(FaultRegex)
 			return false
 		}
-		m.steps -= len(b) / 64
+		m.steps -= len(b) / 32
 		return re.Match(b) == want
 	}, nil
 }

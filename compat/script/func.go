@@ -43,6 +43,9 @@ func builtins() map[string]builtin {
 		"isflagset":        {1, 1, "isflagset(5)", flag(func(m *Message, bit uint32) int32 { return truth(m.flags&bit != 0) })},
 		"route":            {1, 1, "route(NAME)", routeCall},
 		"pv_isset":         {1, 1, `pv_isset("$rU")`, pvIsSet},
+		"pv_printf":        {2, 2, `pv_printf("$avp(s:user)", "$fU@$fd")`, pvPrintf},
+		"avp_printf":       {2, 2, `avp_printf("$avp(s:user)", "$fU@$fd")`, pvPrintf},
+		"pv_unset":         {1, 1, `pv_unset("$avp(s:user)")`, pvUnset},
 		"cmp_str":          {2, 2, `cmp_str("$rU", "text")`, compareText(func(a, b []byte) bool { return bytes.Equal(a, b) })},
 		"cmp_istr":         {2, 2, `cmp_istr("$rU", "text")`, compareText(bytes.EqualFold)},
 		"starts_with":      {2, 2, `starts_with("$rU", "text")`, compareText(bytes.HasPrefix)},
@@ -280,20 +283,75 @@ func routeCall(c *compiler, e *call) (function, error) {
 	}, nil
 }
 
+// named is an argument that is a pseudo-variable, in quotes or without.
+func (c *compiler) named(e *call) (*pvar, error) {
+	if pv, ok := e.args[0].(*pvar); ok {
+		return pv, nil
+	}
+	s, err := constant(e, 0)
+	if err != nil {
+		return nil, err
+	}
+	if n := pvLen(s); !strings.HasPrefix(s, "$") || n != len(s) {
+		return nil, fail(e.pos, refuse("write "+builtins()[e.name].usage, "%q is no pseudo-variable", s))
+	}
+	pv, why := c.pvar(s)
+	if why != nil {
+		return nil, fail(e.pos, why)
+	}
+	return pv, nil
+}
+
+// pvPrintf assigns a text with pseudo-variables put in.
+func pvPrintf(c *compiler, e *call) (function, error) {
+	set, err := c.setter(e)
+	if err != nil {
+		return nil, err
+	}
+	text, err := c.format(e, 1)
+	if err != nil {
+		return nil, err
+	}
+	return func(m *Message) int32 {
+		b, ok := text(m)
+		switch {
+		case m.bad:
+			return -1
+		case !ok:
+			b = nullText
+		}
+		set(m, str(b))
+		return 1
+	}, nil
+}
+
+func pvUnset(c *compiler, e *call) (function, error) {
+	set, err := c.setter(e)
+	if err != nil {
+		return nil, err
+	}
+	return func(m *Message) int32 {
+		set(m, value{})
+		return 1
+	}, nil
+}
+
+func (c *compiler) setter(e *call) (func(*Message, value), error) {
+	pv, err := c.named(e)
+	if err != nil {
+		return nil, err
+	}
+	set, why := pv.setter()
+	if why != nil {
+		return nil, fail(e.pos, why)
+	}
+	return set, nil
+}
+
 func pvIsSet(c *compiler, e *call) (function, error) {
-	pv, ok := e.args[0].(*pvar)
-	if !ok {
-		s, err := constant(e, 0)
-		if err != nil {
-			return nil, err
-		}
-		if n := pvLen(s); !strings.HasPrefix(s, "$") || n != len(s) {
-			return nil, fail(e.pos, refuse(`write pv_isset("$rU")`, "%q is no pseudo-variable", s))
-		}
-		var why *problem
-		if pv, why = c.pvar(s); why != nil {
-			return nil, fail(e.pos, why)
-		}
+	pv, err := c.named(e)
+	if err != nil {
+		return nil, err
 	}
 	get := pv.get
 	return func(m *Message) int32 { return truth(get(m).kind != isNull) }, nil
@@ -395,10 +453,17 @@ func (c *compiler) format(e *call, i int) (func(*Message) (b []byte, ok bool), e
 		s := parts[0].text
 		return func(*Message) ([]byte, bool) { return s, true }, nil
 	}
-	if len(parts) > maxParts {
-		return nil, fail(e.pos, refuse("", "more than %d pieces in a text", maxParts))
-	}
+	get := filled(parts)
 	return func(m *Message) ([]byte, bool) {
+		v := get(m)
+		return v.s, v.kind == isStr
+	}, nil
+}
+
+// filled puts the values of its pseudo-variables into a text; one without value
+// is written <null>.
+func filled(parts []part) func(*Message) value {
+	return func(m *Message) value {
 		var texts [maxParts][]byte
 		for i := range parts {
 			texts[i] = parts[i].text
@@ -409,9 +474,8 @@ func (c *compiler) format(e *call, i int) (func(*Message) (b []byte, ok bool), e
 				}
 			}
 		}
-		v := m.concat(texts[:len(parts)]...)
-		return v.s, v.kind == isStr
-	}, nil
+		return m.concat(texts[:len(parts)]...)
+	}
 }
 
 // maxParts bounds the pieces, text and pseudo-variables, of one format.
@@ -466,7 +530,9 @@ func (c *compiler) parts(s string) (list []part, why *problem) {
 		list = append(list, part{pv: pv})
 		i += n
 	}
-	flush()
+	if flush(); len(list) > maxParts {
+		return nil, refuse("", "more than %d pieces in a text", maxParts)
+	}
 	return list, nil
 }
 

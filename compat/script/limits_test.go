@@ -66,8 +66,9 @@ func TestRefused(t *testing.T) {
 		`lua_run("x");`:                                    "k.cfg:1: lua_run() can't be run outside the proxy; KEMI is not run here",
 		"if " + strings.Repeat("(", 200):                   "k.cfg:1: nested more than 100 deep",
 		strings.Repeat("if (1) ", 200):                     "k.cfg:1: nested more than 100 deep",
-		strings.Repeat("drop;", 20_000):                    "k.cfg:1: the route has more than 20000 words",
-		"$var(x) = " + strings.Repeat("!", 200) + "1;":     "k.cfg:1: nested more than 100 deep",
+		"$var(x) = " + strings.Repeat("$_s(", 5000) + "a" + strings.Repeat(")", 5000) + ";": "k.cfg:1: $_s(...) within each other more than 10 deep",
+		strings.Repeat("drop;", 20_000):                "k.cfg:1: the route has more than 20000 words",
+		"$var(x) = " + strings.Repeat("!", 200) + "1;": "k.cfg:1: nested more than 100 deep",
 	} {
 		_, err := script.Compile(route(text), script.Options{})
 		var e *kamcfg.Error

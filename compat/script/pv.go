@@ -91,6 +91,33 @@ func (c *compiler) pvar(raw string) (*pvar, *problem) {
 	return p, nil
 }
 
+// setter is what assigns p.
+func (p *pvar) setter() (func(*Message, value), *problem) {
+	if p.changed {
+		return nil, refuse("put the transformation on the right", "%s has a transformation and is assigned", p)
+	}
+	slot, all := p.slot, p.idx.all
+	switch p.name {
+	case "avp":
+		return func(m *Message, v value) { m.setAVP(slot, all, v) }, nil
+	case "var":
+		return func(m *Message, v value) {
+			switch {
+			case v.kind == isNull:
+				m.vars[slot] = integer(0)
+			case len(v.s) > MaxValue:
+				m.fault(FaultValue)
+			default:
+				m.vars[slot] = v
+			}
+		}, nil
+	}
+	return nil, refuse("only $avp(name) and $var(name) are assigned here; messages are not changed", "%s can't be assigned", p)
+}
+
+// maxTexts bounds $_s($_s(...)).
+const maxTexts = 10
+
 // plainPVs are those without an inner name.
 var plainPVs = map[string]func(*Message) value{
 	"null": func(*Message) value { return value{} },
@@ -342,7 +369,7 @@ var proxyPVs = []struct {
 }
 
 func pvNames() []string {
-	names := []string{"avp", "var", "hdr", "hdrc", "siptrace", "def", "cfg", "time", "TV"}
+	names := []string{"avp", "var", "hdr", "hdrc", "siptrace", "def", "cfg", "time", "TV", "_s"}
 	for n := range plainPVs {
 		names = append(names, n)
 	}
@@ -444,6 +471,16 @@ func (c *compiler) getter(p *pvar) (func(*Message) value, *problem) {
 		return func(*Message) value { return t }, nil
 	case "cfg":
 		return c.cfgGetter(p)
+	case "_s":
+		if c.texts++; c.texts > maxTexts {
+			return nil, refuse("use variables", "$_s(...) within each other more than %d deep", maxTexts)
+		}
+		parts, why := c.parts(p.inner)
+		c.texts--
+		if why != nil {
+			return nil, why
+		}
+		return filled(parts), nil
 	}
 	if why := elsewhere(p.name); why != "" {
 		return nil, refuse(why, "$%s has no value outside the proxy", p.name)

@@ -289,12 +289,12 @@ func compileRegex(pattern string, mode regexMode) (matcher, error) {
 	need := required(tree)
 	if len(need) < 2 {
 		return func(m *Message, b []byte) bool {
-			m.steps -= len(b) / 64
+			m.steps -= len(b) / 32
 			return re.Match(b)
 		}, nil
 	}
 	return func(m *Message, b []byte) bool {
-		m.steps -= len(b) / 64
+		m.steps -= len(b) / 32
 		return containsFold(b, need) && re.Match(b)
 	}, nil
 }
@@ -316,7 +316,7 @@ type fixed struct {
 type fixedList []fixed
 
 func (list fixedList) match(m *Message, b []byte) bool {
-	m.steps -= len(b) / 64
+	m.steps -= len(b) / 32
 	for i := range list {
 		f := &list[i]
 		n := len(f.text)

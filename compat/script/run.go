@@ -87,7 +87,7 @@ type Result struct {
 	Flags   uint32 // bit n is setflag(n)
 	Actions []Action
 	Faults  Faults
-	Steps   int // what the run cost: statements, and 1 for each 64 bytes searched or copied
+	Steps   int // what the run cost: statements, and more for long texts searched or copied
 }
 
 // Message is the memory of runs, one for each worker, reused. The zero value
