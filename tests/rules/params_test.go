@@ -69,6 +69,10 @@ func TestParameters(t *testing.T) {
 			wantMethods(t, rows, "INVITE INVITE INVITE INVITE BYE BYE")
 		}},
 		{name: "trace_dialog_spiral 1", params: []string{"trace_on=1", "trace_dialog_spiral=1"}, packets: spiral(), rules: []string{"filter=request.method == 'INVITE'", "scope=d", "table=sip_trace_d"}, rows: 0},
+		// The second way through the proxy is left out: the request as it comes back, and the reply to it as it goes.
+		{name: "trace_dialog_spiral 0", params: []string{"trace_on=1", "trace_dialog_spiral=0"}, packets: spiral(), rules: []string{"filter=request.method == 'INVITE'", "scope=d", "table=sip_trace_d"}, rows: 2, check: func(t *testing.T, rows []vectors.Row) {
+			wantMethods(t, rows, "INVITE INVITE INVITE INVITE INVITE INVITE")
+		}},
 		{name: "trace_local_ip", params: []string{"trace_on=1", `trace_local_ip="udp:10.0.0.1:5060"`}, rows: callMessages, check: wantLocal("udp:10.0.0.1:5060")},
 		{name: "trace_local_ip without a transport", params: []string{"trace_on=1", `trace_local_ip="10.0.0.1:5064"`}, rows: callMessages, check: wantLocal("udp:10.0.0.1:5064")},
 		{name: "trace_local_ip with trace_mode", params: []string{"trace_on=1", "trace_mode=2", `trace_local_ip="udp:10.0.0.1:5060"`}, rows: callMessages, check: wantLocal("udp:192.0.2.1:5060")},

@@ -339,7 +339,7 @@ func (e *Engine) Judge(p siptrace.Params) pipeline.Judge {
 	}
 	j.avps()
 	j.base = j.cfg.base()
-	o := scope.Options{SkipACK: !p.TraceDialogAck, SkipSpiral: !p.TraceDialogSpiral}
+	o := scope.Options{Skipped: true, SkipACK: !p.TraceDialogAck, SkipSpiral: !p.TraceDialogSpiral}
 	o.LookBack = j.cfg.routeTraces() || slices.ContainsFunc(j.rules, func(a *active) bool { return a.kind != scope.Message })
 	e.scopes.SetOptions(o)
 	if j.route == nil && len(j.rules) == 0 && j.acks == nil && p.TraceInitMode != 2 {

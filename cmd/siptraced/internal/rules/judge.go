@@ -113,6 +113,9 @@ func (j *judge) Judge(mem *any, rec *siptrace.Record, m *sipmsg.Message, out pip
 	// Before anything is put to the record: it may be looked back at.
 	w.found = e.scopes.Find(w.found, m, rec)
 	for _, f := range w.found {
+		if f.Skip {
+			continue
+		}
 		ef := f.Data.(*effect)
 		w.selected = true
 		if ef.rule != nil {

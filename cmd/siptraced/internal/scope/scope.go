@@ -48,13 +48,15 @@ type Options struct {
 	LookBack   bool // keep recent messages for Start: as long as there are rules with a scope
 	SkipACK    bool // trace_dialog_ack=0: no ACK for a 2xx in a dialog
 	SkipSpiral bool // trace_dialog_spiral=0: what a dialog's requests do on their second way through the proxy is left out
+	Skipped    bool // Find hands back what is left out as well
 }
 
 // Match is a scope that a message belongs to.
 type Match struct {
 	Rule uint64
 	Kind Kind
-	Data any // given to Start
+	Skip bool // left out by the options, and shown for Options.Skipped
+	Data any  // given to Start
 }
 
 // Stats are the books: Started = Open + Ended + TimedOut + Evicted + Stopped.
@@ -198,8 +200,8 @@ func (t *Tracker) Find(dst []Match, m *sipmsg.Message, r *siptrace.Record) []Mat
 			skip = true
 		}
 		t.update(sh, s, &v, now)
-		if !skip && !slices.ContainsFunc(dst, func(m Match) bool { return m.Rule == s.rule }) {
-			dst = append(dst, Match{Rule: s.rule, Kind: s.kind, Data: s.data})
+		if (!skip || o.Skipped) && !slices.ContainsFunc(dst, func(m Match) bool { return m.Rule == s.rule }) {
+			dst = append(dst, Match{Rule: s.rule, Kind: s.kind, Skip: skip, Data: s.data})
 		}
 	}
 	return dst
