@@ -371,7 +371,7 @@ func TestStop(t *testing.T) {
 		rule := uint64(i % 4)
 		tr.Start(Dialog, rule, "data", &m.msg, &m.rec)
 		tr.Start(Transaction, rule+4, "more", &m.msg, &m.rec)
-		want := []Match{{Rule: rule, Kind: Dialog, Data: "data"}, {rule + 4, Transaction, "more"}}
+		want := []Match{{Rule: rule, Kind: Dialog, Data: "data"}, {Rule: rule + 4, Kind: Transaction, Data: "more"}}
 		if got := tr.Find(nil, &m.msg, &m.rec); !slices.Equal(got, want) {
 			t.Fatalf("found %v, want %v", got, want)
 		}
