@@ -56,7 +56,10 @@ func (sh *shard) dropOldest(ctx context.Context) (done bool, err error) {
 			next = n
 		}
 	}
-	return true, sh.stream.Purge(ctx, jetstream.WithPurgeSequence(next))
+	if err := sh.stream.Purge(ctx, jetstream.WithPurgeSequence(next)); err != nil {
+		return true, err
+	}
+	return true, sh.measure(ctx)
 }
 
 // blockStart is the number of the first batch in the last block that begins no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type Batch struct {
 	total uint64
 	taken time.Time // when the spool took it
 	data  []byte
+
+	memory *memory // of data; nil: the garbage collector's
 }
 
 // Size is the batch's size in bytes.
@@ -63,6 +66,10 @@ type Reader struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
+	fresh   chan *Batch   // what was offered, and
+	behind  chan struct{} // that not all could be
+	follows atomic.Bool   // whether to offer
+
 	place     atomic.Pointer[place]
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
 	saved     place             // what the positions hold, without the time; the janitor's own
@@ -88,7 +95,7 @@ func (s *Spool) Reader(ctx context.Context, sink string, shard int) (*Reader, er
 	sh := s.shards[shard]
 	r := &Reader{
 		shard: sh, key: sink + "." + strconv.Itoa(shard), batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
-		lastTotal: map[string]uint64{},
+		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
 	if err := r.resume(ctx); err != nil {
 		return nil, err
@@ -102,6 +109,12 @@ func (s *Spool) Reader(ctx context.Context, sink string, shard int) (*Reader, er
 	go r.pump(run, iter)
 	s.mu.Lock()
 	s.readers = append(s.readers, r)
+	var all []*Reader
+	if p := sh.readers.Load(); p != nil {
+		all = *p
+	}
+	all = append(slices.Clip(all), r)
+	sh.readers.Store(&all)
 	s.mu.Unlock()
 	return r, nil
 }
@@ -139,7 +152,23 @@ func (r *Reader) resume(ctx context.Context) error {
 	return nil
 }
 
-func (sh *shard) open(ctx context.Context, from uint64) (jetstream.MessagesContext, error) {
+// stored reads from the engine.
+type stored struct {
+	jetstream.MessagesContext
+	consumer jetstream.Consumer
+	stream   jetstream.Stream
+}
+
+// close ends reading, in the engine too.
+func (i *stored) close(ctx context.Context) {
+	i.Stop()
+	if info := i.consumer.CachedInfo(); info != nil {
+		// Should that fail, the engine forgets it after a while.
+		_ = i.stream.DeleteConsumer(ctx, info.Name)
+	}
+}
+
+func (sh *shard) open(ctx context.Context, from uint64) (*stored, error) {
 	c, err := sh.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
 	})
@@ -150,12 +179,12 @@ func (sh *shard) open(ctx context.Context, from uint64) (jetstream.MessagesConte
 	if err != nil {
 		return nil, fmt.Errorf("spool: reader of shard %d: %w", sh.index, err)
 	}
-	return iter, nil
+	return &stored{iter, c, sh.stream}, nil
 }
 
 // pump carries batches from the engine to Next, and opens the engine's side
 // again when it fails.
-func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
+func (r *Reader) pump(ctx context.Context, iter *stored) {
 	defer close(r.stopped)
 	defer func() {
 		if iter != nil {
@@ -167,6 +196,14 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 		r.endOfOld(ctx)
 	}
 	for ctx.Err() == nil {
+		if r.hasAll() {
+			if iter != nil {
+				iter.close(ctx)
+				iter = nil
+			}
+			r.follow(ctx)
+			continue
+		}
 		if iter == nil {
 			if iter, err = r.shard.open(ctx, r.last+1); err != nil {
 				r.shard.spool.log.Warn("spool: reader waits for the engine", "sink", r.key, "err", err)
@@ -211,11 +248,15 @@ func (r *Reader) pump(ctx context.Context, iter jetstream.MessagesContext) {
 	}
 }
 
-// deliver hands out a batch; ok is false when the reader ends.
+// deliver hands out a batch that the engine gave.
 func (r *Reader) deliver(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
 	b := &Batch{Seq: seq, taken: taken, data: data}
 	b.Records, b.total = batchHeader(h)
-	intake := h.Get(headerIntake)
+	return r.hand(ctx, b, h.Get(headerIntake))
+}
+
+// hand hands out a batch; ok is false when the reader ends.
+func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 	before := b.total - uint64(b.Records)
 	last, known := r.lastTotal[intake]
 	switch {
@@ -224,13 +265,14 @@ func (r *Reader) deliver(ctx context.Context, seq uint64, taken time.Time, h nat
 	case !known && intake == "":
 		r.place.Store(&place{r.last, before, b.taken})
 	}
+	seq, total := b.Seq, b.total // whoever gets it may let go of it at once
 	select {
 	case r.batches <- b:
-		r.last, r.lastTotal[intake] = b.Seq, b.total
+		r.last, r.lastTotal[intake] = seq, total
 	case <-ctx.Done():
 		return false
 	}
-	if b.Seq == r.end {
+	if seq == r.end {
 		r.endOfOld(ctx)
 	}
 	return true
@@ -427,6 +469,14 @@ func (s *Spool) savePositions(ctx context.Context) error {
 	for sh, seq := range oldest {
 		if err := sh.purge(ctx, seq); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("spool: purge of shard %d: %w", sh.index, err))
+		}
+	}
+	for _, sh := range s.shards {
+		if s.shared() || sh.bytes.Load() == 0 {
+			continue
+		}
+		if err := sh.measure(ctx); err != nil {
+			failed = errors.Join(failed, err)
 		}
 	}
 	var api *jetstream.APIError

@@ -70,6 +70,9 @@ type Spool struct {
 	mu      sync.Mutex // covers readers
 	readers []*Reader
 
+	memories sync.Pool    // of batches
+	usual    atomic.Int64 // bytes of one
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -82,6 +85,7 @@ type shard struct {
 	stream  jetstream.Stream
 	id      string // the stream's name and time of birth
 	purged  uint64 // the janitor's: what is gone up to here
+	readers atomic.Pointer[[]*Reader]
 
 	mu     sync.Mutex // covers what follows
 	codec  codec
@@ -99,6 +103,7 @@ type shard struct {
 
 	total   atomic.Uint64 // records in the stream since it was made
 	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
+	bytes   atomic.Int64  // in the stream, as of the last second and without what went since
 	noted   uint64        // the janitor's: the total that is written down
 	// recovered is the total when the spool was opened.
 	recovered uint64
@@ -108,7 +113,7 @@ type shard struct {
 }
 
 type batch struct {
-	data    []byte
+	*memory
 	records int
 	opened  time.Time
 }
@@ -239,9 +244,16 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	if s.cfg.Full == DropOldest {
 		discard = jetstream.DiscardOld
 	}
-	maxBytes := int64(-1)
-	if s.cfg.MaxBytes > 0 {
-		maxBytes = s.cfg.MaxBytes / int64(s.cfg.Shards)
+	// The engine of our own is bounded by admit: a stream with a bound in bytes
+	// works on blocks of 8 MiB, several in memory at a time, one that is bounded in
+	// messages per subject on half of that (nats-server/v2, server/stream.go,
+	// autoTuneFileStorageBlockSize).
+	maxBytes, maxMsgs := int64(-1), int64(1<<62)
+	if s.shared() {
+		maxMsgs = -1
+		if s.cfg.MaxBytes > 0 {
+			maxBytes = s.maxBytes()
+		}
 	}
 	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), hurry: make(chan struct{})}
 	subjects := []string{sh.subject}
@@ -259,6 +271,8 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 		MaxAge:     s.cfg.MaxAge,
 		MaxMsgSize: -1,
 		Replicas:   replicas,
+
+		MaxMsgsPerSubject: maxMsgs,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("spool: stream %s%d: %w", streamPrefix, i, err)
@@ -266,6 +280,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	info := sh.stream.CachedInfo()
 	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
 	sh.lastSeq.Store(info.State.LastSeq)
+	sh.bytes.Store(int64(info.State.Bytes))
 	if !s.shared() {
 		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
 			return nil, err
@@ -359,8 +374,7 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		return ErrClosed
 	}
 	if sh.cur == nil {
-		sh.cur = <-sh.free
-		sh.cur.opened = time.Now()
+		sh.cur = s.openBatch(<-sh.free)
 	}
 	b := sh.cur
 	whole := len(b.data)
@@ -371,8 +385,7 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 	}
 	if len(b.data) > s.maxBatch && whole > 0 {
 		// Too much for one message of the engine: the record begins the next batch.
-		next := <-sh.free
-		next.opened = time.Now()
+		next := s.openBatch(<-sh.free)
 		next.data = append(next.data, b.data[whole:]...)
 		b.data = b.data[:whole]
 		sh.full <- b
@@ -385,6 +398,16 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		sh.cur = nil
 	}
 	return nil
+}
+
+// openBatch begins a batch.
+func (s *Spool) openBatch(b *batch) *batch {
+	b.opened = time.Now()
+	if b.memory, _ = s.memories.Get().(*memory); b.memory == nil {
+		b.memory = &memory{pool: &s.memories, data: make([]byte, 0, s.usual.Load())}
+	}
+	b.users.Store(1)
+	return b
 }
 
 // publish carries the shard's batches to the engine, one after the other, so
@@ -431,7 +454,35 @@ const (
 	maxBackoff     = 2 * time.Second
 )
 
-var errDiskFull = errors.New("the file system is full")
+var (
+	errDiskFull = errors.New("the file system is full")
+	errBound    = errors.New("it holds spool.max_bytes")
+)
+
+// maxBytes is the bound of one shard.
+func (s *Spool) maxBytes() int64 { return s.cfg.MaxBytes / int64(s.cfg.Shards) }
+
+// admit reports whether there is room for n bytes more.
+func (sh *shard) admit(n int) error {
+	s := sh.spool
+	switch {
+	case s.engine.diskFull():
+		return errDiskFull
+	case !s.shared() && s.cfg.MaxBytes > 0 && sh.bytes.Load()+int64(n) > s.maxBytes():
+		return errBound
+	}
+	return nil
+}
+
+// measure looks how large the stream is.
+func (sh *shard) measure(ctx context.Context) error {
+	info, err := sh.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("spool: shard %d: %w", sh.index, err)
+	}
+	sh.bytes.Store(int64(info.State.Bytes))
+	return nil
+}
 
 // send puts one batch into the stream, however long that takes, and counts what
 // became of its records.
@@ -451,8 +502,8 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 	}
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
-		full := s.engine.diskFull()
-		err := errDiskFull
+		err := sh.admit(len(b.data))
+		full := err != nil
 		if !full {
 			attempt, cancel := context.WithTimeout(ctx, publishTimeout)
 			sh.publishing.Lock()
@@ -467,6 +518,8 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		}
 		if err == nil {
 			sh.total.Store(total)
+			sh.bytes.Add(int64(len(b.data)))
+			sh.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
 			s.Stats.Spooled.Add(uint64(b.records))
 			if said {
 				s.log.Info("spool: taking records again", "shard", sh.index)
@@ -482,8 +535,8 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			}
 			break
 		}
-		if errors.Is(err, errDiskFull) { // and the oldest is to go; counted by who misses it
-			if !s.full.Swap(true) {
+		if errors.Is(err, errDiskFull) || errors.Is(err, errBound) { // and the oldest is to go; counted by who misses it
+			if errors.Is(err, errDiskFull) && !s.full.Swap(true) {
 				s.log.Error("spool: the disk is full, the oldest messages are given up (keys spool.dir, spool.full)", "shard", sh.index)
 			}
 			var dropped bool
@@ -511,7 +564,9 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		}
 	}
 	sh.settled.Add(uint64(b.records))
-	*b = batch{data: b.data[:0]}
+	s.usual.Store(int64(len(b.data) + len(b.data)/16))
+	b.release()
+	*b = batch{}
 	sh.free <- b
 }
 

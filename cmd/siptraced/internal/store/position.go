@@ -52,7 +52,15 @@ func (s *session) position(ctx context.Context, id string) (seq uint64, tracked 
 
 // advance moves the position inside the transaction that holds its rows.
 func (s *session) advance(ctx context.Context, id string, from, to uint64) error {
-	res, err := s.exec(ctx, dbschema.PositionSQL(s.dialect).Update, int64(to), id, int64(from))
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	if s.move == nil {
+		var err error
+		if s.move, err = s.conn.PrepareContext(ctx, dbschema.PositionSQL(s.dialect).Update); err != nil {
+			return err
+		}
+	}
+	res, err := s.move.ExecContext(ctx, int64(to), id, int64(from))
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type session struct {
 	conn    *sql.Conn
 	dialect dbschema.Dialect
 	tables  map[string]*table
+	move    *sql.Stmt // of the position
 }
 
 // Dial opens one connection to the first of the hosts, from the first-th on,
@@ -83,6 +84,9 @@ func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several b
 
 func (s *session) close() {
 	if s.conn != nil {
+		if s.move != nil {
+			_ = s.move.Close()
+		}
 		_ = s.conn.Raw(func(any) error {
 			for _, t := range s.tables {
 				for _, stmt := range t.stmts {

@@ -21,7 +21,7 @@ import (
 // usual messages stay under the 256 KiB to which the MySQL driver keeps its
 // buffer between statements.
 var (
-	sizes       = [...]int{200, 50, 10, 1}
+	sizes       = [...]int{200, 100, 50, 25, 12, 6, 3, 1}
 	sqliteSizes = [...]int{1}
 )
 

@@ -190,6 +190,7 @@ func (w *writer) written(b *spool.Batch) {
 	}
 	w.miss(b)
 	w.reader.Done(b)
+	b.Release()
 }
 
 // book puts a transaction that is committed into the books, and lets go of its
@@ -207,6 +208,7 @@ func (w *writer) book(o outcome) {
 		w.miss(w.held[n])
 		w.at = w.held[n].Seq
 		w.reader.Done(w.held[n])
+		w.held[n].Release()
 		n++
 	}
 	w.held = slices.Delete(w.held, 0, n)
