@@ -447,6 +447,7 @@ func TestNotes(t *testing.T) {
 		{"event route that never ran", "event_route[siptrace:msg] { drop; }", "never ran"},
 		{"event route that stays", "modparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] { $sht(a=>b) = 1; }", "stays in the proxy"},
 		{"sip_trace_msg", `route { sip_trace_msg("x", "udp:192.0.2.1:5060", "udp:192.0.2.2:5060", "sip:192.0.2.3", ""); }`, "past siptraced"},
+		{"source address", "listen=udp:192.0.2.1:5060 name \"out\"\nmodparam(\"siptrace\", \"send_sock_name\", \"out\")", "mirrors from sip:192.0.2.1:9061, because"},
 		{"mixed sinks", "modparam(\"siptrace\", \"trace_mode\", 1)\nroute { sip_trace(); }", "can't tell the copies apart"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

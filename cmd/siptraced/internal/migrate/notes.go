@@ -130,14 +130,18 @@ func (p *Plan) moves() (out []string) {
 		}
 		out = append(out, text)
 	}
+	sock := "its address is not known here; siptraced mirrors from one that the host chooses"
+	if from := p.sendFrom(); from != "" {
+		sock = "siptraced mirrors from " + from + ", because the port is the proxy's own"
+	}
 	for _, l := range []struct{ name, text string }{
 		{"trace_local_ip", "siptraced names the proxy's own end so, in rows and mirrors"},
 		{"data_mode", "siptraced puts the advertised addresses in, from the listen= lines"},
 		{"xheaders_write", "siptraced writes the headers into its SIP duplicates"},
 		{"xheaders_read", "siptraced reads the headers"},
-		{"send_sock_name", "siptraced mirrors from that address"},
-		{"send_sock_addr", "siptraced mirrors from that address"},
-		{"force_send_sock", "siptraced mirrors from that address"},
+		{"send_sock_name", sock},
+		{"send_sock_addr", sock},
+		{"force_send_sock", sock},
 	} {
 		if par, ok := p.set[l.name]; ok && (l.name != "trace_local_ip" || !p.localHere()) {
 			out = append(out, fmt.Sprintf("%s (%s): %s.", l.name, p.place(par.Pos), l.text))

@@ -2,7 +2,9 @@ package migrate
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"siptraced/compat/kamcfg"
@@ -27,6 +29,8 @@ func (p *Plan) YAML() string {
 		neutral := slices.Contains(stay, s.Name)
 		always := s.Name == "db_url" && p.sinks.db ||
 			slices.ContainsFunc(p.forced(), func(f kamcfg.Param) bool { return f.Name == s.Name })
+		_, named := p.set["send_sock_name"]
+		always = always || s.Name == "send_sock_addr" && named
 		if !set && !always || s.Name == "trace_flag" {
 			continue
 		}
@@ -70,6 +74,7 @@ func (p *Plan) effective() siptrace.Params {
 	d := siptrace.DefaultParams()
 	q.TraceSLAcks, q.TraceDialogAck, q.TraceDialogSpiral = d.TraceSLAcks, d.TraceDialogAck, d.TraceDialogSpiral
 	q.TraceInitMode, q.EvcbMsg, q.TraceEphemeralSocket = d.TraceInitMode, d.EvcbMsg, d.TraceEphemeralSocket
+	q.SendSockName, q.SendSockAddr = "", p.sendFrom()
 	if !p.core {
 		q.TraceMode = 0
 	}
@@ -99,6 +104,31 @@ func (p *Plan) effective() siptrace.Params {
 		}
 	}
 	return q
+}
+
+// sendFrom is where mirrors leave from: the address that the proxy sent them
+// from, and a port of siptraced's own, because the proxy needs its.
+func (p *Plan) sendFrom() string {
+	host, _ := hostPort(p.params.SendSockAddr)
+	for _, l := range p.cfg.Listens {
+		if l.Name != "" && l.Name == p.params.SendSockName {
+			host = l.Host
+		}
+	}
+	if net.ParseIP(host) == nil {
+		return ""
+	}
+	port, err := strconv.Atoi(p.listen.port)
+	for err == nil {
+		port++
+		a := address{host: host, port: strconv.Itoa(port)}
+		if port > 65535 {
+			port = 1024
+		} else if p.taken(a) == "" {
+			return "sip:" + a.hostPort()
+		}
+	}
+	return ""
 }
 
 // value is a parameter as YAML has it.
@@ -132,6 +162,9 @@ func (p *Plan) comment(name string, neutral bool) string {
 	before := p.params
 	after := p.effective()
 	spec, err := siptrace.Lookup(name)
+	if strings.Contains(name, "send_sock") {
+		return " # " + p.place(par.Pos) + " has the proxy's own port"
+	}
 	if err == nil && spec.Value(&before) != spec.Value(&after) {
 		return fmt.Sprintf(" # %s has %s; so the sinks are those that the module had", p.place(par.Pos), par.Value)
 	}
