@@ -45,7 +45,6 @@ type side struct {
 	rows    map[string][]vectors.Row // by table
 	mirrors []string
 	again   int
-	from    time.Time
 }
 
 func (s sample) compare(t *testing.T, server *servers.MariaDB, name string) {
@@ -82,31 +81,39 @@ func (s sample) compare(t *testing.T, server *servers.MariaDB, name string) {
 	}
 }
 
-// run has the traffic go through Kamailio, with siptraced beside it if there is
-// a configuration for it.
+func number(tb testing.TB, s string) int {
+	tb.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// run has the phones call each other.
 func (s sample) run(t *testing.T, db *database, v map[string]string, cfg, yaml string) side {
 	t.Helper()
-	port := func(name string) int {
-		n, err := strconv.Atoi(v[name])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	out := side{rows: map[string][]vectors.Row{}, from: time.Now()}
-	mirrors := newSink(t, port("SINK"), port("SINK2"))
 	domain := s.domain
 	if domain == "" {
 		domain = "127.0.0.1:" + v["PORT"]
 	}
-	phones := newPhones(t, port("ALICE"), port("BOB"), port("PORT"), domain)
+	phones := newPhones(t, number(t, v["ALICE"]), number(t, v["BOB"]), number(t, v["PORT"]), domain)
+	defer phones.close()
+	return s.during(t, db, v, cfg, yaml, phones.traffic)
+}
+
+// during runs Kamailio while there is traffic, with siptraced beside it if there
+// is a configuration for it.
+func (s sample) during(t *testing.T, db *database, v map[string]string, cfg, yaml string, traffic func() int) side {
+	t.Helper()
+	out := side{rows: map[string][]vectors.Row{}}
+	mirrors := newSink(t, number(t, v["SINK"]), number(t, v["SINK2"]))
 	var d *servers.Siptraced
 	if yaml != "" {
 		d = servers.StartSiptraced(t, servers.Command{Bin: program, Args: []string{"run", "-c", yaml}})
 	}
 	kamailio := servers.StartKamailioFile(t, cfg, "udp:127.0.0.1:"+v["PORT"])
-	out.again = phones.traffic()
-	phones.close()
+	out.again = traffic()
 	kamailio.Stop(t)
 	if d != nil {
 		d.MustStop(t)
@@ -310,4 +317,55 @@ func packet(b []byte) string {
 		return fmt.Sprintf("HEP%d %v capture id %d, log: %s", p.Version, p.Src, p.CaptureID, p.Payload)
 	}
 	return fmt.Sprintf("HEP%d %v>%v capture id %d: %s", p.Version, p.Src, p.Dst, p.CaptureID, steady(string(p.Payload)))
+}
+
+// TestCollector has the second node of a chain migrated: it takes SIP duplicates
+// with X-Siptrace headers, and passes them on untouched to siptraced, which
+// writes the rows with the moments that the headers have.
+func TestCollector(t *testing.T) {
+	t.Parallel()
+	db := servers.StartMariaDB(t)
+	for i, name := range []string{"xheaders-chain", "xheaders-chain-hep", "xheaders-chain-strip"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			chain, err := vectors.Load(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			packets := chain.First.Packets()
+			s := sample{name: name, base: chain.Config, domain: "vec.example"}
+			base := "collector" + strconv.Itoa(i)
+			d := newDatabase(t, db, base, s)
+			v := values(servers.FreePorts(t, 6), db.URL(base))
+			h := s.migrate(t, v)
+			collect := func(cfg, yaml string) side {
+				return s.during(t, d, v, cfg, yaml, func() int {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					defer cancel()
+					if err := vectors.Feed(ctx, "udp", "127.0.0.1:"+v["PORT"], packets); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(300 * time.Millisecond) // the last one is on its way
+					return 0
+				})
+			}
+			alone, pair := collect(s.build(t, t.TempDir(), v), ""), collect(h.cfg, h.yaml)
+			a, b := alone.rows["sip_trace"], pair.rows["sip_trace"]
+			if len(a) != len(packets) {
+				t.Errorf("Kamailio alone wrote %d rows of %d packets", len(a), len(packets))
+			}
+			for _, p := range slices.Concat(diff("row", moments(t, a), moments(t, b)), diff("mirror", alone.mirrors, pair.mirrors)) {
+				t.Error(p)
+			}
+		})
+	}
+}
+
+// moments are the texts of rows with their times.
+func moments(t *testing.T, rows []vectors.Row) []string {
+	out := texts(t, rows, nil)
+	for i, r := range rows {
+		out[i] = fmt.Sprintf("%s.%06d %s", r.TimeStamp, r.TimeUS, out[i])
+	}
+	return out
 }

@@ -295,7 +295,7 @@ func recorded(tb testing.TB) (out []sample) {
 
 var (
 	routeLine = regexp.MustCompile(`(?m)^(request_)?route\s*\{`)
-	sipPort   = regexp.MustCompile(`\b15060\b`)
+	sipPort   = regexp.MustCompile(`\b150[67]0\b`)
 	sinkPort  = regexp.MustCompile(`\b1509[01]\b`)
 	workers   = regexp.MustCompile(`(?m)^children=\d+`)
 	fixedURL  = regexp.MustCompile(`"mysql://vec:[^"]*"`)
