@@ -37,19 +37,19 @@ Nothing is written.`,
 			out := cmd.OutOrStdout()
 			all := !patch && !yaml && !notes
 			if all {
-				fmt.Fprintf(out, "### (a) kamailio.cfg: give this to  patch -p0 -d %s\n", plan.Dir)
+				fmt.Fprintf(out, "### (a) kamailio.cfg: patch -p0 -d %q takes all of this, or what --patch prints\n", plan.Dir)
 			}
 			if all || patch {
 				fmt.Fprint(out, plan.Patch())
 			}
 			if all {
-				fmt.Fprint(out, "### (b) siptraced.yaml\n")
+				fmt.Fprint(out, "### (b) siptraced.yaml: what --yaml prints\n")
 			}
 			if all || yaml {
 				fmt.Fprint(out, plan.YAML())
 			}
 			if all {
-				fmt.Fprint(out, "### (c) in words\n")
+				fmt.Fprint(out, "### (c) in words: what --notes prints\n")
 			}
 			if all || notes {
 				fmt.Fprint(out, plan.Notes())

@@ -45,10 +45,13 @@ func mustPlan(t *testing.T, text string) *Plan {
 func changed(t *testing.T, p *Plan, file string) string {
 	t.Helper()
 	name := filepath.Join(filepath.Dir(p.main), file)
-	e := slices.Clone(p.edits[name])
 	var b strings.Builder
-	unified(&b, p.files[name], e)
-	return apply(t, string(p.files[name]), b.String())
+	unified(&b, p.files[name], p.edits[name])
+	got := apply(t, string(p.files[name]), b.String())
+	if want := string(result(p.files[name], p.edits[name])); got != want {
+		t.Errorf("%s: the diff makes %q, want %q", file, got, want)
+	}
+	return got
 }
 
 // apply is patch, for diffs that fit without searching.
@@ -419,7 +422,7 @@ func TestIncluded(t *testing.T) {
 	if want := []string{"etc/sub/a.cfg", "other/b.cfg"}; !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
-	if got := changed(t, p, "sub/a.cfg"); strings.Contains(got, "table") {
+	if got := changed(t, p, "sub/a.cfg"); got[0] != '#' || strings.Contains(got, "table") {
 		t.Errorf("sub/a.cfg:\n%s", got)
 	}
 	if got := changed(t, p, "../other/b.cfg"); got != "modparam(\"siptrace\", \"trace_mode\", 1)" {

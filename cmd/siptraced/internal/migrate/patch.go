@@ -116,7 +116,38 @@ func (p *Plan) change() {
 	if b, ok := p.eventBlock(); ok && b.Span.File != "" && p.stays == nil {
 		p.remove(b.Span)
 	}
+	for file, edits := range p.edits {
+		// patch would take a file away that has become empty.
+		if left := result(p.files[file], edits); len(bytes.TrimSpace(left)) == 0 {
+			p.add(file, len(p.files[file]), "# moved to siptraced.yaml"+p.eol(file))
+		}
+	}
 	p.root()
+}
+
+// result is a file after its edits.
+func result(data []byte, edits []edit) []byte {
+	var out bytes.Buffer
+	at := 0
+	for _, e := range ordered(edits) {
+		out.Write(data[at:e.from])
+		out.WriteString(e.text)
+		at = e.to
+	}
+	out.Write(data[at:])
+	return out.Bytes()
+}
+
+// ordered are edits as they follow each other; at one place insertions first.
+func ordered(edits []edit) []edit {
+	edits = slices.Clone(edits)
+	slices.SortStableFunc(edits, func(x, y edit) int {
+		if x.from != y.from {
+			return x.from - y.from
+		}
+		return x.to - y.to
+	})
+	return edits
 }
 
 // insert adds the lines that the proxy lacks, and those that a line for several
@@ -213,6 +244,9 @@ func (p *Plan) root() {
 // Patch is a unified diff of each file that changes, for patch -p0 in Dir.
 func (p *Plan) Patch() string {
 	var b strings.Builder
+	if p.Dir != filepath.Dir(p.main) {
+		fmt.Fprintf(&b, "Files outside %s change: patch -p0 -d %q\n", filepath.Dir(p.main), p.Dir)
+	}
 	for i, file := range p.cfg.Files {
 		if len(p.edits[file]) == 0 || slices.Contains(p.cfg.Files[:i], file) {
 			continue
@@ -225,7 +259,7 @@ func (p *Plan) Patch() string {
 			name += "\t" // where the name ends, for patch
 		}
 		fmt.Fprintf(&b, "--- %s\n+++ %s\n", name, name)
-		unified(&b, p.files[file], slices.Clone(p.edits[file]))
+		unified(&b, p.files[file], p.edits[file])
 	}
 	return b.String()
 }
@@ -245,14 +279,8 @@ func unified(b *strings.Builder, data []byte, edits []edit) {
 	for _, l := range old {
 		start = append(start, start[len(start)-1]+len(l))
 	}
-	slices.SortStableFunc(edits, func(x, y edit) int {
-		if x.from != y.from {
-			return x.from - y.from
-		}
-		return x.to - y.to // insertions first
-	})
 	var hunks []hunk
-	for _, e := range edits {
+	for _, e := range ordered(edits) {
 		h := hunk{edits: []edit{e}}
 		var whole bool
 		if h.from, whole = slices.BinarySearch(start, e.from); !whole {
