@@ -186,7 +186,8 @@ func everywhere(t testing.TB, cfg client.Config) map[string]*client.Client {
 }
 
 func TestCall(t *testing.T) {
-	for name, c := range everywhere(t, client.Config{Timeout: 300 * time.Millisecond}) {
+	hasty := everywhere(t, client.Config{Timeout: 300 * time.Millisecond})
+	for name, c := range everywhere(t, client.Config{Timeout: time.Minute}) {
 		t.Run(name, func(t *testing.T) {
 			if name == "flexisip_cli" {
 				if got, err := c.Call(t.Context(), "CONFIG_SET", "global/log-level", "debug"); got != "global/log-level: debug" || err != nil {
@@ -224,18 +225,14 @@ func TestCall(t *testing.T) {
 					t.Errorf("%s: got %v, want %v", method, err, want)
 				}
 			}
-			begin := time.Now()
-			_, err := c.Call(t.Context(), "test.hang")
+			_, err := hasty[name].Call(t.Context(), "test.hang")
 			if e, ok := errors.AsType[*client.Error](err); !ok || !isTimeout(e) {
 				t.Errorf("got %v, want a timeout", err)
 			}
-			if d := time.Since(begin); d > 2*time.Second {
-				t.Errorf("timeout after %v", d)
-			}
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(20*time.Millisecond, cancel)
-			begin = time.Now()
-			if _, err := c.Call(ctx, "test.hang"); err == nil || time.Since(begin) > 250*time.Millisecond {
+			begin := time.Now()
+			if _, err := c.Call(ctx, "test.hang"); err == nil || time.Since(begin) > 30*time.Second {
 				t.Errorf("cancelled: %v after %v", err, time.Since(begin))
 			}
 		})
@@ -291,11 +288,11 @@ func TestNoServer(t *testing.T) {
 		"fifo:" + dir + "/plain":      nil,
 	} {
 		begin := time.Now()
-		_, err := dial(t, address, client.Config{ReplyDir: dir}).Call(t.Context(), "core.version")
+		_, err := dial(t, address, client.Config{ReplyDir: dir, Timeout: time.Minute}).Call(t.Context(), "core.version")
 		if e, ok := errors.AsType[*client.Error](err); !ok || want != nil && !errors.Is(e, want) {
 			t.Errorf("%s: got %v, want %v", address, err, want)
 		}
-		if d := time.Since(begin); d > time.Second {
+		if d := time.Since(begin); d > 30*time.Second {
 			t.Errorf("%s: took %v", address, d)
 		}
 	}
@@ -351,7 +348,7 @@ func TestClientCertificates(t *testing.T) {
 			if tc.cert != nil {
 				config.Certificates = []tls.Certificate{*tc.cert}
 			}
-			got, err := dial(t, address, client.Config{TLS: config, Timeout: 2 * time.Second}).Call(t.Context(), "test.peer")
+			got, err := dial(t, address, client.Config{TLS: config, Timeout: 30 * time.Second}).Call(t.Context(), "test.peer")
 			if text, _ := got.(string); strings.HasSuffix(text, " CN=ops") != tc.ok || (err == nil) != tc.ok {
 				t.Errorf("%s, %s: got %v, %v", address, tc.name, got, err)
 			}

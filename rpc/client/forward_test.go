@@ -59,7 +59,7 @@ func TestForwardToNobody(t *testing.T) {
 		if f, ok := errors.AsType[*rpc.Fault](err); !ok || f.Code != 503 || f.Text != want {
 			t.Errorf("%s: got %v, want %s", address, err, want)
 		}
-		if d := time.Since(begin); d > 2*time.Second {
+		if d := time.Since(begin); d > 20*time.Second {
 			t.Errorf("%s: took %v", address, d)
 		}
 		got, err := reg.Call(t.Context(), &rpc.Call{Method: "system.listMethods"})
@@ -137,7 +137,7 @@ request_route { save("location"); drop; }
 		timer.Stop()
 	})
 	c := dial(t, "unix:"+ctl, client.Config{Timeout: time.Second})
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err = c.Call(t.Context(), "core.version"); err == nil {
 			if _, err = os.Stat(fifo); err == nil {
 				return ctl, fifo

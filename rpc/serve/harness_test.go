@@ -59,7 +59,7 @@ func (r *refusals) get(cause string) int {
 // wait waits until a cause was counted n times.
 func (r *refusals) wait(t testing.TB, cause string, n int) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); r.get(cause) < n; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); r.get(cause) < n; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

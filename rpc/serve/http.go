@@ -34,11 +34,12 @@ type httpService struct {
 func newHTTP(st *stream) *httpService {
 	h := &httpService{stream: st, token: sha256.Sum256([]byte(st.l.Token))}
 	limits := st.srv.limits
+	// stream sees to the number of connections: those that it closed may still be
+	// on their way out, and don't count.
 	h.server = &fasthttp.Server{
 		Handler:                      h.handle,
 		ErrorHandler:                 h.failed,
 		Name:                         "siptraced",
-		Concurrency:                  2 * limits.Connections, // stream sees to their number; some are closing
 		ReadTimeout:                  limits.Read,
 		IdleTimeout:                  limits.Idle,
 		WriteTimeout:                 limits.Write,

@@ -21,8 +21,12 @@ import (
 	"siptraced/rpc/serve"
 )
 
-// quiet is how long nothing has to come for "no answer".
-const quiet = 100 * time.Millisecond
+const (
+	// quiet is how long nothing has to come for "no answer".
+	quiet = 100 * time.Millisecond
+	// patience is how long an answer may take on a busy machine.
+	patience = 30 * time.Second
+)
 
 // readQuiet reads what comes until nothing more does, and tells whether the
 // other side has closed.
@@ -32,7 +36,7 @@ func readQuiet(t *testing.T, c net.Conn, want int) (got []byte, closed bool) {
 	for {
 		wait := quiet
 		if len(got) < want {
-			wait = 5 * time.Second
+			wait = patience
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 		n, err := c.Read(buf)
@@ -242,7 +246,7 @@ func readReply(t testing.TB, f *os.File, want bool) string {
 	buf := make([]byte, 64<<10)
 	wait := quiet
 	if want {
-		wait = 5 * time.Second
+		wait = patience
 	}
 	end := time.Now().Add(wait)
 	_ = f.SetReadDeadline(end)

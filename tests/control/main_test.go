@@ -134,11 +134,11 @@ func execute(tb testing.TB, stdin string, env []string, path string, args ...str
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	timer := time.AfterFunc(15*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	timer := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	err := cmd.Wait()
 	took := time.Since(begin)
 	if !timer.Stop() {
-		tb.Fatalf("%s %q: no end in 15 s; stdout %q, stderr %q", path, args, out.String(), errOut.String())
+		tb.Fatalf("%s %q: no end in a minute; stdout %q, stderr %q", path, args, out.String(), errOut.String())
 	}
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		tb.Fatal(err)
@@ -165,18 +165,22 @@ func (e ends) set(tb testing.TB, word string) {
 	}
 }
 
+// promptly is less than what any of the programs or siptraced waits for, on a
+// busy machine.
+const promptly = 20 * time.Second
+
 // works fails the test if the real programs are not served, and promptly. kamctl
 // is a shell script with children of its own, and takes longer.
 func (e ends) works(tb testing.TB, after string) {
 	tb.Helper()
 	for _, kind := range kinds {
 		p := e.kamcmd(tb, kind, "siptrace.status", "check")
-		if p.stdout != "Enabled\n" || p.stderr != "" || p.exit != 0 || p.took > 2*time.Second {
+		if p.stdout != "Enabled\n" || p.stderr != "" || p.exit != 0 || p.took > promptly {
 			tb.Errorf("after %s: kamcmd, %s: %v, in %v", after, kind, p, p.took)
 		}
 	}
 	p := e.kamctl(tb, "rpc", "siptrace.status", "check")
-	if !strings.Contains(p.stdout, `"result": "Enabled"`) || p.stderr != "" || p.exit != 0 || p.took > 4*time.Second {
+	if !strings.Contains(p.stdout, `"result": "Enabled"`) || p.stderr != "" || p.exit != 0 || p.took > promptly {
 		tb.Errorf("after %s: kamctl: %v, in %v", after, p, p.took)
 	}
 }
@@ -342,7 +346,7 @@ func readQuiet(tb testing.TB, c net.Conn, want int) (got []byte, closed bool) {
 	for {
 		wait := quiet
 		if len(got) < want {
-			wait = 5 * time.Second
+			wait = 30 * time.Second
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 		n, err := c.Read(buf)
@@ -413,7 +417,7 @@ func readReply(tb testing.TB, f *os.File, want int) string {
 	for {
 		wait := quiet
 		if len(got) < want {
-			wait = 5 * time.Second
+			wait = 30 * time.Second
 		}
 		if time.Since(last) > wait {
 			return string(got)
