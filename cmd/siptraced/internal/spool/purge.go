@@ -117,7 +117,7 @@ func firstNumber(path string) uint64 {
 		if length < recordLeast {
 			return 0
 		}
-		if number := binary.LittleEndian.Uint64(h[4:]); number&numberFlags == 0 {
+		if number := binary.LittleEndian.Uint64(h[4:]); length > recordLeast && number&numberFlags == 0 {
 			return number
 		}
 		if _, err := f.Seek(length-recordHeader, io.SeekCurrent); err != nil {

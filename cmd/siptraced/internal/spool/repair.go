@@ -24,7 +24,8 @@ const (
 	recordHeader = 22
 	recordLeast  = recordHeader + 8
 	headersFlag  = 1 << 31
-	// The two top bits of a number mark erased records and tombstones.
+	// The two top bits of a number mark erased records and tombstones. Batches are
+	// never erased one by one: one that is marked so is damaged.
 	numberFlags = 3 << 62
 )
 
@@ -103,9 +104,9 @@ func blockRecords(f *os.File) ([]blockRecord, error) {
 		if length < recordLeast || at+length > st.Size() {
 			break
 		}
-		// Marks of what is gone have numbers of their own order.
-		if number := binary.LittleEndian.Uint64(h[4:]); number&numberFlags == 0 {
-			out = append(out, blockRecord{at, number})
+		// Marks of what is gone have numbers of their own order, and nothing else.
+		if length > recordLeast {
+			out = append(out, blockRecord{at, binary.LittleEndian.Uint64(h[4:])})
 		}
 		at += length
 	}

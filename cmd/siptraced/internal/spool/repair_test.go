@@ -11,7 +11,7 @@ import (
 // A bit flipped in the number of a batch costs nothing: the number is put right,
 // and every record is there.
 func TestRepairNumbers(t *testing.T) {
-	for _, bit := range []int{1, 20, 61} {
+	for _, bit := range []int{1, 20, 61, 62, 63} {
 		for _, which := range []string{"first", "middle", "last"} {
 			cfg := testConfig(t)
 			cfg.BatchBytes = 1 << 10
