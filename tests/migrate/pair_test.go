@@ -303,8 +303,7 @@ func (s *sink) close() []string {
 	return s.got
 }
 
-// packet is what of a mirrored packet is the same in each run: not its moment,
-// and not the correlation id, which siptraced gives to more messages.
+// packet is what of a mirrored packet is the same in each run: not its moment.
 func packet(b []byte) string {
 	var p hep.Packet
 	if hep.Detect(b) == 0 {
@@ -314,9 +313,9 @@ func packet(b []byte) string {
 		return err.Error()
 	}
 	if p.Type == hep.TypeLog { // its destination is who gets it first
-		return fmt.Sprintf("HEP%d %v capture id %d, log: %s", p.Version, p.Src, p.CaptureID, p.Payload)
+		return fmt.Sprintf("HEP%d %v capture id %d, correlation id %q, log: %s", p.Version, p.Src, p.CaptureID, p.CorrelationID, p.Payload)
 	}
-	return fmt.Sprintf("HEP%d %v>%v capture id %d: %s", p.Version, p.Src, p.Dst, p.CaptureID, steady(string(p.Payload)))
+	return fmt.Sprintf("HEP%d %v>%v capture id %d, correlation id %q, key %q: %s", p.Version, p.Src, p.Dst, p.CaptureID, p.CorrelationID, p.AuthKey, steady(string(p.Payload)))
 }
 
 // TestCollector has the second node of a chain migrated: it takes SIP duplicates

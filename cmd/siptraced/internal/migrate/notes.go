@@ -208,6 +208,9 @@ func (p *Plan) hidden() (out []string) {
 
 // sockets tells what the listen= lines leave open.
 func (p *Plan) sockets() (out []string) {
+	if !p.listen.loopback() {
+		out = append(out, fmt.Sprintf("If siptraced runs on another host than the proxy, have a copy of %s there, with all that it includes, or write in place of kamailio_cfg: local: [\"%s\"]", p.main, strings.Join(p.cfg.Local(), "\", \"")))
+	}
 	if len(p.cfg.Listens) == 0 {
 		out = append(out, "Without listen= lines Kamailio listens on every address of its host; siptraced takes those of its own host for it. Elsewhere, name the proxy's sockets with the key local.")
 	}
