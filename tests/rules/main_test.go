@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -260,34 +261,36 @@ func sqliteFile(tb testing.TB, file string) *database {
 	return &database{kind: "sqlite", url: "sqlite:///" + file, storage: vectors.SQLite, db: db}
 }
 
-// backends starts the servers; each call of what is returned gives an empty
-// database with the tables of these names.
-func backends(tb testing.TB) map[string]func(tb testing.TB, tables ...string) *database {
+// backends starts the servers of the kinds; each call of what is returned gives an
+// empty database with the tables of these names.
+func backends(tb testing.TB, kinds ...string) map[string]func(tb testing.TB, tables ...string) *database {
 	tb.Helper()
-	maria, pg := servers.StartMariaDB(tb), servers.StartPostgres(tb)
-	var mu sync.Mutex
-	n := 0
-	name := func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		n++
-		return fmt.Sprintf("rules_%d", n)
+	var n atomic.Int64
+	name := func() string { return fmt.Sprintf("rules_%d", n.Add(1)) }
+	out := map[string]func(testing.TB, ...string) *database{}
+	for _, kind := range kinds {
+		switch kind {
+		case "mariadb":
+			m := servers.StartMariaDB(tb)
+			out[kind] = func(tb testing.TB, tables ...string) *database {
+				db := name()
+				m.CreateDatabase(tb, db, "utf8mb4")
+				return (&database{kind, m.URL(db), vectors.UTF8, m.Open(tb, db)}).create(tb, tables)
+			}
+		case "postgres":
+			p := servers.StartPostgres(tb)
+			out[kind] = func(tb testing.TB, tables ...string) *database {
+				db := name()
+				p.CreateDatabase(tb, db, "")
+				return (&database{kind, p.URL(db), vectors.Postgres, p.Open(tb, db)}).create(tb, tables)
+			}
+		default:
+			out[kind] = func(tb testing.TB, tables ...string) *database {
+				return sqliteFile(tb, filepath.Join(tb.TempDir(), "trace.db")).create(tb, tables)
+			}
+		}
 	}
-	return map[string]func(testing.TB, ...string) *database{
-		"mariadb": func(tb testing.TB, tables ...string) *database {
-			db := name()
-			maria.CreateDatabase(tb, db, "utf8mb4")
-			return (&database{"mariadb", maria.URL(db), vectors.UTF8, maria.Open(tb, db)}).create(tb, tables)
-		},
-		"postgres": func(tb testing.TB, tables ...string) *database {
-			db := name()
-			pg.CreateDatabase(tb, db, "")
-			return (&database{"postgres", pg.URL(db), vectors.Postgres, pg.Open(tb, db)}).create(tb, tables)
-		},
-		"sqlite": func(tb testing.TB, tables ...string) *database {
-			return sqliteFile(tb, filepath.Join(tb.TempDir(), "trace.db")).create(tb, tables)
-		},
-	}
+	return out
 }
 
 // create makes tables with the program's own command.

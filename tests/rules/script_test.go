@@ -40,11 +40,11 @@ var scripted = []struct{ name, route, cid string }{
 // the same, because the scopes are whole.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	for kind, open := range backends(t) {
-		if kind == "postgres" {
-			continue // two kinds are enough for what happens before the database
-		}
+	for kind, open := range backends(t, "mariadb", "sqlite") {
 		for _, only := range []bool{false, true} {
+			if only && kind != "sqlite" {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s/only=%t", kind, only), func(t *testing.T) {
 				for _, tt := range scripted {
 					if only && tt.name == "script-dialog-nodest" {

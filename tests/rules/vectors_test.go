@@ -81,7 +81,7 @@ func withUsers(t *testing.T, s *vectors.Scenario, st vectors.Storage) (wants []v
 // event route.
 func TestVectors(t *testing.T) {
 	t.Parallel()
-	for kind, open := range backends(t) {
+	for kind, open := range backends(t, "mariadb", "postgres", "sqlite") {
 		t.Run(kind, func(t *testing.T) {
 			for _, tt := range []struct {
 				name, route string
