@@ -265,6 +265,10 @@ func (c *Config) destination(l *loader, m mirrorSettings) (d mirror.Destination,
 	if d.Local, err = localAddr(l, m.sockName, m.sockAddr); err != nil {
 		return d, err
 	}
+	if slices.ContainsFunc(c.Own, func(s siptrace.Socket) bool { return s.Addr == d.Local }) {
+		// The proxy's own: it could not start again while we have the port.
+		d.Local = netip.AddrPortFrom(d.Local.Addr(), 0)
+	}
 	d.TLS, err = mirrorTLS(m)
 	return d, err
 }

@@ -94,7 +94,7 @@ func (t Target) String() string {
 func ParseTarget(uri string) (Target, map[string]string, error) {
 	u, ok := sipmsg.ParseURI([]byte(uri))
 	scheme := strings.ToLower(string(u.Scheme))
-	if !ok || scheme != "sip" && scheme != "sips" {
+	if !ok || scheme != "sip" && scheme != "sips" || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == '"' || r == '<' || r == '>' }) {
 		return Target{}, nil, fmt.Errorf("%q is not a SIP URI: want sip:host:port;transport=udp", uri)
 	}
 	t := Target{Host: strings.ToLower(strings.Trim(string(u.Host), "[]")), Transport: siptrace.UDP}

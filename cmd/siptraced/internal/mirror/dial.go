@@ -100,7 +100,7 @@ func dialFrom(ctx context.Context, network string, local, remote netip.AddrPort)
 			case network == "tcp":
 				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
 			case local.Port() != 0:
-				// The shards share the port.
+				// Several destinations may share the port.
 				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 			}
 		})

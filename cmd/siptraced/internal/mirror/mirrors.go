@@ -127,10 +127,9 @@ func (m *Mirrors) add(ctx context.Context, d Destination, named bool) (*sink, er
 			return nil, fmt.Errorf("mirror %s: %w", d.Name, err)
 		}
 		s.backlog.Add(r.Pending())
-		w := &sender{sink: s, log: s.log.With("shard", i), shard: i, reader: r, names: s.names, drain: s.drain}
-		w.encoder = encoder{dst: &s.Destination, xheaders: func() bool { return d.XHeaders || d.Protocol == ByRecord && m.xheaders.Load() }}
-		s.senders = append(s.senders, w)
+		s.readers = append(s.readers, r)
 	}
+	s.sender = newSender(s)
 	m.counters.Func(sinkPrefix+d.Name+".pending", s.pending)
 	m.counters.Func(sinkPrefix+d.Name+".lag_seconds", s.lagSeconds)
 	m.sinks = append(m.sinks, s)
@@ -141,11 +140,7 @@ func (m *Mirrors) add(ctx context.Context, d Destination, named bool) (*sink, er
 }
 
 func (m *Mirrors) leave(ctx context.Context, s *sink) {
-	var readers []*spool.Reader
-	for _, w := range s.senders {
-		readers = append(readers, w.reader)
-	}
-	if err := m.spool.Leave(ctx, readers...); err != nil {
+	if err := m.spool.Leave(ctx, s.readers...); err != nil {
 		m.log.Warn("mirror: the position stays behind", "sink", sinkPrefix+s.Name, "err", err)
 	}
 }
@@ -154,13 +149,9 @@ func (s *sink) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.done.Go(func() { s.names.run(ctx) })
-	var senders sync.WaitGroup
-	for _, w := range s.senders {
-		senders.Go(func() { w.run(ctx) })
-	}
 	s.done.Go(func() {
-		senders.Wait()
-		stop() // the names are of no use any more
+		defer stop() // the names are of no use any more
+		s.sender.run(ctx)
 	})
 }
 
@@ -222,8 +213,8 @@ func (s *sink) end(ctx context.Context) {
 		s.stop()
 		<-ended
 	}
-	for _, w := range s.senders {
-		w.reader.Close()
+	for _, r := range s.readers {
+		r.Close()
 	}
 }
 

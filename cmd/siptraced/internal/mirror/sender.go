@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/spool"
@@ -28,23 +29,21 @@ const (
 	drainPoll = 20 * time.Millisecond
 )
 
-// sender carries one shard of the spool to one destination. One goroutine owns
+// sender carries all shards of the spool to one destination. One goroutine owns
 // it.
 type sender struct {
 	sink    *sink
 	log     *slog.Logger
-	shard   int
-	reader  *spool.Reader
+	shards  []*shard
+	wake    chan struct{} // a shard has a batch
 	names   *names
 	encoder encoder
 	decoder spool.Decoder
 	buf     []byte
 
-	held    []*flight // read and not done with, oldest first
-	free    []*flight
-	bytes   int       // of the held batches
-	excess  int64     // what has to be given up for the bound in bytes
-	checked time.Time // when that was worked out
+	held  []*flight // read and not done with, in the order of sending
+	free  []*flight
+	bytes int // of the held batches
 
 	turn     int // of the addresses, the one in use
 	portSaid bool
@@ -52,8 +51,49 @@ type sender struct {
 	drain    <-chan struct{}
 }
 
+// shard is one shard of the spool, as the sender sees it.
+type shard struct {
+	reader  *spool.Reader
+	slot    chan *spool.Batch // from the feeder
+	head    *spool.Batch      // the next one to send
+	excess  int64             // what has to be given up for the bound in bytes
+	checked time.Time         // when that was worked out
+	behind  bool              // a batch of it is not settled; of settle alone
+}
+
+// feed puts batches of a shard where the sender finds them.
+func (w *sender) feed(ctx context.Context, sh *shard) {
+	for {
+		var b *spool.Batch
+		select {
+		case b = <-sh.reader.Batches():
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case sh.slot <- b:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func newSender(s *sink) *sender {
+	w := &sender{sink: s, log: s.log, wake: make(chan struct{}, 1), names: s.names, drain: s.drain}
+	w.encoder = encoder{dst: &s.Destination, xheaders: func() bool { return s.XHeaders || s.Protocol == ByRecord && s.m.xheaders.Load() }}
+	for _, r := range s.readers {
+		w.shards = append(w.shards, &shard{reader: r, slot: make(chan *spool.Batch, 1)})
+	}
+	return w
+}
+
 // flight is a batch on its way.
 type flight struct {
+	shard *shard
 	batch *spool.Batch
 	// what became of each record, as far as they were written or given up, and
 	// where each ended in the connection's bytes.
@@ -69,6 +109,13 @@ var errDrained = errors.New("nothing waits")
 
 // run sends until ctx ends, or until nothing waits once the mirrors drain.
 func (w *sender) run(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	var feeders sync.WaitGroup
+	defer feeders.Wait()
+	defer stop()
+	for _, sh := range w.shards {
+		feeders.Go(func() { w.feed(ctx, sh) })
+	}
 	backoff := firstBackoff
 	for {
 		if err := w.await(ctx); err != nil {
@@ -81,7 +128,7 @@ func (w *sender) run(ctx context.Context) {
 		case err == nil:
 			w.sink.connects.Add(1)
 			if w.said != "" {
-				w.log.Info("mirror: connected again", "to", c.RemoteAddr().String(), "pending", w.reader.Pending())
+				w.log.Info("mirror: connected again", "to", c.RemoteAddr().String(), "pending", w.sink.pending())
 				w.said = ""
 			}
 			var progress bool
@@ -131,44 +178,87 @@ func (w *sender) serve(ctx context.Context, c net.Conn) (progress bool, err erro
 // sooner.
 func (w *sender) await(ctx context.Context) error {
 	for len(w.held) == 0 {
-		b, err := w.next(ctx, nil)
+		sh, err := w.next(ctx, nil)
 		if err != nil {
 			return err
 		}
-		if b != nil && w.concerns(b) {
-			w.hold(b)
-		} else if b != nil {
-			w.hold(b)
-			w.settleUnsent()
+		if sh == nil {
+			continue
+		}
+		f := w.hold(sh)
+		if !w.concerns(f.batch) {
+			for range f.batch.Records {
+				f.what, f.ends = append(f.what, skipped), append(f.ends, 0)
+			}
+			f.written = true
+			w.settle(0)
 		}
 	}
 	return nil
 }
 
-// next waits for a batch; nil without an error means that it is time to look at
-// other things. stop ends the wait too.
-func (w *sender) next(ctx context.Context, stop <-chan struct{}) (*spool.Batch, error) {
+// drained reports whether the mirrors drain and nothing is left to do.
+func (w *sender) drained() bool {
+	select {
+	case <-w.drain:
+	default:
+		return false
+	}
+	if len(w.held) > 0 {
+		return false
+	}
+	for _, sh := range w.shards {
+		// In a cluster the others go on with the rest.
+		if sh.reader.Pending() > 0 && !sh.reader.Shared() {
+			return false
+		}
+	}
+	return true
+}
+
+// oldest is the shard whose next batch was spooled first, of those that have
+// one.
+func (w *sender) oldest() (first *shard) {
+	for _, sh := range w.shards {
+		if sh.head == nil {
+			select {
+			case sh.head = <-sh.slot:
+			default:
+				continue
+			}
+		}
+		if first == nil || sh.head.Age() > first.head.Age() {
+			first = sh
+		}
+	}
+	return first
+}
+
+// next waits for a shard that has a batch; nil without an error means that it is
+// time to look at other things. stop ends the wait too.
+func (w *sender) next(ctx context.Context, stop <-chan struct{}) (*shard, error) {
+	if w.drained() {
+		return nil, errDrained
+	}
+	wake := w.wake
+	if w.bytes > maxFlight {
+		wake = nil
+	} else if sh := w.oldest(); sh != nil {
+		return sh, nil
+	}
 	poll := idlePoll
 	select {
 	case <-w.drain:
-		if len(w.held) == 0 && (w.reader.Pending() == 0 || w.reader.Shared()) {
-			return nil, errDrained
-		}
 		poll = drainPoll
 	default:
 	}
 	if len(w.held) > 0 {
 		poll = ackPoll
 	}
-	batches := w.reader.Batches()
-	if w.bytes > maxFlight {
-		batches = nil
-	}
 	t := time.NewTimer(poll)
 	defer t.Stop()
 	select {
-	case b := <-batches:
-		return b, nil
+	case <-wake:
 	case <-stop:
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -188,6 +278,9 @@ func (w *sender) waitFor(ctx context.Context, over <-chan time.Time, done <-chan
 	defer tick.Stop()
 	for {
 		w.expire(ctx)
+		if w.drained() {
+			return errDrained
+		}
 		select {
 		case <-over:
 			return nil
@@ -195,20 +288,6 @@ func (w *sender) waitFor(ctx context.Context, over <-chan time.Time, done <-chan
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.drain:
-			if len(w.held) == 0 && w.reader.Pending() == 0 {
-				return errDrained
-			}
-			// Not again at once.
-			select {
-			case <-over:
-				return nil
-			case <-done:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-tick.C:
-			}
 		case <-tick.C:
 		}
 	}
@@ -242,15 +321,16 @@ func (w *sender) connect(ctx context.Context) (net.Conn, error) {
 	return got.c, got.err
 }
 
-// hold takes a batch.
-func (w *sender) hold(b *spool.Batch) *flight {
+// hold takes a shard's next batch.
+func (w *sender) hold(sh *shard) *flight {
 	f := &flight{}
 	if n := len(w.free); n > 0 {
 		f, w.free = w.free[n-1], w.free[:n-1]
 	}
-	*f = flight{batch: b, what: f.what[:0], ends: f.ends[:0]}
+	*f = flight{shard: sh, batch: sh.head, what: f.what[:0], ends: f.ends[:0]}
+	sh.head = nil
 	w.held = append(w.held, f)
-	w.bytes += b.Size()
+	w.bytes += f.batch.Size()
 	return f
 }
 
@@ -262,16 +342,6 @@ func (w *sender) concerns(b *spool.Batch) bool {
 		return nil
 	})
 	return found
-}
-
-// settleUnsent books a batch that has nothing for the destination.
-func (w *sender) settleUnsent() {
-	f := w.held[len(w.held)-1]
-	for range f.batch.Records {
-		f.what, f.ends = append(f.what, skipped), append(f.ends, 0)
-	}
-	f.written = true
-	w.settle(0)
 }
 
 // encode makes the packets of a batch, from its first record that is not
@@ -338,32 +408,37 @@ func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte)
 	return all, nil
 }
 
-// settle books what is acknowledged, and lets go of batches that are done with.
+// settle books what is acknowledged, and lets go of batches that are done with,
+// in the order of each shard.
 func (w *sender) settle(acked uint64) {
-	n := 0
-	for _, f := range w.held {
+	for _, sh := range w.shards {
+		sh.behind = false
+	}
+	w.held = slices.DeleteFunc(w.held, func(f *flight) bool {
 		for f.done < len(f.what) && f.ends[f.done] <= acked {
 			w.sink.book(f.what[f.done])
 			f.done++
 		}
-		if !f.written || f.done < len(f.what) {
-			break
+		if f.shard.behind || !f.written || f.done < len(f.what) {
+			f.shard.behind = true
+			return false
 		}
-		n++
 		w.finish(f)
-	}
-	w.held = slices.Delete(w.held, 0, n)
+		return true
+	})
 }
 
 func (w *sender) finish(f *flight) {
-	if f.batch.Missed > 0 && !w.reader.Shared() {
-		w.sink.missed.Add(f.batch.Missed)
-		w.log.Error("spool: messages are gone before they were mirrored: the spool reached its bounds, or its files are damaged", "messages_lost", f.batch.Missed)
+	b := f.batch
+	if b.Missed > 0 && !f.shard.reader.Shared() {
+		w.sink.missed.Add(b.Missed)
+		w.log.Error("spool: messages are gone before they were mirrored: the spool reached its bounds, or its files are damaged", "messages_lost", b.Missed)
 	}
-	w.reader.Done(f.batch)
+	w.bytes -= b.Size()
+	f.shard.reader.Done(b)
 	w.sink.early.Add(-int64(len(f.what)))
-	w.bytes -= f.batch.Size()
-	f.batch = nil
+	b.Release()
+	f.batch, f.shard = nil, nil
 	w.free = append(w.free, f)
 }
 
@@ -380,45 +455,56 @@ func (w *sender) giveUp(f *flight, at uint64) {
 		f.what, f.ends = append(f.what, expired), append(f.ends, at)
 	}
 	f.written = true
-	w.excess -= int64(f.batch.Size())
+	f.shard.excess -= int64(f.batch.Size())
 }
 
-// over reports whether the oldest batch is beyond the bounds in age and bytes.
-func (w *sender) over(ctx context.Context, b *spool.Batch) bool {
+// over reports whether the oldest batch of a shard is beyond the bounds in age
+// and bytes.
+func (w *sender) over(ctx context.Context, sh *shard, b *spool.Batch) bool {
 	if b.Age() > w.sink.MaxAge {
 		return true
 	}
-	if time.Since(w.checked) > time.Second {
-		w.checked = time.Now()
-		if n, err := w.reader.Waiting(ctx); err == nil {
+	if time.Since(sh.checked) > time.Second {
+		sh.checked = time.Now()
+		if n, err := sh.reader.Waiting(ctx); err == nil {
 			limit := w.sink.m.limit(w.sink.MaxBytes)
 			if w.sink.m.spool.Full() {
 				// Half of it goes, so that new messages have room again.
 				limit = min(limit, n/2)
 			}
-			w.excess = n - limit
+			sh.excess = n - limit
 		}
 	}
-	return w.excess > 0
+	return sh.excess > 0
 }
 
 // expire gives up what is beyond the bounds while nothing can be sent.
 func (w *sender) expire(ctx context.Context) {
-	for {
-		if len(w.held) == 0 {
-			select {
-			case b := <-w.reader.Batches():
-				w.hold(b)
-			default:
-				return
+	for _, sh := range w.shards {
+		for {
+			var f *flight
+			if i := slices.IndexFunc(w.held, func(f *flight) bool { return f.shard == sh }); i >= 0 {
+				f = w.held[i]
 			}
+			b := sh.head
+			if f != nil {
+				b = f.batch
+			} else if b == nil {
+				select {
+				case b = <-sh.slot:
+					sh.head = b
+				default:
+				}
+			}
+			if b == nil || !w.over(ctx, sh, b) {
+				break
+			}
+			if f == nil {
+				f = w.hold(sh)
+			}
+			w.giveUp(f, 0)
+			w.settle(0)
 		}
-		f := w.held[0]
-		if !w.over(ctx, f.batch) {
-			return
-		}
-		w.giveUp(f, 0)
-		w.settle(0)
 	}
 }
 
@@ -445,15 +531,15 @@ func (w *sender) serveStream(ctx context.Context, s *stream) (progress bool, err
 				return false, err
 			}
 		}
-		b, err := w.next(ctx, s.broken)
+		sh, err := w.next(ctx, s.broken)
 		if err != nil {
 			return false, err
 		}
-		if b != nil {
-			w.hold(b)
+		if sh != nil {
+			w.hold(sh)
 		}
 		// The kernel is asked now and then, not for each batch.
-		if b == nil || w.bytes > maxFlight/2 || time.Since(settled) > 2*ackPoll {
+		if sh == nil || w.bytes > maxFlight/2 || time.Since(settled) > 2*ackPoll {
 			w.settle(s.acked())
 			settled = time.Now()
 		}
@@ -482,7 +568,7 @@ var errPeerClosed = errors.New("the peer closed the connection")
 
 // writeStream writes a batch, gathered into few large writes.
 func (w *sender) writeStream(ctx context.Context, s *stream, f *flight) error {
-	if w.over(ctx, f.batch) {
+	if w.over(ctx, f.shard, f.batch) {
 		w.giveUp(f, s.offset)
 		return nil
 	}

@@ -6,10 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 )
 
-// sink is one destination: a sender per shard, and the books.
+// sink is one destination: its sender, and the books.
 type sink struct {
 	Destination
 	m   *Mirrors
@@ -22,7 +23,8 @@ type sink struct {
 	used  atomic.Int64
 
 	names   *names
-	senders []*sender
+	readers []*spool.Reader
+	sender  *sender
 
 	counts                                    [outcomes]*atomic.Uint64
 	missed, refused, connects, bytes, backlog *atomic.Uint64
@@ -103,16 +105,16 @@ func (s *sink) book(o outcome) {
 
 // pending is how many messages wait for the destination.
 func (s *sink) pending() (n uint64) {
-	for _, w := range s.senders {
-		n += w.reader.Pending()
+	for _, r := range s.readers {
+		n += r.Pending()
 	}
 	return n - min(n, uint64(max(0, s.early.Load())))
 }
 
-// lagSeconds is how far the slowest sender is behind the intake.
+// lagSeconds is how far the slowest shard is behind the intake.
 func (s *sink) lagSeconds() (n uint64) {
-	for _, w := range s.senders {
-		n = max(n, uint64(max(0, w.reader.Lag()).Seconds()))
+	for _, r := range s.readers {
+		n = max(n, uint64(max(0, r.Lag()).Seconds()))
 	}
 	return n
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -25,7 +26,6 @@ const (
 
 // datagrams gathers datagrams for one system call, sendmmsg(2).
 type datagrams struct {
-	conn    *net.UDPConn
 	send    func([]ipv4.Message, int) (int, error)
 	most    int // bytes in one datagram
 	data    []byte
@@ -33,22 +33,51 @@ type datagrams struct {
 	records []int // that they belong to
 	msgs    []ipv4.Message
 	bufs    [sendBatch][1][]byte
+	raw     syscall.RawConn
 	refused bool // nobody listens there
 	err     error
 }
 
-func newDatagrams(c *net.UDPConn) *datagrams {
-	d := &datagrams{conn: c, most: maxUDP4, msgs: make([]ipv4.Message, sendBatch)}
+func newDatagrams(c *net.UDPConn) (*datagrams, error) {
+	d := &datagrams{most: maxUDP4, msgs: make([]ipv4.Message, sendBatch)}
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
 	if addrOf(c.RemoteAddr()).Addr().Is4() {
 		d.send = ipv4.NewPacketConn(c).WriteBatch
 	} else {
 		// ipv4.Message and ipv6.Message are one type.
 		d.send, d.most = ipv6.NewPacketConn(c).WriteBatch, maxUDP6
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
 	for i := range d.msgs {
 		d.msgs[i].Buffers = d.bufs[i][:]
 	}
-	return d
+	var err error
+	if d.raw, err = c.SyscallConn(); err != nil {
+		return nil, err
+	}
+	var set error
+	err = d.raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, 1) })
+	return d, errors.Join(err, set)
+}
+
+// maxErrors bounds the ICMP errors that are read at once.
+const maxErrors = 64
+
+// icmp counts the ICMP errors that came in. They are read from the socket's
+// error queue (ip(7), IP_RECVERR): sendmmsg keeps an error to itself that
+// strikes in the middle of a batch.
+func (d *datagrams) icmp() (n uint64) {
+	var buf, control [512]byte
+	_ = d.raw.Control(func(fd uintptr) {
+		for n < maxErrors {
+			if _, _, _, _, err := unix.Recvmsg(int(fd), buf[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+				return
+			}
+			n++
+		}
+	})
+	d.refused = d.refused || n > 0
+	return n
 }
 
 func (d *datagrams) add(record int, p []byte) {
@@ -58,7 +87,7 @@ func (d *datagrams) add(record int, p []byte) {
 
 // flush sends what was gathered, and calls bad for each record of which a
 // datagram was not taken.
-func (d *datagrams) flush(bad func(record int, o outcome), refused func()) {
+func (d *datagrams) flush(bad func(record int, o outcome)) {
 	start := 0
 	for i, end := range d.ends {
 		d.bufs[i][0] = d.data[start:end:end]
@@ -75,8 +104,7 @@ func (d *datagrams) flush(bad func(record int, o outcome), refused func()) {
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			// ICMP's answer to an earlier datagram.
-			d.refused = true
-			if refused(); tries < refusedTries {
+			if tries < refusedTries {
 				tries++
 				continue
 			}
@@ -96,11 +124,14 @@ func (d *datagrams) flush(bad func(record int, o outcome), refused func()) {
 // serveUDP sends datagrams until the address is no longer that of the name, or
 // somebody else has to be tried.
 func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, err error) {
-	d := newDatagrams(c)
+	d, err := newDatagrams(c)
+	if err != nil {
+		return false, err
+	}
 	for {
 		for len(w.held) > 0 {
 			f := w.held[0]
-			if w.over(ctx, f.batch) {
+			if w.over(ctx, f.shard, f.batch) {
 				w.giveUp(f, 0)
 			} else if err := w.sendUDP(d, f); err != nil {
 				return progress, err
@@ -108,6 +139,7 @@ func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, e
 			w.settle(0)
 			progress = true
 		}
+		w.sink.refused.Add(d.icmp())
 		addrs := w.names.get()
 		if !slices.Contains(addrs, w.encoder.remote) {
 			return progress, nil
@@ -120,12 +152,12 @@ func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, e
 			return progress, d.err
 		}
 		d.refused = false
-		b, err := w.next(ctx, nil)
+		sh, err := w.next(ctx, nil)
 		if err != nil {
 			return progress, err
 		}
-		if b != nil {
-			w.hold(b)
+		if sh != nil {
+			w.hold(sh)
 		}
 	}
 }
@@ -140,14 +172,13 @@ func (w *sender) sendUDP(d *datagrams, f *flight) error {
 			late = o
 		}
 	}
-	refused := func() { w.sink.refused.Add(1) }
 	err := w.encode(f, func(i int, p []byte) (outcome, error) {
 		if len(p) > d.most {
 			return tooLarge, nil
 		}
 		late = sent
 		if len(d.ends) == sendBatch {
-			d.flush(bad, refused)
+			d.flush(bad)
 		}
 		d.add(i, p)
 		w.sink.bytes.Add(uint64(len(p)))
@@ -156,7 +187,7 @@ func (w *sender) sendUDP(d *datagrams, f *flight) error {
 	if err != nil {
 		return err
 	}
-	d.flush(bad, refused)
+	d.flush(bad)
 	for len(f.ends) < len(f.what) {
 		f.ends = append(f.ends, 0)
 	}

@@ -45,6 +45,12 @@ func (s *Spool) Join(ctx context.Context, sink string, shard int) (*Reader, erro
 func (s *Spool) Leave(ctx context.Context, readers ...*Reader) error {
 	s.mu.Lock()
 	s.readers = slices.DeleteFunc(s.readers, func(r *Reader) bool { return slices.Contains(readers, r) })
+	for _, r := range readers {
+		if p := r.shard.readers.Load(); p != nil {
+			rest := slices.DeleteFunc(slices.Clone(*p), func(o *Reader) bool { return o == r })
+			r.shard.readers.Store(&rest)
+		}
+	}
 	s.mu.Unlock()
 	var failed error
 	for _, r := range readers {
