@@ -224,9 +224,8 @@ func (r *Reader) pump(ctx context.Context, iter *stored) {
 			return
 		case late:
 			// An engine that saw damage may pass over all that follows.
-			if last := r.shard.lastSeq.Load(); last > r.asked {
+			if last := r.shard.lastSeq.Load(); last > max(r.last, r.asked) && r.passedOver(ctx, last+1) == nil {
 				r.asked = last
-				r.passedOver(ctx, last+1)
 			}
 			r.expired(ctx)
 			continue
@@ -242,7 +241,12 @@ func (r *Reader) pump(ctx context.Context, iter *stored) {
 			continue
 		}
 		next := meta.Sequence.Stream
-		if !r.passedOver(ctx, next) || !r.deliver(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
+		if r.passedOver(ctx, next) != nil {
+			iter.Stop()
+			iter = nil // again from the first one that was not handed out
+			continue
+		}
+		if !r.deliver(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
 			return
 		}
 	}
@@ -278,38 +282,30 @@ func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 	return true
 }
 
-const (
-	// mostPassedOver bounds how many batches passedOver asks for, and its timeout
-	// how long: there is one for each number, also of those that are gone.
-	mostPassedOver    = 1 << 14
-	passedOverTimeout = 10 * time.Second
-)
-
 // passedOver hands out the batches before next that the engine has and did not
 // deliver: while it mends its view of a damaged file it passes over whole ones
-// beside those that are gone. ok is false when the reader ends.
-func (r *Reader) passedOver(ctx context.Context, next uint64) (ok bool) {
+// beside those that are gone. An error means that there may be more of them.
+func (r *Reader) passedOver(ctx context.Context, next uint64) error {
 	if next <= r.last+1 {
-		return true
+		return nil
 	}
-	ask, cancel := context.WithTimeout(ctx, passedOverTimeout)
-	defer cancel()
-	info, err := r.shard.stream.Info(ask)
+	info, err := r.shard.stream.Info(ctx)
 	if err != nil {
-		return ctx.Err() == nil // the gap is counted by its totals
+		return err
 	}
-	for seq := max(r.last+1, info.State.FirstSeq, next-min(next, mostPassedOver)); seq < next; seq++ {
-		msg, err := r.shard.stream.GetMsg(ask, seq)
-		switch {
-		case err == nil:
-			if !r.deliver(ctx, seq, msg.Time, msg.Header, msg.Data) {
-				return false
-			}
-		case !errors.Is(err, jetstream.ErrMsgNotFound):
-			return ctx.Err() == nil
+	for seq := max(r.last+1, info.State.FirstSeq); seq < next; seq++ {
+		msg, err := r.shard.stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !r.deliver(ctx, seq, msg.Time, msg.Header, msg.Data) {
+			return ctx.Err()
 		}
 	}
-	return true
+	return nil
 }
 
 // endOfOld comes behind the last batch that was in the stream when the reader

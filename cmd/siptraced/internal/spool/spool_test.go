@@ -374,8 +374,10 @@ func TestPassedOver(t *testing.T) {
 		}
 	}
 	r := &Reader{shard: sh, key: "test.0", batches: make(chan *Batch, n), lastTotal: map[string]uint64{"": 1}, last: 1}
-	if !r.passedOver(context.Background(), 7) || !r.passedOver(context.Background(), n+1) {
-		t.Fatal("the reader ended")
+	for _, next := range []uint64{7, n + 1} {
+		if err := r.passedOver(context.Background(), next); err != nil {
+			t.Fatal(err)
+		}
 	}
 	close(r.batches)
 	want, missed := uint64(2), uint64(0)
