@@ -133,7 +133,7 @@ func TestForward(t *testing.T) {
 	t.Run("started again", equal)
 	t.Run("another socket", func(t *testing.T) {
 		d.Signal(t, syscall.SIGHUP)
-		servers.WaitFor(t, 10*time.Second, "the new socket to be learned", func() bool { return strings.Contains(lastLine(d.Stderr(), "the proxy's sockets"), theirs.in) })
+		servers.WaitFor(t, time.Minute, "the new socket to be learned", func() bool { return strings.Contains(lastLine(d.Stderr(), "the proxy's sockets"), theirs.in) })
 		before := len(d.rows(t))
 		d.feed(t, between(t, "z-sent", theirs.in, elsewhere), between(t, "z-received", elsewhere, theirs.in))
 		if got, want := d.rows(t)[before:], []string{"z-received in", "z-sent out"}; !slices.Equal(got, want) {

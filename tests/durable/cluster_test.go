@@ -29,7 +29,7 @@ func TestNATSCluster(t *testing.T) {
 		send(t, 2, rate, places[1].addr, places[0].addr),
 	}
 	for _, s := range senders {
-		servers.WaitFor(t, time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
+		servers.WaitFor(t, 2*time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
 	}
 	pause := func() { time.Sleep(between(r, 500*time.Millisecond, pick(2500*time.Millisecond, 5*time.Second))) }
 	longest := time.Duration(0)
@@ -39,7 +39,7 @@ func TestNATSCluster(t *testing.T) {
 		begin := time.Now()
 		for _, s := range senders {
 			before, _ := s.progress()
-			servers.WaitFor(t, time.Minute, "an acknowledgement to each sender after "+what, func() bool { n, _ := s.progress(); return n > before })
+			servers.WaitFor(t, 2*time.Minute, "an acknowledgement to each sender after "+what, func() bool { n, _ := s.progress(); return n > before })
 		}
 		longest = max(longest, time.Since(begin))
 	}
@@ -72,7 +72,7 @@ func TestNATSCluster(t *testing.T) {
 	}
 	accepted := 0
 	for _, s := range senders {
-		s.finish(t, time.Minute)
+		s.finish(t, 3*time.Minute)
 		n, attempts := s.progress()
 		accepted += n
 		t.Logf("sender %d: %d messages, %d connections", s.sender, n, attempts)
@@ -99,10 +99,10 @@ func clusterBooks(t *testing.T, d *database, m *servers.MariaDB, places []*place
 	rate := pick(500, 2500)
 	senders := []*sender{send(t, 3, rate, places[0].addr), send(t, 4, rate, places[1].addr)}
 	for _, s := range senders {
-		servers.WaitFor(t, time.Minute, "messages enough", func() bool { n, _ := s.progress(); return n > 2*rate })
+		servers.WaitFor(t, 2*time.Minute, "messages enough", func() bool { n, _ := s.progress(); return n > 2*rate })
 		s.setRate(0)
 	}
-	servers.WaitFor(t, time.Minute, "all daemons to say that everything waits", func() bool {
+	servers.WaitFor(t, 2*time.Minute, "all daemons to say that everything waits", func() bool {
 		var spooled int64
 		for _, run := range runs {
 			spooled += run.CountersNow(t)[servers.Spooled]
@@ -123,9 +123,9 @@ func clusterBooks(t *testing.T, d *database, m *servers.MariaDB, places []*place
 	runs[0] = places[0].start(t)
 	time.Sleep(time.Second)
 	for _, s := range senders {
-		s.finish(t, time.Minute)
+		s.finish(t, 3*time.Minute)
 	}
-	servers.WaitFor(t, time.Minute, "all daemons to say that nothing waits", func() bool {
+	servers.WaitFor(t, 2*time.Minute, "all daemons to say that nothing waits", func() bool {
 		for _, run := range runs {
 			if run.CountersNow(t)[servers.Pending] != 0 {
 				return false

@@ -33,7 +33,7 @@ func TestSpoolDamaged(t *testing.T) {
 	first := send(t, 3, 20000, source.addr)
 	first.upTo(3000)
 	<-first.done
-	run.drained(t, time.Minute)
+	run.drained(t, 3*time.Minute)
 	time.Sleep(1500 * time.Millisecond) // the spool gives them up about once a second
 	run.stop(t)
 	written := d.count()
@@ -161,9 +161,9 @@ func TestSpoolDamaged(t *testing.T) {
 				}
 				run := p.start(t)
 				again := send(t, 2, 1000, p.addr)
-				run.drained(t, time.Minute)
-				again.finish(t, time.Minute)
-				run.drained(t, time.Minute)
+				run.drained(t, 3*time.Minute)
+				again.finish(t, 3*time.Minute)
+				run.drained(t, 3*time.Minute)
 				c := run.stop(t)
 
 				v, err := judge(whole, []*sender{first, s, again}, d.each)

@@ -45,8 +45,8 @@ func TestSpoolDiskFull(t *testing.T) {
 			p := newPlace(t, d.url, append(tt.set, "spool.dir="+disk+"/spool")...)
 			run := p.start(t)
 			s := send(t, 1, 2000, p.addr)
-			s.setPatience(2 * time.Second)
-			servers.WaitFor(t, 20*time.Second, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
+			s.setPatience(5 * time.Second)
+			servers.WaitFor(t, 2*time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
 			m.Stop(t)
 
 			// Until it is full for a while. The sender asks for what was refused
@@ -59,9 +59,9 @@ func TestSpoolDiskFull(t *testing.T) {
 				}
 				return c.Sum(servers.Rejected)
 			}
-			for deadline := time.Now().Add(time.Minute); run.Running() && full() <= 0; time.Sleep(500 * time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); run.Running() && full() <= 0; time.Sleep(500 * time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatalf("the spool is not full after a minute: %v\n%s", run.Counters(t), run.Tail(30))
+					t.Fatalf("the spool is not full after three minutes: %v\n%s", run.Counters(t), run.Tail(30))
 				}
 			}
 			if tt.others {
@@ -79,11 +79,11 @@ func TestSpoolDiskFull(t *testing.T) {
 			m.Start(t)
 			begin := time.Now()
 			before, _ := s.progress()
-			servers.WaitFor(t, time.Minute, "an acknowledgement with the database back", func() bool { n, _ := s.progress(); return n > before })
+			servers.WaitFor(t, 2*time.Minute, "an acknowledgement with the database back", func() bool { n, _ := s.progress(); return n > before })
 			t.Logf("messages accepted again after %v", time.Since(begin).Round(time.Millisecond))
 			time.Sleep(2 * time.Second)
-			s.finish(t, time.Minute)
-			run.drained(t, time.Minute)
+			s.finish(t, 3*time.Minute)
+			run.drained(t, 3*time.Minute)
 			c = run.stop(t)
 			t.Logf("%v", c)
 			_, attempts := s.progress()

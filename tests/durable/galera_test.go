@@ -23,18 +23,18 @@ func TestGalera(t *testing.T) {
 	rounds := pick(2, 10)
 	longest := time.Duration(0)
 	for range rounds {
-		run.written(t, 1, time.Minute)
+		run.written(t, 1, 2*time.Minute)
 		time.Sleep(between(r, 0, 2*time.Second))
 		i := inUse(t, nodes)
 		nodes[i].Kill()
 		killed := time.Now()
-		run.written(t, 1, time.Minute)
+		run.written(t, 1, 2*time.Minute)
 		longest = max(longest, time.Since(killed))
 		time.Sleep(between(r, 0, time.Second))
 		nodes[i].Rejoin(t, len(nodes))
 	}
-	s.finish(t, time.Minute)
-	run.drained(t, time.Minute)
+	s.finish(t, 3*time.Minute)
+	run.drained(t, 3*time.Minute)
 	c := run.stop(t)
 	t.Logf("server killed %d times, the table stood still for %v at most; %v", rounds, longest.Round(time.Millisecond), c)
 	if c["store.retries"] == 0 {

@@ -53,7 +53,7 @@ func TestKillDaemon(t *testing.T) {
 				before, _ := s.progress()
 				time.Sleep(between(r, 0, 200*time.Millisecond))
 				run = p.start(t)
-				servers.WaitFor(t, 20*time.Second, "an acknowledgement after the restart", func() bool {
+				servers.WaitFor(t, 2*time.Minute, "an acknowledgement after the restart", func() bool {
 					n, _ := s.progress()
 					return n > before
 				})
@@ -67,8 +67,8 @@ func TestKillDaemon(t *testing.T) {
 			if comeBack != nil {
 				comeBack()
 			}
-			s.finish(t, time.Minute)
-			run.drained(t, time.Minute)
+			s.finish(t, 3*time.Minute)
+			run.drained(t, 3*time.Minute)
 			c := run.stop(t)
 			_, attempts := s.progress()
 			t.Logf("killed %d times, %d attempts, longest pause of the intake %v; last run: %v", tt.rounds, attempts, longest.Round(time.Millisecond), c)
@@ -89,7 +89,7 @@ func TestKillBoth(t *testing.T) {
 	rounds := pick(2, 20)
 	for i := range rounds {
 		if i > 0 {
-			run.written(t, 1, time.Minute)
+			run.written(t, 1, 2*time.Minute)
 		}
 		time.Sleep(between(r, 0, 2*time.Second))
 		first, second := run.Kill, m.Kill
@@ -107,8 +107,8 @@ func TestKillBoth(t *testing.T) {
 			run = p.start(t)
 		}
 	}
-	s.finish(t, time.Minute)
-	run.drained(t, time.Minute)
+	s.finish(t, 3*time.Minute)
+	run.drained(t, 3*time.Minute)
 	c := run.stop(t)
 	t.Logf("both killed %d times; last run: %v", rounds, c)
 	d.verify(t, whole, s)
@@ -158,7 +158,7 @@ func TestRestartUDP(t *testing.T) {
 	if v.doubled+v.disordered+v.broken > 0 {
 		t.Errorf("%v: %q", v, v.examples)
 	}
-	if received < int64(s.sent)/2 {
+	if received < int64(rounds*rate/4) { // of a second in each run
 		t.Errorf("only %d of %d datagrams were received", received, s.sent)
 	}
 }
@@ -216,15 +216,15 @@ func TestKillDatabase(t *testing.T) {
 			rounds := pick(2, 25)
 			for range rounds {
 				if r.IntN(4) > 0 { // else while it comes back
-					run.written(t, 1, time.Minute)
+					run.written(t, 1, 2*time.Minute)
 				}
 				time.Sleep(between(r, 0, 2*time.Second))
 				kill()
 				time.Sleep(between(r, 0, 500*time.Millisecond))
 				again()
 			}
-			s.finish(t, time.Minute)
-			run.drained(t, time.Minute)
+			s.finish(t, 3*time.Minute)
+			run.drained(t, 3*time.Minute)
 			c := run.stop(t)
 			t.Logf("database killed %d times: %v", rounds, c)
 			if c["store.retries"] == 0 {

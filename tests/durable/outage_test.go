@@ -58,19 +58,21 @@ func TestOutageLong(t *testing.T) {
 			calmMemory := run.memory(t, "VmRSS")
 			leave()
 			away := time.Now()
+			first, _ := s.progress()
 			time.Sleep(tt.down)
 			back := time.Now()
+			last, _ := s.progress()
 			peak := p.size()
 			memory := run.memory(t, "VmHWM")
 			comeBack()
 			begin := time.Now()
-			run.drained(t, pick(time.Minute, 10*time.Minute)) // while more comes in
+			run.drained(t, pick(3*time.Minute, 15*time.Minute)) // while more comes in
 			drain := time.Since(begin)
-			s.finish(t, time.Minute)
-			run.drained(t, time.Minute)
+			s.finish(t, 3*time.Minute)
+			run.drained(t, 3*time.Minute)
 			// What the table has is removed from the spool about once a second.
 			var after int64
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 				if after = p.size(); after < peak/4 || time.Now().After(deadline) {
 					break
 				}
@@ -89,8 +91,8 @@ func TestOutageLong(t *testing.T) {
 			if n < 50 || m < 50 {
 				t.Errorf("only %d and %d acknowledgements to measure", n, m)
 			}
-			// A single millisecond more is no slower intake.
-			if ratio > 3 && during > before+2*time.Millisecond {
+			// A few milliseconds more are no slower intake.
+			if ratio > 3 && during > before+5*time.Millisecond {
 				t.Errorf("acknowledgements took %v in the outage and %v before it", during, before)
 			}
 			if _, attempts := s.progress(); attempts != 1 {
@@ -99,7 +101,7 @@ func TestOutageLong(t *testing.T) {
 			if most >= 128*mib {
 				t.Errorf("memory: %d MiB, want less than 128", most/mib)
 			}
-			if least := int64(float64(tt.rate) * tt.down.Seconds() * 600); peak < least {
+			if least := int64(last-first) * 600; peak < least {
 				t.Errorf("spool: %d bytes at the end of the outage, want at least %d: was the database away?", peak, least)
 			}
 			if after >= peak/4 {

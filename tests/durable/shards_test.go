@@ -44,8 +44,8 @@ func TestShardsChanged(t *testing.T) {
 				run = p.start(t, set...)
 				time.Sleep(time.Second)
 			}
-			s.finish(t, time.Minute)
-			run.drained(t, time.Minute)
+			s.finish(t, 3*time.Minute)
+			run.drained(t, 3*time.Minute)
 			t.Log(run.stop(t))
 			d.verify(t, whole, s)
 		})

@@ -39,7 +39,7 @@ func TestDashboards(t *testing.T) {
 	}
 	run := start(t, options{dbURL: d.url, set: []string{"timezone=UTC", "local=udp:" + load.Proxy.String() + ",tls:" + load.Proxy.String()}})
 	run.feed(t, "udp", packets...)
-	d.await(t, run, "sip_trace", len(packets), 30*time.Second)
+	d.await(t, run, "sip_trace", len(packets), 2*time.Minute)
 	run.stop(t)
 
 	values := map[string]string{

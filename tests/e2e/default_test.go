@@ -38,13 +38,13 @@ func TestDefaultRun(t *testing.T) {
 		}
 	}
 	db := sqliteFile(t, filepath.Join(dir, "siptraced.db"))
-	db.await(t, d, "sip_trace", 5, 30*time.Second)
+	db.await(t, d, "sip_trace", 5, 2*time.Minute)
 	var packets [][]byte
 	for _, m := range list[5:] {
 		packets = append(packets, m.Packet)
 	}
 	d.feed(t, "tcp", packets...)
-	db.await(t, d, "sip_trace", len(list), 30*time.Second)
+	db.await(t, d, "sip_trace", len(list), 2*time.Minute)
 	d.stop(t)
 	rows := db.rows(t, "sip_trace", nil)
 	if len(rows) != len(list) {
@@ -71,7 +71,7 @@ func TestDefaultRun(t *testing.T) {
 	d.feed(t, "udp", load.HEP3(load.UDP, netip.MustParseAddrPort("192.0.2.7:5060"), load.Proxy, time.Now(), []byte(
 		"OPTIONS sip:192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKo\r\nFrom: <sip:a@192.0.2.7>;tag=o\r\n"+
 			"To: <sip:192.0.2.1>\r\nCall-ID: once-more\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n")))
-	db.await(t, d, "sip_trace", len(list)+1, 30*time.Second)
+	db.await(t, d, "sip_trace", len(list)+1, 2*time.Minute)
 	d.stop(t)
 	if got := db.value(t, "SELECT callid FROM sip_trace ORDER BY id DESC LIMIT 1"); got != "once-more" {
 		t.Errorf("last row: got call %q, want once-more", got)

@@ -30,7 +30,7 @@ func TestHostileInput(t *testing.T) {
 	run := start(t, options{network: "udp", set: []string{"spool.dir=" + t.TempDir()}})
 	db := sqliteFile(t, run.Dir+"/siptraced.db")
 	run.feed(t, "udp", good("first"))
-	db.await(t, run, "sip_trace", 1, 30*time.Second)
+	db.await(t, run, "sip_trace", 1, 2*time.Minute)
 
 	lie := func(length uint16) []byte {
 		p := bytes.Clone(good("lie"))
@@ -98,7 +98,7 @@ func TestHostileInput(t *testing.T) {
 		t.Fatalf("packet of %d bytes, want 65507", len(p))
 	}
 	run.feed(t, "udp", p)
-	db.await(t, run, "sip_trace", 2, 30*time.Second)
+	db.await(t, run, "sip_trace", 2, 2*time.Minute)
 
 	random(t, run)
 	run.feed(t, "udp", good("last"))
@@ -185,7 +185,7 @@ func TestHostileStreams(t *testing.T) {
 	healthy := run.dial(t)
 	send := func(c net.Conn, p []byte) {
 		t.Helper()
-		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Write(p); err != nil {
@@ -203,7 +203,7 @@ func TestHostileStreams(t *testing.T) {
 		bytes.Repeat([]byte("A"), 300000), // a first line without end
 	} {
 		c := run.dial(t)
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = c.Write(garbage) // the daemon may hang up first
 		_ = c.Close()
 	}
@@ -218,7 +218,7 @@ func TestHostileStreams(t *testing.T) {
 	send(healthy, three[:len(three)-100])
 	time.Sleep(50 * time.Millisecond)
 	send(healthy, three[len(three)-100:])
-	db.await(t, run, "sip_trace", 5, 30*time.Second)
+	db.await(t, run, "sip_trace", 5, 2*time.Minute)
 	if !run.Running() {
 		t.Fatalf("siptraced ended\n%s", run.Tail(60))
 	}

@@ -109,7 +109,7 @@ func TestListen(t *testing.T) {
 	}
 	run := &daemon{Siptraced: s, addr: udp4}
 	db := sqliteFile(t, filepath.Join(s.Dir, "siptraced.db"))
-	db.await(t, run, "sip_trace", len(want), 30*time.Second)
+	db.await(t, run, "sip_trace", len(want), 2*time.Minute)
 	run.stop(t)
 	rows := db.rows(t, "sip_trace", nil)
 	var got []string

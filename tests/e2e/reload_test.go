@@ -37,7 +37,7 @@ func TestReload(t *testing.T) {
 		t.Helper()
 		before := len(run.Stderr())
 		run.Signal(t, syscall.SIGHUP)
-		servers.WaitFor(t, 10*time.Second, "the log to say "+what, func() bool {
+		servers.WaitFor(t, time.Minute, "the log to say "+what, func() bool {
 			return strings.Contains(run.Stderr()[before:], what) || !run.Running()
 		})
 		time.Sleep(100 * time.Millisecond)
@@ -45,13 +45,13 @@ func TestReload(t *testing.T) {
 	}
 
 	send()
-	db.await(t, run, "sip_trace", 1, 30*time.Second)
+	db.await(t, run, "sip_trace", 1, 2*time.Minute)
 	received := run.CountersNow(t)[servers.Received]
 
 	write(t, cfg, text(0, ""))
 	reload("trace_on")
 	send()
-	servers.WaitFor(t, 10*time.Second, "the packet to be counted", func() bool { return run.CountersNow(t)[servers.Received] > received })
+	servers.WaitFor(t, time.Minute, "the packet to be counted", func() bool { return run.CountersNow(t)[servers.Received] > received })
 	if up := run.CountersNow(t); up.Sum(servers.Dropped) == 0 {
 		t.Errorf("tracing is off: no message counted as dropped: %v", up)
 	}
@@ -66,7 +66,7 @@ func TestReload(t *testing.T) {
 	write(t, cfg, text(1, ""))
 	reload("trace_on")
 	send()
-	db.await(t, run, "sip_trace", 2, 30*time.Second)
+	db.await(t, run, "sip_trace", 2, 2*time.Minute)
 
 	// What cannot change while the daemon runs is named as such.
 	write(t, cfg, text(1, `modparam("siptrace", "table", "another_table")`))

@@ -164,10 +164,10 @@ func kamailioWrites(t *testing.T, d *database) {
 	cfg := fill(readFile(t, "testdata/tracer.cfg"), map[string]string{"PORT": port, "DBURL": d.url, "MODULE": module})
 	k := servers.StartKamailio(t, cfg, "udp:127.0.0.1:"+port)
 	sent := time.Now()
-	servers.RunSipp(t, 40*time.Second, servers.Sipp{
+	servers.RunSipp(t, 2*time.Minute, servers.Sipp{
 		Name: "options", Scenario: readFile(t, "testdata/sipp/options-tagged.xml"), Remote: "127.0.0.1:" + port, Calls: 1,
 	})
-	time.Sleep(200 * time.Millisecond)
+	servers.WaitFor(t, time.Minute, "Kamailio to write both rows", func() bool { return d.count("sip_trace") >= before+2 })
 	k.Stop(t)
 	rows := d.rows(t, "sip_trace", nil)[before:]
 	if len(rows) != 2 {
@@ -195,7 +195,7 @@ func siptracedWrites(t *testing.T, d *database) {
 	for _, m := range list {
 		run.feed(t, "udp", m.Packet)
 	}
-	d.await(t, run, "sip_trace", before+len(list), 30*time.Second)
+	d.await(t, run, "sip_trace", before+len(list), 2*time.Minute)
 	run.stop(t)
 	report(t, diffLoad(list, d.rows(t, "sip_trace", nil)[before:], time.Local))
 }

@@ -72,10 +72,15 @@ func TestSideBySide(t *testing.T) {
 	if t.Failed() {
 		t.Fatalf("no traffic to compare\n%s", kam.Tail(30))
 	}
-	time.Sleep(500 * time.Millisecond) // the last messages are on their way
+	// The last messages are on their way.
+	for n, since := -1, time.Now(); time.Since(since) < time.Second; time.Sleep(100 * time.Millisecond) {
+		if now := theirs.count("sip_trace") + ours.count("sip_trace"); now != n {
+			n, since = now, time.Now()
+		}
+	}
 	kam.Stop(t)
 	a := theirs.rows(t, "sip_trace", nil)
-	ours.await(t, run, "sip_trace", len(a), 30*time.Second)
+	ours.await(t, run, "sip_trace", len(a), time.Minute)
 	run.stop(t)
 	b := ours.rows(t, "sip_trace", nil)
 	if len(a) < 150 {
@@ -111,7 +116,7 @@ func (l leg) traffic(t *testing.T, proxy string) {
 			Transport: l.transport, Calls: 3, Rate: 10, User: user,
 		}
 	}
-	const timeout = 40 * time.Second
+	const timeout = 2 * time.Minute
 	for _, kind := range []struct{ name, user string }{
 		{"call", "bob"}, {"cancel", "carol"}, {"message", "dave"}, {"subscribe", "erin"},
 	} {

@@ -82,7 +82,7 @@ func replay(t *testing.T, s *vectors.Scenario, d *database) {
 	})
 	from := time.Now()
 	run.feed(t, network, s.Packets()...)
-	d.await(t, run, "sip_trace", len(wants), 30*time.Second)
+	d.await(t, run, "sip_trace", len(wants), 2*time.Minute)
 	c := run.stop(t)
 	if got, want := c[servers.Received], int64(len(s.Datagrams)); got != want {
 		t.Errorf("received: got %d, want %d", got, want)

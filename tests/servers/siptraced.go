@@ -153,7 +153,7 @@ func (s *Siptraced) CountersNow(tb testing.TB) Counters {
 	tb.Helper()
 	_, before := lastCounters(s.Stdout())
 	s.Signal(tb, syscall.SIGUSR1)
-	WaitFor(tb, 10*time.Second, "siptraced to print its counters", func() bool {
+	WaitFor(tb, time.Minute, "siptraced to print its counters", func() bool {
 		_, n := lastCounters(s.Stdout())
 		return n > before || !s.Running()
 	})
