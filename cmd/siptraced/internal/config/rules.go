@@ -82,14 +82,14 @@ func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
 			return nil, &Problem{o.place, fmt.Errorf("event_route: %w", err)}
 		}
 		if r, ok := own.EventRoute(name); ok {
-			c.Rules.Routes, c.Rules.Defines = own.Routes, own.Defines
+			c.leanOn(own)
 			return &r, nil
 		}
 		return nil, &Problem{o.place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
 	}
 	if l.proxy != nil {
 		if r, ok := l.proxy.EventRoute(name); ok {
-			c.Rules.Routes, c.Rules.Defines = l.proxy.Routes, l.proxy.Defines
+			c.leanOn(l.proxy)
 			return &r, nil
 		}
 	}
@@ -98,6 +98,17 @@ func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
 		return nil, &Problem{l.origin("siptrace.evcb_msg").place, err}
 	}
 	return nil, nil
+}
+
+// leanOn takes what an event route needs of the configuration that it stands in.
+func (c *Config) leanOn(k *kamcfg.Config) {
+	r := &c.Rules
+	r.Routes, r.Defines, r.Location = k.Routes, k.Defines, c.Store.Location
+	number := func(name string) int {
+		g, _ := k.Global(name)
+		return int(g.Value.Int)
+	}
+	r.Debug, r.MaxLoops = number("debug"), number("max_while_loops")
 }
 
 // value is the effective setting of that name.

@@ -23,6 +23,11 @@ type Config struct {
 	// Routes are those that it may call; Defines are for $def(NAME).
 	Routes  []kamcfg.Route
 	Defines map[string]string
+	// Debug and MaxLoops are the core's parameters debug and max_while_loops, which
+	// bound xlog() and while; 0: their defaults.
+	Debug, MaxLoops int
+	// Location is the time zone of $time(x); nil: the host's.
+	Location *time.Location
 	// Rules are those of the configuration; RPC adds others.
 	Rules []*Rule
 	// Tables are patterns of the tables that rules may name, beside the parameter

@@ -18,7 +18,7 @@ func compileRoute(c *Config) (*script.Program, error) {
 	if c.Route == nil {
 		return nil, nil
 	}
-	return script.Compile(*c.Route, script.Options{Routes: c.Routes, Defines: c.Defines})
+	return script.Compile(*c.Route, script.Options{Routes: c.Routes, Defines: c.Defines, Debug: c.Debug, MaxLoops: c.MaxLoops, Location: c.Location})
 }
 
 // compileFormat makes a text with pseudo-variables ready: it is the argument of a
