@@ -101,6 +101,14 @@ func TestRPC(t *testing.T) {
 	if got := d.call(t, "siptrace.trace.stop", `["all"]`); !strings.Contains(got, `["rule-1"]`) {
 		t.Errorf("JSON-RPC stop: %s", got)
 	}
+	// By position.
+	if got := d.kamcmd(t, "siptrace.trace.start", "request.method == 'BYE'", "t", "", "", "placed", "", "1h", "p"); got != "{\n\tid: p\n}" {
+		t.Errorf("by position: %s", got)
+	}
+	d.feed(t, call("four")...)
+	if got := strings.Join(d.usersOf(t, "sip_trace", "four"), ","); got != ",,,,,,,,,,placed,,placed,,placed,,placed" {
+		t.Errorf("by position: users %q", got)
+	}
 	d.stop(t)
 	log := d.Stderr()
 	for _, want := range []string{`msg="rule changed" rule="rule vip"`, "method=siptrace.trace.stop", "peer=\"unix:"} {
@@ -120,7 +128,8 @@ func TestRPCRefused(t *testing.T) {
 		want string
 	}{
 		{[]string{"siptrace.trace.start"}, "key=value words"},
-		{[]string{"siptrace.trace.start", "hello"}, "key=value words"},
+		{[]string{"siptrace.trace.start", "hello"}, "filter: "},
+		{[]string{"siptrace.trace.start", "true", "t", "", "", "", "", "", "id", "more"}, "key=value words"},
 		{[]string{"siptrace.trace.start", "filter=from.uri.user =="}, "filter: "},
 		{[]string{"siptrace.trace.start", "filter=from.uri.user regex '(((a+)+)+'"}, "filter: "},
 		{[]string{"siptrace.trace.start", "filter=" + long}, "at most 4096"},

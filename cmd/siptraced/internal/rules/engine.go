@@ -130,13 +130,16 @@ func (e *Engine) Configure(cfg Config) error {
 		list = append(list, a)
 	}
 	for _, a := range e.active {
-		switch {
-		case !a.configured():
-			if slices.ContainsFunc(list, func(o *active) bool { return o.ID == a.ID }) {
-				return fmt.Errorf("%s: the id is taken by a rule that was started by RPC: stop that one, or name this one otherwise", a.ID)
-			}
-			list = append(list, a)
-		case !slices.Contains(list, a):
+		if a.configured() {
+			continue
+		}
+		if slices.ContainsFunc(list, func(o *active) bool { return o.ID == a.ID }) {
+			return fmt.Errorf("%s: the id is taken by a rule that was started by RPC: stop that one, or name this one otherwise", a.ID)
+		}
+		list = append(list, a)
+	}
+	for _, a := range e.active {
+		if !slices.Contains(list, a) {
 			e.scopes.Stop(a.number)
 		}
 	}

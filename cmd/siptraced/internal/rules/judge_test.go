@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/cmd/siptraced/internal/pipeline"
 	"siptraced/compat/kamcfg"
 	"siptraced/compat/sipmsg"
@@ -392,3 +394,39 @@ func BenchmarkRoute(b *testing.B) {
 		})
 	}
 }
+
+// The whole way of a message into the spool, without rules and with twenty
+// conditions.
+func BenchmarkPipeline(b *testing.B) {
+	var route20 strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&route20, "if ($fU == \"user-%d\" && is_method(\"INVITE|BYE\")) { $avp(s:tu) = \"user-%d\"; }\n", i, i)
+	}
+	in := &ingest.Packet{Data: []byte(text("INVITE", "c", "1", "")), Net: "udp", Source: netip.MustParseAddrPort("192.0.2.9:5060"), Local: netip.MustParseAddrPort("192.0.2.1:5060")}
+	for _, bm := range []struct {
+		name  string
+		route *kamcfg.Route
+	}{{"no rules", nil}, {"20 conditions", route(route20.String())}} {
+		b.Run(bm.name, func(b *testing.B) {
+			cfg := Config{Params: siptrace.DefaultParams(), Route: bm.route}
+			cfg.Params.TraceOn, cfg.Params.TracedUserAVP = true, "$avp(s:tu)"
+			c := counters.New()
+			e, err := New(Options{Config: cfg, Counters: c, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := pipeline.New(pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false), Judge: e.Judge(cfg.Params)}, nowhere{}, c)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Handle(in)
+			}
+		})
+	}
+}
+
+// nowhere is a spool.
+type nowhere struct{}
+
+func (nowhere) Put(*siptrace.Record) error         { return nil }
+func (nowhere) Mark() uint64                       { return 0 }
+func (nowhere) Sync(context.Context, uint64) error { return nil }

@@ -15,7 +15,7 @@ import (
 func (e *Engine) Methods(out pipeline.Maker, changed func(context.Context, rpc.Change)) []rpc.Method {
 	c := &commands{engine: e, out: out, changed: changed}
 	list := []rpc.Method{
-		{Name: "siptrace.trace.start", Help: "Start a rule. Parameters: id=, filter=, scope=m|t|d, destination=, correlation_id=, users=, table=, limit=.", Handler: c.start},
+		{Name: "siptrace.trace.start", Help: "Start a rule. Parameters: filter=, scope=m|t|d, destination=, correlation_id=, users=, table=, limit=, id=, or the values in this order.", Handler: c.start},
 		{Name: "siptrace.trace.list", Help: "The rules in force with their counters. Parameter: an id, or none.", Array: true, Handler: c.list},
 		{Name: "siptrace.trace.stop", Help: "Stop a rule. Parameter: its id, or all.", Array: true, Handler: c.stop},
 	}
@@ -42,9 +42,13 @@ type commands struct {
 	changed func(context.Context, rpc.Change)
 }
 
-// start is siptrace.trace.start: key=value words, or an object with such members.
+// start is siptrace.trace.start: key=value words, an object with such members, or
+// values in this order.
 func (c *commands) start(ctx context.Context, call *rpc.Call) (any, error) {
-	return c.begin(ctx, call, nil, 0)
+	if len(call.Params) == 0 {
+		return nil, rpc.Faultf(400, "%s", errNoWords)
+	}
+	return c.begin(ctx, call, []string{"filter", "scope", "destination", "correlation_id", "users", "table", "limit", "id"}, 0)
 }
 
 // kemi are the functions of the script. Out of it there is no message at hand:
@@ -93,9 +97,6 @@ func (c *commands) begin(ctx context.Context, call *rpc.Call, names []string, le
 	}
 	if len(call.Names) == 0 && at < least {
 		return nil, rpc.Faultf(400, "Not enough parameters (%s)", strings.Join(names, ", "))
-	}
-	if names == nil && len(call.Params) == 0 {
-		return nil, rpc.Faultf(400, "%s", errNoWords)
 	}
 	if err := r.check(); err != nil {
 		return nil, rpc.Faultf(400, "%s", err)
