@@ -62,8 +62,8 @@ func (c *commands) begin(ctx context.Context, call *rpc.Call, names []string, le
 	now := time.Now()
 	r := &Rule{Started: now, By: call.Peer.String()}
 	set := func(key string, value any) error {
-		if value == "" {
-			return nil // not given, as in sip_trace("", "")
+		if value == "" || value == int64(0) {
+			return nil // not given, as in sip_trace("", ""); kamcmd makes 0 of ""
 		}
 		return r.set(key, value, now)
 	}
