@@ -107,6 +107,7 @@ type shard struct {
 	noted   uint64        // the janitor's: the total that is written down
 	// recovered is the total when the spool was opened.
 	recovered uint64
+	ahead     uint64 // the publisher's: numbers up to here are noted as in use
 
 	full chan *batch // closed batches, in order
 	free chan *batch
@@ -283,6 +284,9 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	sh.bytes.Store(int64(info.State.Bytes))
 	if !s.shared() {
 		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
+			return nil, err
+		}
+		if err := sh.goAhead(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -505,6 +509,12 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		err := sh.admit(len(b.data))
 		full := err != nil
 		if !full {
+			if next := sh.lastSeq.Load() + numbersLeft; !s.shared() && next > sh.ahead {
+				if err := sh.noteAhead(ctx, next+numbersAhead); err != nil {
+					s.log.Warn("spool: positions not saved, trying again", "err", err)
+					sh.ahead = next
+				}
+			}
 			attempt, cancel := context.WithTimeout(ctx, publishTimeout)
 			sh.publishing.Lock()
 			var ack *jetstream.PubAck
@@ -617,6 +627,11 @@ func (s *Spool) Close(ctx context.Context) error {
 	s.stop()
 	s.done.Wait()
 	err := s.savePositions(ctx)
+	for _, sh := range s.shards {
+		if !s.shared() { // all is on disk in a moment: no number is in doubt
+			err = errors.Join(err, sh.noteAhead(ctx, sh.lastSeq.Load()))
+		}
+	}
 	s.release()
 	return err
 }
