@@ -87,7 +87,8 @@ func replay(t *testing.T, s *vectors.Scenario, d *database) {
 	if got, want := c[servers.Received], int64(len(s.Datagrams)); got != want {
 		t.Errorf("received: got %d, want %d", got, want)
 	}
-	if got, want := c[servers.Written], int64(len(wants)); got != want {
+	// Log lines that the event route wrote are in a table of their own.
+	if got, want := c[servers.Written]-c["store.log_lines"], int64(len(wants)); got != want {
 		t.Errorf("written: got %d, want %d (%v)", got, want, c)
 	}
 	report(t, vectors.Compare(wants, d.rows(t, "sip_trace", renamed), vectors.Window{From: from, To: time.Now()}))
