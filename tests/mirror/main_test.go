@@ -275,7 +275,12 @@ func packets(list []load.Message) [][]byte {
 // inOrder says which of load's messages did not come exactly once and, within
 // their call, in order; got are the SIP messages that came.
 func inOrder(list []load.Message, got [][]byte) []string {
-	var problems []string
+	problems, repeated := cameAll(list, got)
+	return append(problems, repeated...)
+}
+
+// cameAll is inOrder with those that came again told apart.
+func cameAll(list []load.Message, got [][]byte) (problems, repeated []string) {
 	index := make(map[string]int, len(list))
 	for i, m := range list {
 		index[m.Payload] = i
@@ -290,8 +295,10 @@ func inOrder(list []load.Message, got [][]byte) []string {
 		}
 		m := list[i]
 		if seen[i]++; seen[i] > 1 {
-			problems = append(problems, fmt.Sprintf("message %d of call %s came %d times", m.Index, m.CallID, seen[i]))
-		} else if l, ok := last[m.CallID]; ok && l > m.Index {
+			repeated = append(repeated, fmt.Sprintf("message %d of call %s came %d times", m.Index, m.CallID, seen[i]))
+			continue
+		}
+		if l, ok := last[m.CallID]; ok && l > m.Index {
 			problems = append(problems, fmt.Sprintf("call %s: message %d came after message %d", m.CallID, m.Index, l))
 		}
 		last[m.CallID] = max(last[m.CallID], m.Index)
@@ -301,7 +308,7 @@ func inOrder(list []load.Message, got [][]byte) []string {
 			problems = append(problems, fmt.Sprintf("message %d of call %s did not come", list[i].Index, list[i].CallID))
 		}
 	}
-	return problems
+	return problems, repeated
 }
 
 // payloads are the SIP messages in HEP packets.

@@ -34,6 +34,22 @@ func sqliteFile(tb testing.TB, file string) *table {
 	return &table{url: "sqlite:///" + file, db: db}
 }
 
+// kamailioFile is a SQLite file with Kamailio's own tables.
+func kamailioFile(tb testing.TB) *table {
+	tb.Helper()
+	t := sqliteFile(tb, filepath.Join(tb.TempDir(), "kamailio.db"))
+	for _, script := range []string{"standard", "siptrace"} {
+		b, err := os.ReadFile(filepath.Join("/usr/share/kamailio/db_sqlite", script+"-create.sql"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := t.db.ExecContext(context.Background(), string(b)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return t
+}
+
 // mariaDB makes a database with Kamailio's own tables.
 func mariaDB(tb testing.TB, m *servers.MariaDB, name string) *table {
 	tb.Helper()
@@ -115,4 +131,26 @@ func fill(tb testing.TB, file string, values map[string]string) string {
 		text = strings.ReplaceAll(text, "@"+k+"@", v)
 	}
 	return text
+}
+
+// logLines are the log lines that are kept beside the table, "callid: text".
+func (t *table) logLines(tb testing.TB) []string {
+	tb.Helper()
+	rs, err := t.db.QueryContext(context.Background(), "SELECT callid, msg FROM siptraced_log ORDER BY id")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer rs.Close()
+	var list []string
+	for rs.Next() {
+		var callID, text string
+		if err := rs.Scan(&callID, &text); err != nil {
+			tb.Fatal(err)
+		}
+		list = append(list, callID+": "+text)
+	}
+	if err := rs.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return list
 }

@@ -95,9 +95,14 @@ func (c Counters) MirrorsBalanced() error {
 			out += n
 			parts = append(parts, fmt.Sprintf("%s %d", place, n))
 		}
-		if in := c["mirror."+name+".backlog"] + c[Spooled]; in != out {
+		spooled, ok := c["mirror."+name+".spooled"] // since the mirror is there
+		if !ok {
+			spooled = c[Spooled]
+		}
+		backlog := c["mirror."+name+".backlog"]
+		if spooled+backlog != out {
 			return fmt.Errorf("mirror %s: spooled %d + backlog %d = %d, but %s = %d: %v",
-				name, c[Spooled], c["mirror."+name+".backlog"], in, strings.Join(parts, " + "), out, c)
+				name, spooled, backlog, spooled+backlog, strings.Join(parts, " + "), out, c)
 		}
 	}
 	return nil

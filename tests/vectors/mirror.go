@@ -614,8 +614,21 @@ type HEP struct {
 	Time        time.Time // the epoch for HEP1
 	Type        byte      // protocol type, 1 is SIP
 	CaptureID   uint32
-	Correlation []byte // nil: none
+	Correlation []byte // nil: none, as the next one
+	Key         []byte
 	Payload     []byte
+}
+
+// Encode writes h as the module does.
+func (h HEP) Encode() []byte {
+	m := message{
+		version: h.Version, proto: h.Proto, src: h.Src, dst: h.Dst, kind: h.Type, capture: h.CaptureID,
+		correlation: h.Correlation, key: h.Key, payload: h.Payload,
+	}
+	if !h.Time.IsZero() {
+		m.sec, m.us = uint32(h.Time.Unix()), uint32(h.Time.Nanosecond()/1000)
+	}
+	return m.encode(h.Version)
 }
 
 // Decode reads a HEP packet.
@@ -624,5 +637,5 @@ func Decode(p []byte) (HEP, error) {
 	if err != nil {
 		return HEP{}, err
 	}
-	return HEP{m.version, m.proto, m.src, m.dst, m.time(), m.kind, m.capture, m.correlation, m.payload}, nil
+	return HEP{m.version, m.proto, m.src, m.dst, m.time(), m.kind, m.capture, m.correlation, m.key, m.payload}, nil
 }

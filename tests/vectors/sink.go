@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"regexp"
@@ -27,8 +28,9 @@ type Sink struct {
 	mu     sync.Mutex // covers all below
 	got    []Received
 	faults []error
-	close  []func() error
-	conns  int
+	socket io.Closer
+	conns  []net.Conn
+	count  int // of connections
 }
 
 // Received is a packet that a Sink got.
@@ -59,7 +61,7 @@ func (s *Sink) Open() error {
 			return errors.Join(err, c.Close())
 		}
 		s.addr = c.LocalAddr().(*net.UDPAddr).AddrPort()
-		s.closes(c.Close)
+		s.set(c)
 		s.done.Go(func() { s.datagrams(c) })
 		return nil
 	}
@@ -71,30 +73,38 @@ func (s *Sink) Open() error {
 	if s.network == "tls" {
 		l = tls.NewListener(l, s.tls)
 	}
-	s.closes(l.Close)
+	s.set(l)
 	s.done.Go(func() { s.accept(l) })
 	return nil
 }
 
-func (s *Sink) closes(f func() error) {
+func (s *Sink) set(c io.Closer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.close = append(s.close, f)
+	s.socket = c
 }
 
-// Close closes the socket and all connections, and waits until what was read is
-// kept. Over UDP it tells when the kernel had no room for a datagram.
+// Close closes the socket and all connections in order: each peer is told, and
+// what it sends until it closes as well is kept. Over UDP Close tells when the
+// kernel had no room for a datagram.
 func (s *Sink) Close() error {
 	var err error
 	if s.network == "udp" {
 		err = s.drain()
 	}
 	s.mu.Lock()
-	for _, f := range s.close {
-		_ = f()
+	if s.socket != nil {
+		_ = s.socket.Close()
 	}
-	s.close = nil
+	open := s.conns
+	s.socket, s.conns = nil, nil
 	s.mu.Unlock()
+	for _, c := range open {
+		if w, ok := c.(interface{ CloseWrite() error }); ok {
+			_ = w.CloseWrite() // it may be gone already
+		}
+		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	}
 	s.done.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +142,7 @@ func (s *Sink) Len() int {
 func (s *Sink) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conns
+	return s.count
 }
 
 // Received returns the packets that came.
@@ -179,9 +189,14 @@ func (s *Sink) accept(l net.Listener) {
 			return
 		}
 		s.mu.Lock()
-		s.conns++
+		s.count++
+		late := s.socket == nil
+		s.conns = append(s.conns, c)
 		s.mu.Unlock()
-		s.closes(c.Close)
+		if late { // accepted while the sink closes
+			_ = c.Close()
+			return
+		}
 		s.done.Go(func() { s.stream(c) })
 	}
 }

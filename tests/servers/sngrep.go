@@ -1,0 +1,61 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// Sngrep is a running sngrep that listens for HEP3.
+type Sngrep struct{ *Process }
+
+// StartSngrep runs sngrep without a screen, listening at a UDP port of
+// 127.0.0.1; what it makes of the packets goes to a pcap file. It ends with the
+// test.
+func StartSngrep(tb testing.TB, port int, pcap string) *Sngrep {
+	tb.Helper()
+	return startSngrep(tb, port, find(tb, "sngrep"), "-F", "-N", "-O", pcap, "-L", listener(port))
+}
+
+// StartSngrepScreen runs sngrep on a terminal of its own, the bytes of which are
+// its standard output.
+func StartSngrepScreen(tb testing.TB, port int) *Sngrep {
+	tb.Helper()
+	line := fmt.Sprintf("stty cols 180 rows 40; exec %s -F -L %s", find(tb, "sngrep"), listener(port))
+	return startSngrep(tb, port, find(tb, "script"), "-qefc", line, os.DevNull)
+}
+
+func listener(port int) string { return fmt.Sprintf("udp:127.0.0.1:%d", port) }
+
+func startSngrep(tb testing.TB, port int, path string, args ...string) *Sngrep {
+	tb.Helper()
+	s := &Sngrep{start(tb, command{name: "sngrep", path: path, args: args, dir: newDir(tb, "sngrep"), env: []string{"TERM=xterm"}})}
+	WaitFor(tb, startTimeout, "sngrep to listen", func() bool { return !s.Running() || bound("udp", port) })
+	return s
+}
+
+// Stop ends sngrep in order; its file is complete then.
+func (s *Sngrep) Stop(tb testing.TB) {
+	tb.Helper()
+	if !s.end(os.Interrupt, 10*time.Second) {
+		tb.Log("servers: sngrep did not stop when asked and was killed")
+	}
+}
+
+// Tshark runs tshark to its end and returns what it printed.
+func Tshark(tb testing.TB, args ...string) string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, find(tb, "tshark"), args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		tb.Fatalf("tshark %q: %v\n%s", args, err, errOut.String())
+	}
+	return out.String()
+}
