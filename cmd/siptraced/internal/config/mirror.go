@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/compat/flexisip"
 	"siptraced/compat/kamcfg"
@@ -161,7 +162,7 @@ func (c *Config) readDestinations(l *loader) (problems []error) {
 	var shown []string
 	for i, e := range entries {
 		d, err := c.entry(l, e)
-		if err == nil && c.literalSelf(d.Target) {
+		if err == nil && c.plainSelf(d.Target) {
 			err = fmt.Errorf("%s is siptraced itself: every message would come back", d.URI)
 		}
 		if err == nil && slices.ContainsFunc(c.Mirror.Destinations, func(x mirror.Destination) bool { return x.Everything && x.Name == d.Name }) {
@@ -332,6 +333,14 @@ func (c *Config) literalSelf(t mirror.Target) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && c.self(t.Transport, netip.AddrPortFrom(ip, t.Port))
+}
+
+// plainSelf reports whether a target is written just as one of our own listening
+// sockets.
+func (c *Config) plainSelf(t mirror.Target) bool {
+	return slices.ContainsFunc(c.Ingest.Listen, func(l ingest.Address) bool {
+		return l.Host == t.Host && l.Port == strconv.Itoa(int(t.Port)) && (l.Net == "udp") == (t.Transport == siptrace.UDP)
+	})
 }
 
 // self reports whether siptraced listens on an address.

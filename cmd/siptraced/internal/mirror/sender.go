@@ -47,6 +47,7 @@ type sender struct {
 
 	turn     int // of the addresses, the one in use
 	portSaid bool
+	barred   bool   // the destination is siptraced itself: nothing can go there
 	said     string // the failure that was logged last
 	drain    <-chan struct{}
 }
@@ -122,6 +123,7 @@ func (w *sender) run(ctx context.Context) {
 			return
 		}
 		c, err := w.connect(ctx)
+		w.barred = errors.Is(err, errSelf)
 		switch {
 		case errors.Is(err, errDrained) || ctx.Err() != nil:
 			return
@@ -449,10 +451,15 @@ func (w *sender) rewind() {
 	}
 }
 
-// giveUp books what is left of a batch as expired.
+// giveUp books what is left of a batch as expired, or as failed where nothing can
+// ever go.
 func (w *sender) giveUp(f *flight, at uint64) {
+	o := expired
+	if w.barred {
+		o = failed
+	}
 	for len(f.what) < f.batch.Records {
-		f.what, f.ends = append(f.what, expired), append(f.ends, at)
+		f.what, f.ends = append(f.what, o), append(f.ends, at)
 	}
 	f.written = true
 	f.shard.excess -= int64(f.batch.Size())
@@ -461,7 +468,7 @@ func (w *sender) giveUp(f *flight, at uint64) {
 // over reports whether the oldest batch of a shard is beyond the bounds in age
 // and bytes.
 func (w *sender) over(ctx context.Context, sh *shard, b *spool.Batch) bool {
-	if b.Age() > w.sink.MaxAge {
+	if w.barred || b.Age() > w.sink.MaxAge {
 		return true
 	}
 	if time.Since(sh.checked) > time.Second {

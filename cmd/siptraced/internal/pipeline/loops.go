@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,4 +86,60 @@ func (r *recent) text(payload []byte, host netip.Addr) uint64 {
 	h.Write(ip[:])
 	h.Write(payload)
 	return h.Sum64()
+}
+
+// What one sender may send again: a message over UDP is retransmitted 10 times
+// in 32 seconds at the most, at intervals that begin with half a second (RFC 3261
+// §17.1), and a proxy may mirror each one twice. What goes round between two
+// mirrors comes every few milliseconds, and for ever.
+const (
+	mostAgain      = 12
+	againAge       = 10 * time.Second
+	mostAgainSoon  = 3
+	againSoon      = 250 * time.Millisecond
+	repeatersSlots = 1 << 14
+)
+
+// repeats finds messages that go round where nothing but their text is left to
+// know them by: HEP1, SIP without headers, HEP with the time of relaying. It is
+// bounded, and judges a sender by its own copies only.
+type repeats struct {
+	seed maphash.Seed
+
+	mu    sync.Mutex // covers slots
+	slots []repeat
+}
+
+// repeat is one message of one sender: copies since first, the latest at last.
+type repeat struct {
+	hash        uint64
+	first, last int64 // Unix nanoseconds
+	copies      int
+}
+
+func newRepeats() *repeats {
+	return &repeats{seed: maphash.MakeSeed(), slots: make([]repeat, repeatersSlots)}
+}
+
+// tooMany notes a copy, and reports whether it is one of too many.
+func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, now time.Time) bool {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	var b [3 * 18]byte
+	for i, a := range [...]netip.AddrPort{src, dst, sender} {
+		putEnd(b[18*i:], siptrace.Endpoint{Addr: a})
+	}
+	h.Write(b[:])
+	h.Write(payload)
+	hash, at := h.Sum64(), now.UnixNano()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &r.slots[hash%repeatersSlots]
+	if s.hash != hash || at-s.last > int64(againAge) {
+		*s = repeat{hash, at, at, 1}
+		return false
+	}
+	s.last = at
+	s.copies++
+	return s.copies > mostAgain || s.copies > mostAgainSoon && at-s.first < int64(againSoon)
 }

@@ -90,6 +90,7 @@ type Pipeline struct {
 	// relayed are the messages that were mirrored onwards lately, and captured the
 	// texts of those that came by HEP.
 	relayed, captured *recent
+	repeats           *repeats
 
 	// Rejects takes what was refused for its X-Siptrace headers; nil: nobody.
 	Rejects *rejects.File
@@ -178,6 +179,7 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		duplicate: c.Counter("dropped.duplicate"),
 		relayed:   newRecent(),
 		captured:  newRecent(),
+		repeats:   newRepeats(),
 	}
 	p.SetRules(r)
 	return p
@@ -259,7 +261,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if st.watch && p.returned(w, st, in, isHEP) {
+	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, c.Src, c.Dst, in.Source, in.Time)) {
 		return p.loop
 	}
 	if st.Judge != nil {

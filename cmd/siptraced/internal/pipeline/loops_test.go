@@ -1,0 +1,137 @@
+package pipeline
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+)
+
+// fakeMirrors has one socket.
+type fakeMirrors struct {
+	own     netip.AddrPort
+	ensured []string
+}
+
+func (f *fakeMirrors) Ensure(uri string)         { f.ensured = append(f.ensured, uri) }
+func (f *fakeMirrors) Own(a netip.AddrPort) bool { return a == f.own }
+
+// What comes back is dropped, and what is sent again is not.
+func TestLoops(t *testing.T) {
+	agent, peer, own := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.50:40000"), netip.MustParseAddrPort("192.0.2.99:1234")
+	type packet struct {
+		from netip.AddrPort
+		data []byte
+		at   time.Duration
+		drop string
+	}
+	hep3 := func(change func(*hep.Packet)) []byte { return wrap(t, change) }
+	same := hep3(func(*hep.Packet) {})
+	later := hep3(func(p *hep.Packet) { p.Usec++ })
+	hep1 := hep3(func(p *hep.Packet) { p.Version = 1 })
+	marked, text := plain(xset), plain("")
+	rtcp := hep3(func(p *hep.Packet) { p.Type, p.Payload = 5, []byte("{}") })
+	tests := map[string][]packet{
+		"from our own socket":        {{own, same, 0, "loop"}},
+		"HEP that comes back":        {{agent, same, 0, ""}, {peer, same, time.Second, "loop"}},
+		"an agent that sends twice":  {{agent, same, 0, ""}, {agent, same, time.Second, ""}},
+		"a retransmission":           {{agent, same, 0, ""}, {agent, later, 0, ""}, {peer, later, 0, "loop"}},
+		"long after":                 {{agent, same, 0, ""}, {peer, same, 2 * recentAge, ""}},
+		"HEP of SIP with headers":    {{agent, marked, 0, ""}, {peer, marked, time.Second, "loop"}},
+		"other types":                {{agent, rtcp, 0, ""}, {peer, rtcp, 0, "loop"}, {agent, rtcp, 0, ""}},
+		"two proxies, without time":  {{agent, hep1, 0, ""}, {peer, hep1, 0, ""}},
+		"retransmissions of a phone": {{agent, text, 0, ""}, {agent, text, 500 * time.Millisecond, ""}, {agent, text, 1500 * time.Millisecond, ""}, {agent, text, 3500 * time.Millisecond, ""}, {agent, text, 7500 * time.Millisecond, ""}},
+	}
+	round := []packet{{agent, hep1, 0, ""}}
+	for i := range 20 {
+		p := packet{peer, hep1, time.Duration(i) * 20 * time.Millisecond, "loop"}
+		if i < mostAgainSoon {
+			p.drop = ""
+		}
+		if p.at >= againSoon && i < mostAgain {
+			p.drop = ""
+		}
+		round = append(round, p)
+	}
+	tests["HEP1 that goes round"] = round
+	for name, packets := range tests {
+		t.Run(name, func(t *testing.T) {
+			params := siptrace.DefaultParams()
+			params.TraceOn, params.HEPModeOn = true, true
+			c, f := counters.New(), &fakeSpool{}
+			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own}, Known: true, Duplicate: true}, f, c)
+			start, taken := time.Unix(1800000000, 0), 0
+			for i, in := range packets {
+				before := c.Snapshot()["dropped.loop"]
+				p.Handle(&ingest.Packet{Data: in.data, Net: "udp", Source: in.from, Local: netip.MustParseAddrPort("192.0.2.99:9060"), Time: start.Add(in.at)})
+				dropped := c.Snapshot()["dropped.loop"] > before
+				if dropped != (in.drop == "loop") {
+					t.Errorf("packet %d: dropped is %v", i, dropped)
+				}
+				if !dropped {
+					taken++
+				}
+			}
+			if len(f.got) != taken {
+				t.Errorf("%d spooled, want %d", len(f.got), taken)
+			}
+		})
+	}
+}
+
+// A proxy with trace_mode 5 sends each message by HEP and as SIP: it is stored
+// once.
+func TestPairs(t *testing.T) {
+	params := siptrace.DefaultParams()
+	params.TraceOn, params.TraceMode = true, siptrace.ModeHEP|siptrace.ModeSIP
+	c, f := counters.New(), &fakeSpool{}
+	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, c)
+	for i, data := range [][]byte{wrap(t, func(*hep.Packet) {}), plain(""), wrap(t, func(p *hep.Packet) { p.Usec++ }), plain(""), plain("X-Other: 1\r\n")} {
+		p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.MustParseAddrPort("192.0.2.1:5060"), Time: time.Unix(int64(1800000000+i), 0)})
+	}
+	if n := c.Snapshot(); n["dropped.duplicate"] != 2 || len(f.got) != 3 {
+		t.Errorf("spooled %d, %v", len(f.got), n)
+	}
+}
+
+// Which sinks a record gets, and who is told of its destinations.
+func TestSinks(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		set       func(*siptrace.Params)
+		duplicate bool
+		listed    bool
+		rec       siptrace.Record
+		want      siptrace.Sinks
+		ensured   int
+	}{
+		{name: "database", want: siptrace.ToStore},
+		{name: "SIP duplicate", duplicate: true, want: siptrace.ToStore | siptrace.ToSIP},
+		{name: "HEP", set: func(p *siptrace.Params) { p.HEPModeOn = true }, duplicate: true, want: siptrace.ToStore | siptrace.ToHEP},
+		{name: "trace_mode 5", set: func(p *siptrace.Params) { p.TraceMode = 5 }, duplicate: true, want: siptrace.ToStore | siptrace.ToHEP | siptrace.ToSIP},
+		{name: "listed", listed: true, want: siptrace.ToStore | siptrace.ToListed},
+		{name: "listed alone", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, listed: true, want: siptrace.ToListed},
+		{name: "named", rec: siptrace.Record{Destinations: []string{"sip:x"}}, want: siptrace.ToStore | siptrace.ToSIP, ensured: 1},
+		{name: "named, and a rule's sinks", rec: siptrace.Record{Destinations: []string{"sip:x"}, Sinks: siptrace.ToHEP}, want: siptrace.ToHEP, ensured: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			params := siptrace.DefaultParams()
+			if tt.set != nil {
+				tt.set(&params)
+			}
+			m, f := &fakeMirrors{}, &fakeSpool{}
+			p := New(Rules{Params: params, Mirrors: m, Duplicate: tt.duplicate, Known: tt.duplicate, Listed: tt.listed}, f, counters.New())
+			p.Make(&tt.rec)
+			if len(f.got) != 1 || f.got[0].Sinks != tt.want {
+				t.Fatalf("got %+v, want %d", f.got, tt.want)
+			}
+			if len(m.ensured) != tt.ensured {
+				t.Errorf("ensured %q", m.ensured)
+			}
+		})
+	}
+}
