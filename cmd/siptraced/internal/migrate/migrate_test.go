@@ -438,7 +438,7 @@ func TestNotes(t *testing.T) {
 		{"flag", `modparam("siptrace", "trace_flag", 22)`, "The flag of kamailio.cfg:3 is never in a message"},
 		{"users from a database", users + `route { avp_db_load("$fu", "$avp(u)/x"); sip_trace(); }`, "avp_db_load(), kamailio.cfg:4"},
 		{"users from nowhere", users, "no route assigns it"},
-		{"users left", users + "route { $avp(u) = $sht(a=>b); }", "let the proxy put the value into the correlation id"},
+		{"users left", users + "route { $avp(u) = $sht(a=>b); }", "as the correlation id: sip_trace(\"\", VALUE"},
 		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
 		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
 		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},

@@ -157,11 +157,11 @@ func (p *Plan) hidden() (out []string) {
 		out = append(out, "With trace_mode the module never sees the AVPs of the script: it gave users to stateless replies only, once more than they were sent. siptraced gives them to every message that the assignments are for.")
 	}
 	for _, s := range p.left {
-		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s, and siptraced can't work it out: %s. Carry it so: let the proxy put the value into the correlation id, sip_trace(\"\", VALUE, \"t\"), or write a rule for siptraced that needs only what is in the messages.\n%s",
+		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s, and siptraced can't work it out: %s. Carry it by a rule of siptraced that needs only what is in the messages (siptrace.trace.start with a filter, and users or table); for those who read the mirrors, as the correlation id: sip_trace(\"\", VALUE, \"t\").\n%s",
 			p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
 	}
 	if at := p.avpByFunction(); at != "" {
-		out = append(out, fmt.Sprintf("A function fills or takes an AVP of siptrace (%s): what it puts there siptraced can't know. Name the users by a rule of siptraced (siptrace.trace.start), or by the correlation id.", at))
+		out = append(out, fmt.Sprintf("A function fills or takes an AVP of siptrace (%s): what it puts there siptraced can't know. Name users and tables by a rule of siptraced (siptrace.trace.start).", at))
 	}
 	if users && len(p.carried) == 0 && len(p.left) == 0 {
 		out = append(out, "traced_user_avp or trace_table_avp is set, but no route assigns it: where it gets its values (a database, a KEMI script) siptraced can't see. Name the users by a rule of siptraced.")
