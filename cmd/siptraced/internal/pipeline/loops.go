@@ -121,8 +121,9 @@ func newRepeats() *repeats {
 	return &repeats{seed: maphash.MakeSeed(), slots: make([]repeat, repeatersSlots)}
 }
 
-// tooMany notes a copy, and reports whether it is one of too many.
-func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, now time.Time) bool {
+// tooMany notes a copy that was captured at a moment, and reports whether it is
+// one of too many.
+func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, moment time.Time) bool {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
 	var b [3 * 18]byte
@@ -131,11 +132,11 @@ func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, now t
 	}
 	h.Write(b[:])
 	h.Write(payload)
-	hash, at := h.Sum64(), now.UnixNano()
+	hash, at := h.Sum64(), moment.UnixNano()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.slots[hash%repeatersSlots]
-	if s.hash != hash || at-s.last > int64(againAge) {
+	if s.hash != hash || at-s.last > int64(againAge) || at < s.first {
 		*s = repeat{hash, at, at, 1}
 		return false
 	}

@@ -261,7 +261,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, c.Src, c.Dst, in.Source, in.Time)) {
+	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, c.Src, c.Dst, in.Source, c.Time)) {
 		return p.loop
 	}
 	if st.Judge != nil {
