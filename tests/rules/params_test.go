@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"siptraced/tests/load"
+	"siptraced/tests/servers"
 	"siptraced/tests/vectors"
 )
 
@@ -210,5 +211,56 @@ func spiral() [][]byte {
 		packet(p, p, msg("200 INVITE", "spiral", "2", "t")),
 		packet(p, p, msg("200 INVITE", "spiral", "2", "t")),
 		packet(p, a, msg("200 INVITE", "spiral", "1", "t")),
+	}
+}
+
+// All columns under other names, words of SQL among them.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	names := map[string]string{
+		"date": "order", "callid": "select", "traced_user": "from", "msg": "x-msg", "method": "group", "status": "Status2", "fromip": "table",
+		"toip": "to", "fromtag": "user", "totag": "where", "direction": "desc",
+	}
+	var set []string
+	for column, name := range names {
+		set = append(set, "siptrace."+column+"_column="+name)
+	}
+	for kind, open := range backends(t, "mariadb", "postgres", "sqlite") {
+		t.Run(kind, func(t *testing.T) {
+			db := open(t)
+			args := []string{"schema", "create", "--db-url", db.url, "--table", "sip_trace_named"}
+			for _, s := range set {
+				args = append(args, "--set", s)
+			}
+			if r := servers.RunSiptraced(t, servers.Command{Bin: program, Args: args}); r.Code != 0 {
+				t.Fatal(r.Stderr)
+			}
+			d := start(t, options{db: db, set: append(append([]string{"siptrace.table=sip_trace_named"}, set...), proxied...)})
+			d.feed(t, load.Call(load.Spec{CallID: "columns"}, traceTime)[3].Packet)
+			d.stop(t)
+			quote := `"`
+			if kind == "mariadb" {
+				quote = "`"
+			}
+			var row string
+			text := "CONCAT_WS('|', %s)"
+			if kind == "sqlite" {
+				text = "concat_ws('|', %s)"
+			}
+			var cols []string
+			for _, c := range []string{"callid", "traced_user", "method", "status", "fromip", "toip", "fromtag", "totag", "direction"} {
+				name := names[c]
+				if kind == "postgres" {
+					name = strings.ToLower(name)
+				}
+				cols = append(cols, quote+name+quote)
+			}
+			if err := db.db.QueryRow(fmt.Sprintf("SELECT "+text+" FROM sip_trace_named", strings.Join(cols, ", "))).Scan(&row); err != nil {
+				t.Fatal(err)
+			}
+			if want := "columns||INVITE|180|udp:203.0.113.20:5060|udp:192.0.2.1:5060|c0|e0|in"; row != want {
+				t.Errorf("got %s, want %s", row, want)
+			}
+		})
 	}
 }
