@@ -101,9 +101,16 @@ func (f *UDPFeeder) Send(ctx context.Context, p []byte) error {
 
 // Wait waits until the collector has read everything from its socket.
 func (f *UDPFeeder) Wait(ctx context.Context) error {
+	missed := 0
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		queued, dropped, err := socketQueue(f.port)
 		if err != nil {
+			// The kernel's tables are read in pieces: while other sockets come and go, one
+			// can be passed over.
+			if missed++; missed < 20 {
+				time.Sleep(pause)
+				continue
+			}
 			return err
 		}
 		if dropped > 0 {
@@ -122,10 +129,21 @@ func (f *UDPFeeder) Wait(ctx context.Context) error {
 }
 
 // socketQueue reads from the kernel's tables how many bytes wait in the UDP
-// sockets bound to the port, and how many datagrams found no room there.
+// sockets bound to the port, and how many datagrams found no room there. A table
+// that changes while it is read can lack a socket, so it is read again then.
 func socketQueue(port int) (queued, dropped int64, err error) {
+	for range 20 {
+		var found bool
+		if queued, dropped, found, err = readQueue(port); found || err != nil {
+			return queued, dropped, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return 0, 0, fmt.Errorf("vectors: no UDP socket at port %d", port)
+}
+
+func readQueue(port int) (queued, dropped int64, found bool, err error) {
 	want := fmt.Sprintf(":%04X", port)
-	found := false
 	for _, file := range []string{"/proc/net/udp", "/proc/net/udp6"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -139,15 +157,12 @@ func socketQueue(port int) (queued, dropped int64, err error) {
 			}
 			var tx, rx, d int64
 			if _, err := fmt.Sscanf(f[4]+" "+f[12], "%x:%x %d", &tx, &rx, &d); err != nil {
-				return 0, 0, fmt.Errorf("vectors: %s: %q: %w", file, line, err)
+				return 0, 0, false, fmt.Errorf("vectors: %s: %q: %w", file, line, err)
 			}
 			found = true
 			queued += rx
 			dropped += d
 		}
 	}
-	if !found {
-		return 0, 0, fmt.Errorf("vectors: no UDP socket at port %d", port)
-	}
-	return queued, dropped, nil
+	return queued, dropped, found, nil
 }
