@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -95,14 +94,15 @@ func TestCapture(t *testing.T) {
 	begin := time.Now().Add(-time.Hour)
 	list := load.Calls(400, begin)
 	from := time.Now()
-	for part := range slices.Chunk(list, 50) { // Kamailio's socket is small
-		d.feed(t, packets(part)...)
-		d.settle(t)
-		time.Sleep(50 * time.Millisecond)
-	}
-	for _, c := range nodes {
-		c := &table{db: c.db}
-		servers.WaitFor(t, patience, "rows of sipcapture", func() bool { return c.number("SELECT COUNT(*) FROM sip_capture") >= len(list) })
+	const part = 50 // Kamailio's socket is small
+	for n := part; n <= len(list); n += part {
+		d.feed(t, packets(list[n-part:n])...)
+		for version, c := range nodes {
+			rows := &table{db: c.db}
+			servers.WaitFor(t, patience, fmt.Sprintf("%d rows of sipcapture with HEP%d", n, version), func() bool {
+				return rows.number("SELECT COUNT(*) FROM sip_capture") >= n
+			})
+		}
 	}
 	d.stop(t)
 	for version, c := range nodes {

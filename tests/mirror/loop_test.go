@@ -15,17 +15,23 @@ import (
 )
 
 // TestLoops lets what is mirrored come back: each message is stored once, the
-// copies that come back are counted, and then it is quiet.
+// copies that come back are counted, and then it is quiet. Without the time of
+// the original a copy that comes back can't be told from what a second proxy
+// would send of the same message, so that a few are taken.
 func TestLoops(t *testing.T) {
 	t.Parallel()
-	for _, f := range []struct{ name, destination, set string }{
-		{"hep3", "protocol=hep3", ""},
-		{"hep3 time of relaying", "protocol=hep3;time=relay", ""},
-		{"hep2", "protocol=hep2", ""},
-		{"hep1", "protocol=hep1", ""},
-		{"headers", "protocol=sip;xheaders=1", "siptrace.xheaders_read=1"},
-		{"plain SIP", "protocol=sip;xheaders=0", ""},
-		{"hep3 over TCP", "protocol=hep3;transport=tcp", ""},
+	const few = 12
+	for _, f := range []struct {
+		name, destination, set string
+		copies                 int // of one message, at most
+	}{
+		{"hep3", "protocol=hep3", "", 1},
+		{"hep3 time of relaying", "protocol=hep3;time=relay", "", few},
+		{"hep2", "protocol=hep2", "", 1},
+		{"hep1", "protocol=hep1", "", few},
+		{"headers", "protocol=sip;xheaders=1", "siptrace.xheaders_read=1", 1},
+		{"plain SIP", "protocol=sip;xheaders=0", "", few},
+		{"hep3 over TCP", "protocol=hep3;transport=tcp", "", 1},
 	} {
 		t.Run("two, "+f.name, func(t *testing.T) {
 			t.Parallel()
@@ -47,8 +53,8 @@ func TestLoops(t *testing.T) {
 			for i, d := range ds {
 				c := d.stop(t)
 				t.Logf("%v", c)
-				if got := c["store.rows"]; got != int64(len(in)) {
-					t.Errorf("siptraced %d: %d rows of %d messages", i, got, len(in))
+				if got := c["store.rows"]; got < int64(len(in)) || got > int64(len(in)*f.copies) {
+					t.Errorf("siptraced %d: %d rows of %d messages, want up to %d for each", i, got, len(in), f.copies)
 				}
 			}
 		})
@@ -131,6 +137,9 @@ func quiet(t *testing.T, ds ...*daemon) {
 			now += fmt.Sprintf("%d %d %d ", c[servers.Received], c[servers.Spooled], c[servers.Written])
 			for _, m := range c.Mirrors() {
 				now += fmt.Sprint(c["mirror."+m+".sent"], " ")
+			}
+			if c[servers.Received] > 1000 {
+				t.Fatalf("a storm: %d messages came", c[servers.Received])
 			}
 			if c[servers.Pending] > 0 || c[servers.Received] == 0 && d.fed > 0 {
 				now = ""

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -33,6 +34,12 @@ func run(m *testing.M) int {
 		err = build(dir)
 	}
 	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	// Most of the time tests wait: more at once than there are processors. The
+	// flag of the command line comes later and wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -31,6 +31,9 @@ type command struct {
 	dir  string
 	env  []string // added to the test's own environment
 	cred *syscall.Credential
+	// terminal gives the program a terminal of its own, of 40 lines by 180
+	// columns; what it writes there is its standard output.
+	terminal bool
 }
 
 // start runs the program. It ends with the test at the latest, also when the
@@ -45,6 +48,9 @@ func start(tb testing.TB, c command) *Process {
 	// A group of its own keeps an interrupt typed at the test from reaching the
 	// server before the test can end it in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: c.cred}
+	if c.terminal {
+		defer onTerminal(tb, p)()
+	}
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatalf("servers: start %s: %v", c.name, err)
 	}

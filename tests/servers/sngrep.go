@@ -18,22 +18,22 @@ type Sngrep struct{ *Process }
 // test.
 func StartSngrep(tb testing.TB, port int, pcap string) *Sngrep {
 	tb.Helper()
-	return startSngrep(tb, port, find(tb, "sngrep"), "-F", "-N", "-O", pcap, "-L", listener(port))
+	return startSngrep(tb, port, command{args: []string{"-F", "-N", "-O", pcap, "-L", listener(port)}})
 }
 
 // StartSngrepScreen runs sngrep on a terminal of its own, the bytes of which are
 // its standard output.
 func StartSngrepScreen(tb testing.TB, port int) *Sngrep {
 	tb.Helper()
-	line := fmt.Sprintf("stty cols 180 rows 40; exec %s -F -L %s", find(tb, "sngrep"), listener(port))
-	return startSngrep(tb, port, find(tb, "script"), "-qefc", line, os.DevNull)
+	return startSngrep(tb, port, command{terminal: true, args: []string{"-F", "-L", listener(port)}})
 }
 
 func listener(port int) string { return fmt.Sprintf("udp:127.0.0.1:%d", port) }
 
-func startSngrep(tb testing.TB, port int, path string, args ...string) *Sngrep {
+func startSngrep(tb testing.TB, port int, c command) *Sngrep {
 	tb.Helper()
-	s := &Sngrep{start(tb, command{name: "sngrep", path: path, args: args, dir: newDir(tb, "sngrep"), env: []string{"TERM=xterm"}})}
+	c.name, c.path, c.dir, c.env = "sngrep", find(tb, "sngrep"), newDir(tb, "sngrep"), []string{"TERM=xterm"}
+	s := &Sngrep{start(tb, c)}
 	WaitFor(tb, startTimeout, "sngrep to listen", func() bool { return !s.Running() || bound("udp", port) })
 	return s
 }
