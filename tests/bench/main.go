@@ -127,7 +127,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.bin, "bin", "", "siptraced to measure; it is built from this module if not given")
 	fs.StringVar(&o.profile, "cpu-profile", "", "`FILE` that profile writes; drain does too if it is given")
 	rates := fs.String("rates", "20000,30000,40000,45000,50000,55000,60000,65000,70000", "rising message rates of e2e")
-	children := fs.String("children", "2,4,8", "numbers of Kamailio's worker processes to try")
+	children := fs.String("children", "2,4,8,16", "numbers of Kamailio's worker processes to try")
 	kinds := fs.String("db", "mariadb,postgres,sqlite", "databases of drain, e2e and clients")
 	fs.Func("set", "`key=value` for siptraced; may be repeated", func(s string) error {
 		o.set = append(o.set, s)
