@@ -13,6 +13,7 @@
 //	         alternating, the best plain client with the same rows
 //	e2e      UDP at rising rates, from the socket to the visible row
 //	module   Kamailio's own siptrace at its best, and siptraced against it
+//	mirror   messages mirrored onwards as HEP3, over UDP and TCP, to one and four
 //	clients  ways of a plain client to write the table
 //	stages   cost of each stage, from the benchmarks of its package
 //	idle     a daemon without work
@@ -56,6 +57,7 @@ var scenarios = []struct {
 	{"e2e", endToEnd},
 	{"module", module},
 	{"clients", clients},
+	{"mirror", mirrors},
 	{"profile", profile},
 }
 
@@ -117,8 +119,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.IntVar(&o.messages, "n", 1_000_000, "messages of drain and clients")
-	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain, module and clients, and attempts at each rate of e2e")
+	fs.IntVar(&o.messages, "n", 1_000_000, "messages of drain, clients and mirror")
+	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain, module, clients and mirror, and attempts at each rate of e2e")
 	fs.BoolVar(&o.short, "short", false, "everything in small: shows that it works, the figures mean little")
 	fs.BoolVar(&o.fsync, "fsync", true, "MariaDB forces each commit to disk, as it does in Debian; with =false the page cache is enough")
 	fs.DurationVar(&o.length, "length", 10*time.Second, "how long each load lasts")
@@ -134,7 +136,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return nil
 	})
 	fs.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench [flags] [drain|e2e|module|clients|stages|idle|profile]...")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench [flags] [drain|e2e|module|clients|mirror|stages|idle|profile]...")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
