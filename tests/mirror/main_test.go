@@ -71,7 +71,7 @@ func pick[T any](short, longer T) T {
 }
 
 // patience is how long a test waits for what has to happen.
-const patience = time.Minute
+var patience = pick(time.Minute, 5*time.Minute)
 
 // daemon is a running siptraced with one socket for HEP and SIP.
 type daemon struct {
