@@ -66,10 +66,10 @@ func TestOutageLong(t *testing.T) {
 			memory := run.memory(t, "VmHWM")
 			comeBack()
 			begin := time.Now()
-			run.drained(t, pick(3*time.Minute, 15*time.Minute)) // while more comes in
-			drain := time.Since(begin)
+			time.Sleep(pick(2*time.Second, time.Minute)) // while more comes in
 			s.finish(t, 3*time.Minute)
-			run.drained(t, 3*time.Minute)
+			run.drained(t, pick(3*time.Minute, 15*time.Minute))
+			drain := time.Since(begin)
 			// What the table has is removed from the spool about once a second.
 			var after int64
 			for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
