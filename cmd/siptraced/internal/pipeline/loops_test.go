@@ -1,12 +1,18 @@
 package pipeline
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
 )
@@ -133,5 +139,34 @@ func TestSinks(t *testing.T) {
 				t.Errorf("ensured %q", m.ensured)
 			}
 		})
+	}
+}
+
+// A malformed set is counted by its cause, and in the reject file with the
+// reason.
+func TestRejectFile(t *testing.T) {
+	path, c, f := filepath.Join(t.TempDir(), "rejects.jsonl"), counters.New(), &fakeSpool{}
+	params := siptrace.DefaultParams()
+	params.TraceOn, params.XHeadersRead = true, true
+	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, c)
+	p.Rejects = rejects.Open(path, c)
+	data := plain(strings.Replace(xset, "X-Siptrace-Dir: out\r\n", "", 1))
+	p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.MustParseAddrPort("192.0.2.1:5060"), Time: time.Unix(1800000000, 0)})
+	if err := p.Rejects.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var line rejects.Line
+	if err := json.Unmarshal(text, &line); err != nil {
+		t.Fatal(err)
+	}
+	if line.Cause != "rejected.xheaders_missing_dir" || line.Reason == "" || line.CallID != "c@h" || !bytes.Equal(line.Packet, data) {
+		t.Errorf("got %+v", line)
+	}
+	if len(f.got) != 0 || c.Snapshot()["rejected.xheaders_missing_dir"] != 1 {
+		t.Errorf("spooled %d, %v", len(f.got), c.Snapshot())
 	}
 }

@@ -154,7 +154,7 @@ func (r *rig) stop(t *testing.T) map[string]uint64 {
 	}
 	got := r.count.Snapshot()
 	in := got["store.backlog"] + r.spool.Stats.Spooled.Load()
-	if out := got["store.written"] + got["store.set_aside"] + got["store.missed"] + got["store.pending"]; in != out {
+	if out := got["store.written"] + got["store.set_aside"] + got["store.missed"] + got["store.skipped"] + got["store.pending"]; in != out {
 		t.Errorf("the books do not balance: in %d, out %d: %v", in, out, got)
 	}
 	if got["store.pending"] != 0 {
@@ -172,6 +172,7 @@ func TestStore(t *testing.T) {
 			t.Run("PositionAhead", func(t *testing.T) { testPositionAhead(t, make(t)) })
 			t.Run("Users", func(t *testing.T) { testUsers(t, make(t)) })
 			t.Run("Tables", func(t *testing.T) { testTables(t, make(t)) })
+			t.Run("Logs", func(t *testing.T) { testLogs(t, make(t), name) })
 		})
 	}
 }
