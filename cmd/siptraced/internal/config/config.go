@@ -309,6 +309,7 @@ func (c *Config) note() {
 		c.Notes = append(c.Notes, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written")
 	}
 	c.noteMirrors()
+	c.noteRules()
 	if p.TraceLocalIP != "" && p.TraceMode != 0 {
 		c.Notes = append(c.Notes, "trace_local_ip has no effect while trace_mode is set, as in the module")
 	}

@@ -100,6 +100,22 @@ func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
 	return nil, nil
 }
 
+// noteRules says where parameters wait for rules that are not there. RPC may
+// bring some.
+func (c *Config) noteRules() {
+	p, r := &c.Params, &c.Rules
+	users, tables := r.Sets()
+	if p.TraceInitMode == 2 && r.Route == nil && len(r.Rules) == 0 {
+		c.Notes = append(c.Notes, "trace_init_mode is 2: only what a rule chooses is traced, and there is none yet")
+	}
+	if p.TracedUserAVP != "" && !c.OpenSER && !users {
+		c.Notes = append(c.Notes, "traced_user_avp: what the proxy's routes put into "+p.TracedUserAVP+" can't be seen from here, and no event route or rule sets it: no row gets a user")
+	}
+	if p.TraceTableAVP != "" && !tables {
+		c.Notes = append(c.Notes, "trace_table_avp: what the proxy's routes put into "+p.TraceTableAVP+" can't be seen from here, and no event route or rule sets it: all rows go into "+p.Table)
+	}
+}
+
 // leanOn takes what an event route needs of the configuration that it stands in.
 func (c *Config) leanOn(k *kamcfg.Config) {
 	r := &c.Rules

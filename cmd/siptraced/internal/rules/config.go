@@ -105,6 +105,17 @@ func readOne(e any) (*Rule, error) {
 	return nil, fmt.Errorf("want a mapping or key=value words, not a %T", e)
 }
 
+// Sets reports whether the event route or a rule sets users, and tables.
+func (c *Config) Sets() (users, tables bool) {
+	if p, err := compileRoute(c); err == nil && p != nil {
+		users, tables = p.AVP(c.Params.TracedUserAVP) >= 0, p.AVP(c.Params.TraceTableAVP) >= 0
+	}
+	for _, r := range c.Rules {
+		users, tables = users || len(r.Users) > 0, tables || r.Table != ""
+	}
+	return users, tables
+}
+
 // routeTraces reports whether the event route calls sip_trace() and its kin.
 func (c *Config) routeTraces() bool {
 	calls := func(r kamcfg.Route) bool { return strings.Contains(r.Text, "sip_trace") }
