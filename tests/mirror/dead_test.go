@@ -41,7 +41,8 @@ func TestDead(t *testing.T) {
 		if i == 0 {
 			destinations = append(destinations, dead...)
 		}
-		s.d = start(t, options{yaml: "destinations: [" + quoted(destinations...) + "]\n"})
+		// What can't be delivered need not be waited for in the end.
+		s.d = start(t, options{yaml: "shutdown_timeout: 2s\ndestinations: [" + quoted(destinations...) + "]\n"})
 		var err error
 		if s.feeder, err = vectors.NewUDPFeeder(s.d.addr); err != nil {
 			t.Fatal(err)
@@ -103,9 +104,7 @@ func TestDead(t *testing.T) {
 		}
 	}
 	for _, s := range sides {
-		begin := time.Now()
 		s.d.stop(t)
-		t.Logf("stopped in %v", time.Since(begin).Round(time.Millisecond))
 		got, err := payloads(closed(t, s.sink))
 		if err != nil {
 			t.Error(err)

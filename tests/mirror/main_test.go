@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -135,11 +136,18 @@ func (d *daemon) stop(tb testing.TB) servers.Counters {
 	if err := c.Balanced(); err != nil {
 		tb.Errorf("books: %v", err)
 	}
-	if err := c.MirrorsBalanced(); err != nil {
+	var late []string
+	for _, m := range namedByRule.FindAllStringSubmatch(d.Stderr(), -1) {
+		late = append(late, m[1])
+	}
+	if err := c.MirrorsBalanced(late...); err != nil {
 		tb.Errorf("books: %v", err)
 	}
 	return c
 }
+
+// namedByRule is the log line about a mirror that comes while the daemon runs.
+var namedByRule = regexp.MustCompile(`a rule named a new destination.* sink=mirror\.(\S+)`)
 
 // feed sends packets to the daemon, and fails the test if the kernel lost one.
 // It returns where they came from, if that was one UDP socket.
