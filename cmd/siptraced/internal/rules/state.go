@@ -1,17 +1,13 @@
 package rules
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
+
+	"siptraced/cmd/siptraced/internal/statefile"
 )
 
-// save writes down the rules that were started by RPC. The file is replaced as a
-// whole.
+// save writes down the rules that were started by RPC.
 func (e *Engine) save() {
 	e.saving.Lock()
 	defer e.saving.Unlock()
@@ -27,28 +23,9 @@ func (e *Engine) save() {
 	if path == "" {
 		return
 	}
-	if err := replaceFile(path, list); err != nil {
+	if err := statefile.Write(path, list); err != nil {
 		e.log.Error("rules can't be kept over a restart (key rules_state)", "err", err)
 	}
-}
-
-func replaceFile(path string, list []Rule) error {
-	text, err := json.MarshalIndent(list, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }
 
 // restore puts into force what an earlier run wrote down, but for what has ended
@@ -58,16 +35,9 @@ func (e *Engine) restore() error {
 	if path == "" {
 		return nil
 	}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("rules_state: %w", err)
-	}
 	var list []Rule
-	if err := json.Unmarshal(text, &list); err != nil {
-		return fmt.Errorf("rules_state %s: %w; mend or remove it", path, err)
+	if err := statefile.Read(path, &list); err != nil {
+		return fmt.Errorf("rules_state %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

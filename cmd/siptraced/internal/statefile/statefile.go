@@ -1,0 +1,56 @@
+// Package statefile keeps a small value over a restart, as JSON that an operator
+// can read and mend.
+//
+//	err := statefile.Write("siptraced.rules.json", list)
+//	...
+//	var list []Rule
+//	err = statefile.Read("siptraced.rules.json", &list)
+//
+// It leaves out locks: one goroutine at a time writes a file.
+package statefile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Write replaces the file as a whole, so that a crash leaves the old or the new
+// one. Only its owner may read it.
+func Write(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// Read fills v, a pointer; a file that is not there leaves it alone. The error
+// begins with the path.
+func Read(path string, v any) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w; mend or remove it", path, err)
+	}
+	return nil
+}
