@@ -60,8 +60,12 @@ func (s *Server) leave(c net.Conn) {
 	s.mu.Unlock()
 }
 
-// lastWords is how long a sender may take to end a stream that we want to end.
-const lastWords = time.Second
+// lastWords is how long a sender may take to end a stream that we want to end,
+// and lastQuestion how long one that asks may take to ask again.
+const (
+	lastWords    = time.Second
+	lastQuestion = 5 * time.Second
+)
 
 // ending is the end of a stream, so that the sender can know exactly what we
 // took. One that asks for acknowledgements is read up to its next question; any
@@ -79,7 +83,11 @@ func (e *ending) wait(c net.Conn) bool {
 		return false
 	}
 	e.begun = true
-	if h, ok := c.(interface{ CloseWrite() error }); ok && !e.asked {
+	if e.asked {
+		_ = c.SetReadDeadline(time.Now().Add(lastQuestion))
+		return true
+	}
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
 	}
 	_ = c.SetReadDeadline(time.Now().Add(lastWords))

@@ -126,7 +126,9 @@ func (m *Mirrors) add(ctx context.Context, d Destination, named bool) (*sink, er
 			m.leave(ctx, s)
 			return nil, fmt.Errorf("mirror %s: %w", d.Name, err)
 		}
-		s.backlog.Add(r.Pending())
+		waiting, before := r.Opened()
+		s.backlog.Add(waiting)
+		count("before").Add(before)
 		s.readers = append(s.readers, r)
 	}
 	s.sender = newSender(s)
@@ -411,6 +413,16 @@ func (m *Mirrors) release(b *buffer) {
 
 // Own reports whether an address is that of a socket that mirrors are sent from.
 func (m *Mirrors) Own(a netip.AddrPort) bool { return m.own.has(a) }
+
+// Reaches reports whether an address is that of a destination's host, as far as
+// names are known.
+func (m *Mirrors) Reaches(ip netip.Addr) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.ContainsFunc(m.sinks, func(s *sink) bool {
+		return slices.ContainsFunc(s.names.get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
+	})
+}
 
 // ownSockets are the local addresses of open sockets. Read for each packet,
 // changed rarely.

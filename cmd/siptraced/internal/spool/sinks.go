@@ -135,6 +135,20 @@ func (r *Reader) Waiting(ctx context.Context) (int64, error) {
 	return int64(float64(st.Bytes) / float64(st.Msgs) * float64(st.LastSeq-done)), nil
 }
 
+// Opened is what waits for the sink, and how many records the shard had taken
+// since the spool was opened: asked for when the reader is, it is where the
+// sink's books begin.
+func (r *Reader) Opened() (waiting, before uint64) {
+	if r.Shared() {
+		return r.Pending(), 0
+	}
+	total := r.shard.total.Load()
+	if done := r.place.Load().total; total > done {
+		waiting = total - done
+	}
+	return waiting, total - min(total, r.shard.recovered)
+}
+
 // Age is how long ago the spool took b.
 func (b *Batch) Age() time.Duration { return time.Since(b.taken) }
 
