@@ -34,37 +34,16 @@ const (
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
+	os.Exit(servers.Main(m, &program, servers.MainOptions{Prepare: installed}))
 }
 
-func runTests(m *testing.M) int {
+func installed(string) error {
 	for _, p := range []string{kamcmd, kamctl} {
 		if _, err := os.Stat(p); err != nil {
-			fmt.Fprintln(os.Stderr, "control: not installed; tests/run installs it:", err)
-			return 1
+			return fmt.Errorf("control: not installed; tests/run installs it: %w", err)
 		}
 	}
-	if bin := os.Getenv("SIPTEST_BIN"); bin != "" {
-		abs, err := filepath.Abs(bin)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		program = abs
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "siptraced-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program, err = servers.Build(dir, os.Getenv("SIPTEST_RACE") != "")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	return nil
 }
 
 // shortDir is a temporary directory whose name leaves room for a socket's name

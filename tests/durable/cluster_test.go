@@ -23,7 +23,7 @@ func TestNATSCluster(t *testing.T) {
 		p := newPlace(t, d.url, "spool.nats="+servers.NATSURL(nodes))
 		places, runs = append(places, p), append(runs, p.start(t))
 	}
-	rate := pick(500, 2500)
+	rate := servers.Pick(500, 2500)
 	senders := []*sender{
 		send(t, 1, rate, places[0].addr, places[1].addr),
 		send(t, 2, rate, places[1].addr, places[0].addr),
@@ -31,7 +31,9 @@ func TestNATSCluster(t *testing.T) {
 	for _, s := range senders {
 		servers.WaitFor(t, 2*time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
 	}
-	pause := func() { time.Sleep(between(r, 500*time.Millisecond, pick(2500*time.Millisecond, 5*time.Second))) }
+	pause := func() {
+		time.Sleep(between(r, 500*time.Millisecond, servers.Pick(2500*time.Millisecond, 5*time.Second)))
+	}
 	longest := time.Duration(0)
 	// goOn waits until both senders have an answer to what they send now.
 	goOn := func(what string) {
@@ -43,7 +45,7 @@ func TestNATSCluster(t *testing.T) {
 		}
 		longest = max(longest, time.Since(begin))
 	}
-	rounds := pick(1, 10)
+	rounds := servers.Pick(1, 10)
 	for i := range rounds {
 		pause()
 		node := nodes[r.IntN(len(nodes))]
@@ -96,7 +98,7 @@ func clusterBooks(t *testing.T, d *database, m *servers.MariaDB, places []*place
 	for _, p := range places {
 		runs = append(runs, p.start(t))
 	}
-	rate := pick(500, 2500)
+	rate := servers.Pick(500, 2500)
 	senders := []*sender{send(t, 3, rate, places[0].addr), send(t, 4, rate, places[1].addr)}
 	for _, s := range senders {
 		servers.WaitFor(t, 2*time.Minute, "messages enough", func() bool { n, _ := s.progress(); return n > 2*rate })

@@ -58,25 +58,25 @@ func TestSpoolDamaged(t *testing.T) {
 		damage func(tb testing.TB, r *rand.Rand, files []*blockFile)
 	}{
 		{"nothing", 1, func(testing.TB, *rand.Rand, []*blockFile) {}},
-		{"one bit", pick(2, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"one bit", servers.Pick(2, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			f := oneOf(r, files)
 			f.flip(r.IntN(len(f.data)), r.IntN(8))
 		}},
-		{"bits in many places", pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"bits in many places", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			for range 10 {
 				f := oneOf(r, files)
 				f.flip(r.IntN(len(f.data)), r.IntN(8))
 			}
 		}},
-		{"length of a batch", pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"length of a batch", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			b := oneOf(r, oneOf(r, files).batches)
 			b.file.flip(b.start+r.IntN(4), r.IntN(8))
 		}},
-		{"number of a batch", pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"number of a batch", servers.Pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			b := oneOf(r, oneOf(r, files).batches)
 			b.file.flip(b.start+4+r.IntN(8), r.IntN(8))
 		}},
-		{"number of the last batch", pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"number of the last batch", servers.Pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			l := files[len(files)-1].batches
 			b := l[len(l)-1]
 			b.file.flip(b.start+4+r.IntN(8), r.IntN(8))
@@ -90,14 +90,14 @@ func TestSpoolDamaged(t *testing.T) {
 			b := l[len(l)-1]
 			b.file.flip(b.end-20, r.IntN(8))
 		}},
-		{"page of zeros", pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"page of zeros", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			f := oneOf(r, files)
 			page := r.IntN(len(f.data)/4096) * 4096
 			for i := range 4096 {
 				f.set(page+i, 0)
 			}
 		}},
-		{"last block cut", pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"last block cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			f := oneOf(r, files)
 			for _, o := range files {
 				if o.shard == f.shard && o.number > f.number {
@@ -106,17 +106,17 @@ func TestSpoolDamaged(t *testing.T) {
 			}
 			f.cut(r.IntN(len(f.data)))
 		}},
-		{"earlier block cut", pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"earlier block cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			f := files[0] // the first of a shard
 			f.cut(r.IntN(len(f.data)))
 		}},
-		{"block gone", pick(1, 2), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"block gone", servers.Pick(1, 2), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
 			f := oneOf(r, files)
 			f.cut(0)
 			f.gone = true
 		}},
-		{"index", pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "index.db") }},
-		{"positions", pick(1, 20), func(tb testing.TB, r *rand.Rand, files []*blockFile) {
+		{"index", servers.Pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "index.db") }},
+		{"positions", servers.Pick(1, 20), func(tb testing.TB, r *rand.Rand, files []*blockFile) {
 			other(tb, r, files, positionsFile)
 		}},
 		// Still a file that can be read, but of another position.
@@ -142,7 +142,7 @@ func TestSpoolDamaged(t *testing.T) {
 				tb.Fatal(err)
 			}
 		}},
-		{"description of a shard", pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "../meta.inf") }},
+		{"description of a shard", servers.Pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "../meta.inf") }},
 	} {
 		for i := range tt.seeds {
 			t.Run(fmt.Sprintf("%s %d", tt.name, i+1), func(t *testing.T) {

@@ -67,7 +67,7 @@ func TestSpoolDiskFull(t *testing.T) {
 			if tt.others {
 				fill(t, disk)
 			}
-			time.Sleep(pick(3*time.Second, 20*time.Second))
+			time.Sleep(servers.Pick(3*time.Second, 20*time.Second))
 			if !run.Running() {
 				t.Fatalf("the daemon ended when its spool was full\n%s", run.Tail(40))
 			}

@@ -24,20 +24,20 @@ func TestKillDaemon(t *testing.T) {
 		rate   int
 		set    []string
 	}{
-		{"mariadb", maria, pick(3, 50), pick(2000, 5000), nil},
+		{"mariadb", maria, servers.Pick(3, 50), servers.Pick(2000, 5000), nil},
 		// Everything is in the spool when the daemon starts again.
 		{"mariadb away", func(t *testing.T) (*database, func()) {
 			m := servers.StartMariaDB(t, servers.WithFsync())
 			d := mariaDB(t, m)
 			m.Stop(t)
 			return d, func() { m.Start(t) }
-		}, pick(2, 20), pick(2000, 5000), []string{"shutdown_timeout=1s"}},
+		}, servers.Pick(2, 20), servers.Pick(2000, 5000), []string{"shutdown_timeout=1s"}},
 		// Small batches: more moments between two of them.
-		{"mariadb small batches", maria, pick(1, 20), 2000, []string{"spool.batch_bytes=2KiB", "spool.batch_age=1ms", "store.batch_rows=20", "spool.shards=4"}},
-		{"postgres", func(t *testing.T) (*database, func()) { return postgres(t, servers.StartPostgres(t)), nil }, pick(2, 20), pick(2000, 5000), nil},
+		{"mariadb small batches", maria, servers.Pick(1, 20), 2000, []string{"spool.batch_bytes=2KiB", "spool.batch_age=1ms", "store.batch_rows=20", "spool.shards=4"}},
+		{"postgres", func(t *testing.T) (*database, func()) { return postgres(t, servers.StartPostgres(t)), nil }, servers.Pick(2, 20), servers.Pick(2000, 5000), nil},
 		{"sqlite", func(t *testing.T) (*database, func()) {
 			return sqliteFile(t, filepath.Join(t.TempDir(), "trace.db")), nil
-		}, pick(2, 20), pick(2000, 5000), nil},
+		}, servers.Pick(2, 20), servers.Pick(2000, 5000), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := random(t)
@@ -85,8 +85,8 @@ func TestKillBoth(t *testing.T) {
 	d := mariaDB(t, m)
 	p := newPlace(t, d.url)
 	run := p.start(t)
-	s := send(t, 1, pick(2000, 5000), p.addr)
-	rounds := pick(2, 20)
+	s := send(t, 1, servers.Pick(2000, 5000), p.addr)
+	rounds := servers.Pick(2, 20)
 	for i := range rounds {
 		if i > 0 {
 			run.written(t, 1, 2*time.Minute)
@@ -123,13 +123,13 @@ func TestRestartUDP(t *testing.T) {
 	run := p.start(t)
 	stop, done := make(chan struct{}), make(chan struct{})
 	s := &sender{traffic: newTraffic(t, 1), attempt: 1}
-	rate := pick(2000, 5000)
+	rate := servers.Pick(2000, 5000)
 	go func() {
 		defer close(done)
 		datagrams(t, p.addr, s, rate, stop)
 	}()
 	var received, dropped int64
-	rounds := pick(3, 20)
+	rounds := servers.Pick(3, 20)
 	for i := range rounds {
 		time.Sleep(time.Second)
 		if i == rounds-1 {
@@ -212,8 +212,8 @@ func TestKillDatabase(t *testing.T) {
 			d, kill, again := tt.open(t)
 			p := newPlace(t, d.url)
 			run := p.start(t)
-			s := send(t, 1, pick(2000, 5000), p.addr)
-			rounds := pick(2, 25)
+			s := send(t, 1, servers.Pick(2000, 5000), p.addr)
+			rounds := servers.Pick(2, 25)
 			for range rounds {
 				if r.IntN(4) > 0 { // else while it comes back
 					run.written(t, 1, 2*time.Minute)

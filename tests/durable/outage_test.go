@@ -24,7 +24,7 @@ func TestOutageLong(t *testing.T) {
 		{"mariadb", func(t *testing.T) (*database, func(), func()) {
 			m := servers.StartMariaDB(t, servers.WithFsync())
 			return mariaDB(t, m), func() { m.Stop(t) }, func() { m.Start(t) }
-		}, pick(2000, 5000), pick(10*time.Second, 5*time.Minute), pick(3*time.Second, 20*time.Second)},
+		}, servers.Pick(2000, 5000), servers.Pick(10*time.Second, 5*time.Minute), servers.Pick(3*time.Second, 20*time.Second)},
 		// It neither answers nor ends its connections.
 		{"mariadb frozen", func(t *testing.T) (*database, func(), func()) {
 			m := servers.StartMariaDB(t, servers.WithFsync())
@@ -37,15 +37,15 @@ func TestOutageLong(t *testing.T) {
 				}
 			}
 			return d, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
-		}, pick(1000, 5000), pick(4*time.Second, 90*time.Second), pick(2*time.Second, 10*time.Second)},
+		}, servers.Pick(1000, 5000), servers.Pick(4*time.Second, 90*time.Second), servers.Pick(2*time.Second, 10*time.Second)},
 		{"postgres", func(t *testing.T) (*database, func(), func()) {
 			p := servers.StartPostgres(t)
 			return postgres(t, p), func() { p.Stop(t) }, func() { p.Start(t) }
-		}, pick(1000, 5000), pick(3*time.Second, time.Minute), pick(2*time.Second, 10*time.Second)},
+		}, servers.Pick(1000, 5000), servers.Pick(3*time.Second, time.Minute), servers.Pick(2*time.Second, 10*time.Second)},
 		{"sqlite", func(t *testing.T) (*database, func(), func()) {
 			d := sqliteFile(t, filepath.Join(t.TempDir(), "trace.db"))
 			return d, func() { lock(t, d) }, func() { execute(t, d.db, "ROLLBACK") }
-		}, pick(1000, 5000), pick(3*time.Second, time.Minute), pick(2*time.Second, 10*time.Second)},
+		}, servers.Pick(1000, 5000), servers.Pick(3*time.Second, time.Minute), servers.Pick(2*time.Second, 10*time.Second)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, leave, comeBack := tt.open(t)
@@ -66,9 +66,9 @@ func TestOutageLong(t *testing.T) {
 			memory := run.memory(t, "VmHWM")
 			comeBack()
 			begin := time.Now()
-			time.Sleep(pick(2*time.Second, time.Minute)) // while more comes in
+			time.Sleep(servers.Pick(2*time.Second, time.Minute)) // while more comes in
 			s.finish(t, 3*time.Minute)
-			run.drained(t, pick(3*time.Minute, 15*time.Minute))
+			run.drained(t, servers.Pick(3*time.Minute, 15*time.Minute))
 			drain := time.Since(begin)
 			// What the table has is removed from the spool about once a second.
 			var after int64

@@ -121,7 +121,7 @@ func TestHostileInput(t *testing.T) {
 func random(t *testing.T, run *daemon) {
 	t.Helper()
 	n := 10000
-	if long() {
+	if servers.Long() {
 		n = 300000
 	}
 	before := run.CountersNow(t)

@@ -5,55 +5,18 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"siptraced/tests/servers"
 	"siptraced/tests/vectors"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 // program is the siptraced that the tests drive, built by TestMain.
 var program string
 
-func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	// Tests stop servers; the driver would tell each connection that it lost.
-	if err := mysql.SetLogger(&mysql.NopLogger{}); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if bin := os.Getenv("SIPTEST_BIN"); bin != "" {
-		abs, err := filepath.Abs(bin)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		program = abs
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "siptraced-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program, err = servers.Build(dir, os.Getenv("SIPTEST_RACE") != "")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-// long reports whether the long forms were asked for.
-func long() bool { return os.Getenv("SIPTEST_LONG") != "" }
+func TestMain(m *testing.M) { os.Exit(servers.Main(m, &program, servers.MainOptions{})) }
 
 // daemon is a running siptraced with one socket for HEP.
 type daemon struct {

@@ -19,7 +19,7 @@ func TestOutage(t *testing.T) {
 		m := servers.StartMariaDB(t, servers.WithFsync())
 		outage(t, mariaDB(t, m, "trace", "utf8mb4"), func() { m.Stop(t) }, func() { m.Start(t) })
 	})
-	if !long() {
+	if !servers.Long() {
 		return
 	}
 	t.Run("mariadb killed", func(t *testing.T) {

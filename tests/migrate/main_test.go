@@ -12,35 +12,12 @@ import (
 	"time"
 
 	"siptraced/tests/servers"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 // program is the siptraced that the tests drive, built by TestMain.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	err := mysql.SetLogger(&mysql.NopLogger{})
-	dir, tmp := os.MkdirTemp("", "siptraced-bin-")
-	if err = errors.Join(err, tmp); err == nil {
-		defer os.RemoveAll(dir)
-		if program = os.Getenv("SIPTEST_BIN"); program != "" {
-			program, err = filepath.Abs(program)
-		} else {
-			program, err = servers.Build(dir, os.Getenv("SIPTEST_RACE") != "")
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-// long reports whether the long forms were asked for.
-func long() bool { return os.Getenv("SIPTEST_LONG") != "" }
+func TestMain(m *testing.M) { os.Exit(servers.Main(m, &program, servers.MainOptions{})) }
 
 // outcome is how a program ended.
 type outcome struct {

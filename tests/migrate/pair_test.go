@@ -27,11 +27,11 @@ func TestPairs(t *testing.T) {
 	t.Parallel()
 	db := servers.StartMariaDB(t)
 	list := samples
-	if long() {
+	if servers.Long() {
 		list = append(list, recorded(t)...)
 	}
 	for i, s := range list {
-		if s.quiet || s.skip != "" || !s.pair && !long() {
+		if s.quiet || s.skip != "" || !s.pair && !servers.Long() {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {

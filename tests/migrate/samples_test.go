@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"siptraced/tests/servers"
 	"siptraced/tests/vectors"
 )
 
@@ -403,7 +404,7 @@ func TestHalves(t *testing.T) {
 	}
 	list := samples
 	for i, s := range recorded(t) {
-		if long() || i%8 == 0 || s.name == "traced-user-on" || s.name == "event-route-drop" {
+		if servers.Long() || i%8 == 0 || s.name == "traced-user-on" || s.name == "event-route-drop" {
 			list = append(list, s)
 		}
 	}

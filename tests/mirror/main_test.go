@@ -17,62 +17,21 @@ import (
 	"siptraced/tests/load"
 	"siptraced/tests/servers"
 	"siptraced/tests/vectors"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 // program is the siptraced that the tests drive, built by TestMain.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(servers.Main(m, &program, servers.MainOptions{Prepare: sideBySide}))
 }
 
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "siptraced-bin-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	// Most of the time tests wait: more at once than there are processors. The
-	// flag of the command line comes later and wins.
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-func build(dir string) (err error) {
-	// Tests stop servers; the driver would tell each connection that it lost.
-	if err := mysql.SetLogger(&mysql.NopLogger{}); err != nil {
-		return err
-	}
-	if bin := os.Getenv("SIPTEST_BIN"); bin != "" {
-		program, err = filepath.Abs(bin)
-		return err
-	}
-	program, err = servers.Build(dir, os.Getenv("SIPTEST_RACE") != "")
-	return err
-}
-
-// long reports whether the long forms were asked for.
-func long() bool { return os.Getenv("SIPTEST_LONG") != "" }
-
-// pick is the value for the short or for the long form.
-func pick[T any](short, longer T) T {
-	if long() {
-		return longer
-	}
-	return short
-}
+// sideBySide runs more tests at once than there are processors: most of the time
+// they wait. The flag of the command line comes later and wins.
+func sideBySide(string) error { return flag.Set("test.parallel", "8") }
 
 // patience is how long a test waits for what has to happen.
-var patience = pick(time.Minute, 5*time.Minute)
+var patience = servers.Pick(time.Minute, 5*time.Minute)
 
 // daemon is a running siptraced with one socket for HEP and SIP.
 type daemon struct {

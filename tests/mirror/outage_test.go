@@ -23,7 +23,7 @@ import (
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	const rate = 2000
-	down := pick(3*time.Second, 30*time.Second)
+	down := servers.Pick(3*time.Second, 30*time.Second)
 	list := load.Calls(int((down+5*time.Second)/time.Second)*rate, time.Now().Add(-time.Hour))
 
 	ca := servers.NewCA(t)

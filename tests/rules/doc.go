@@ -4,5 +4,7 @@
 // Kamailio's own programs.
 //
 //	go test ./tests/rules
-//	SIPTEST_LONG=1 go test ./tests/rules    # more dialogs
+//
+// Environment as in package e2e, but for SIPTEST_LONG: there are no long forms.
+// The package has tests only.
 package rules

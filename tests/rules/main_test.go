@@ -19,11 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-	_ "modernc.org/sqlite" // the driver sqlite
-
 	"siptraced/tests/servers"
 	"siptraced/tests/vectors"
+
+	_ "modernc.org/sqlite" // the driver sqlite
 )
 
 // kamcmd is where Debian's package installs it.
@@ -32,38 +31,7 @@ const kamcmd = "/usr/sbin/kamcmd"
 // program is the siptraced that the tests drive, built by TestMain.
 var program string
 
-func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	// Tests stop servers; the driver would tell each connection that it lost.
-	if err := mysql.SetLogger(&mysql.NopLogger{}); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if bin := os.Getenv("SIPTEST_BIN"); bin != "" {
-		abs, err := filepath.Abs(bin)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		program = abs
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "siptraced-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program, err = servers.Build(dir, os.Getenv("SIPTEST_RACE") != "")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(servers.Main(m, &program, servers.MainOptions{})) }
 
 // daemon is a running siptraced.
 type daemon struct {

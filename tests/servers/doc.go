@@ -7,6 +7,8 @@
 //	...
 //	code := d.Stop(t)
 //
+// Main is the TestMain of packages that drive siptraced.
+//
 // Everything listens on loopback only, on ports that were free a moment
 // before, in a directory of its own, and ends with the test; so tests can run
 // side by side and beside servers that the machine runs for itself. A program

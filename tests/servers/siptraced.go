@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// Build builds ./cmd/siptraced into dir and returns the program's path; it is
-// called once for a test process, from TestMain. With race it is built with
-// the race detector.
+// Build builds ./cmd/siptraced into dir and returns the program's path. With race
+// it is built with the race detector. Tests call Main.
 func Build(dir string, race bool) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
