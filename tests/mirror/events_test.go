@@ -222,3 +222,68 @@ func atAnyTime(t *testing.T, want, got [][]byte, begin time.Time) []string {
 	slices.SortFunc(list, func(a, b vectors.Out) int { return sorted(a.Packet, b.Packet) })
 	return vectors.CompareOut(list, got, vectors.Window{From: begin, To: time.Now()})
 }
+
+// TestCommandVectors has kamcmd repeat what the scripts of the recordings did:
+// each recorded log line by hlog_cid, each made-up message by sip_trace_msg, with
+// the recorded configuration. The packets have to be the recorded ones but for
+// their time and, of log lines, the two sockets.
+func TestCommandVectors(t *testing.T) {
+	t.Parallel()
+	names, err := vectors.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		msg := strings.HasPrefix(name, "sip-trace-msg")
+		if !msg && !strings.HasPrefix(name, "hlog") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := vectors.Load(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			host := "127.0.0.1"
+			if strings.HasPrefix(s.Datagrams[0].Dst, "[") {
+				host = "::1"
+			}
+			sink := collect(t, "udp", host)
+			to := uri(sink, "udp")
+			d := start(t, options{config: s.Config, set: []string{"siptrace.duplicate_uri=" + to}})
+			begin := time.Now()
+			var recorded []vectors.HEP
+			for _, g := range s.Datagrams {
+				h, err := vectors.Decode(g.Packet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				args := []string{"siptrace.hlog_cid", string(h.Correlation), string(h.Payload)}
+				switch {
+				case msg:
+					proto := map[byte]string{17: "udp:", 6: "tcp:"}[h.Proto]
+					args = []string{"siptrace.sip_trace_msg", string(h.Payload), proto + h.Src.String(), proto + h.Dst.String(), to, string(h.Correlation)}
+				case h.Type != 100:
+					continue // a message of the same run
+				}
+				if out, err := d.kamcmd(t, args...); err != nil || strings.Contains(out, "error") {
+					t.Fatalf("%q: %v, %s", args, err, out)
+				}
+				recorded = append(recorded, h)
+			}
+			await(t, d, len(recorded), sink)
+			d.stop(t)
+			got := closed(t, sink)
+			from := sink.Received()[0].From
+			var want [][]byte
+			for _, h := range recorded {
+				if !msg {
+					h.Src, h.Dst = from, sink.Addr()
+				}
+				want = append(want, h.Encode())
+			}
+			t.Logf("%d packets", len(got))
+			report(t, "packets", atAnyTime(t, want, got, begin))
+		})
+	}
+}
