@@ -108,6 +108,14 @@ var compareOps = map[string]func(a, b int32) bool{
 	"ine": func(a, b int32) bool { return a != b },
 }
 
+// both compiles the two sides.
+func both[F any](e *binary, compile func(expr) (F, error)) (l, r F, err error) {
+	if l, err = compile(e.l); err == nil {
+		r, err = compile(e.r)
+	}
+	return l, r, err
+}
+
 // val compiles an expression to its value. A function alone gives what it
 // returns, -1 for false; within an expression it is 1 or 0 (measured): operand.
 func (c *compiler) val(e expr) (func(*Message) value, error) {
@@ -136,11 +144,7 @@ func (c *compiler) val(e expr) (func(*Message) value, error) {
 		}
 	case *binary:
 		if e.op == "+" {
-			l, err := c.operand(e.l)
-			if err != nil {
-				return nil, err
-			}
-			r, err := c.operand(e.r)
+			l, r, err := both(e, c.operand)
 			if err != nil {
 				return nil, err
 			}
@@ -184,11 +188,7 @@ func (c *compiler) num(e expr) (func(*Message) int32, error) {
 		return c.unaryNum(e)
 	case *binary:
 		if f := intOps[e.op]; f != nil && e.op != "+" {
-			l, err := c.num(e.l)
-			if err != nil {
-				return nil, err
-			}
-			r, err := c.num(e.r)
+			l, r, err := both(e, c.num)
 			if err != nil {
 				return nil, err
 			}
@@ -272,11 +272,7 @@ func (c *compiler) cond(e expr) (func(*Message) bool, error) {
 	case *binary:
 		switch e.op {
 		case "&&", "||":
-			l, err := c.cond(e.l)
-			if err != nil {
-				return nil, err
-			}
-			r, err := c.cond(e.r)
+			l, r, err := both(e, c.cond)
 			if err != nil {
 				return nil, err
 			}
@@ -289,11 +285,7 @@ func (c *compiler) cond(e expr) (func(*Message) bool, error) {
 		case "=~", "!~":
 			return c.matching(e)
 		case "eq", "ne":
-			l, err := c.operand(e.l)
-			if err != nil {
-				return nil, err
-			}
-			r, err := c.operand(e.r)
+			l, r, err := both(e, c.operand)
 			if err != nil {
 				return nil, err
 			}
@@ -304,11 +296,7 @@ func (c *compiler) cond(e expr) (func(*Message) bool, error) {
 			}, nil
 		}
 		if f := compareOps[e.op]; f != nil {
-			l, err := c.num(e.l)
-			if err != nil {
-				return nil, err
-			}
-			r, err := c.num(e.r)
+			l, r, err := both(e, c.num)
 			if err != nil {
 				return nil, err
 			}
