@@ -34,17 +34,18 @@ func newRecent() *recent {
 }
 
 // note remembers a message, unless it is remembered already: then fromOther
-// reports whether that one had another sender.
-func (r *recent) note(hash uint64, sender netip.AddrPort, now time.Time) (known, fromOther bool) {
+// reports whether that one had another sender. What was noted before since counts
+// as forgotten.
+func (r *recent) note(hash uint64, sender netip.AddrPort, now, since time.Time) (fromOther bool) {
 	s := &r.slots[hash%recentSlots]
 	who := maphash.Comparable(r.seed, sender)
-	if s.hash.Load() == hash && now.Sub(time.Unix(0, int64(s.at.Load()))) < recentAge {
-		return true, s.sender.Load() != who
+	if at := time.Unix(0, int64(s.at.Load())); s.hash.Load() == hash && now.Sub(at) < recentAge && !at.Before(since) {
+		return s.sender.Load() != who
 	}
 	s.hash.Store(hash)
 	s.sender.Store(who)
 	s.at.Store(uint64(now.UnixNano()))
-	return false, false
+	return false
 }
 
 // has reports whether a message is remembered.
@@ -88,10 +89,10 @@ func (r *recent) text(payload []byte, host netip.Addr) uint64 {
 	return h.Sum64()
 }
 
-// What one sender may send again: a message over UDP is retransmitted 10 times
-// in 32 seconds at the most, at intervals that begin with half a second (RFC 3261
-// §17.1), and a proxy may mirror each one twice. What goes round between two
-// mirrors comes every few milliseconds, and for ever.
+// How often others than the first sender may send a message: the next proxy
+// mirrors it too, and over UDP it is retransmitted 10 times in 32 seconds at the
+// most, at intervals that begin with half a second (RFC 3261 §17.1). What goes
+// round between two mirrors comes every few milliseconds, and for ever.
 const (
 	mostAgain      = 12
 	againAge       = 10 * time.Second
@@ -102,7 +103,7 @@ const (
 
 // repeats finds messages that go round where nothing but their text is left to
 // know them by: HEP1, SIP without headers, HEP with the time of relaying. It is
-// bounded, and judges a sender by its own copies only.
+// bounded; what a message's first sender sends again is never held against it.
 type repeats struct {
 	seed maphash.Seed
 
@@ -110,10 +111,11 @@ type repeats struct {
 	slots []repeat
 }
 
-// repeat is one message of one sender: copies since first, the latest at last.
+// repeat is one message: copies of others since first, the latest at last.
 type repeat struct {
 	hash        uint64
-	first, last int64 // Unix nanoseconds
+	sender      netip.AddrPort // the first one
+	first, last int64          // Unix nanoseconds
 	copies      int
 }
 
@@ -126,18 +128,20 @@ func newRepeats() *repeats {
 func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, moment time.Time) bool {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
-	var b [3 * 18]byte
-	for i, a := range [...]netip.AddrPort{src, dst, sender} {
-		putEnd(b[18*i:], siptrace.Endpoint{Addr: a})
-	}
+	var b [2 * 18]byte
+	putEnd(b[:], siptrace.Endpoint{Addr: src})
+	putEnd(b[18:], siptrace.Endpoint{Addr: dst})
 	h.Write(b[:])
 	h.Write(payload)
 	hash, at := h.Sum64(), moment.UnixNano()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.slots[hash%repeatersSlots]
-	if s.hash != hash || at-s.last > int64(againAge) || at < s.first {
-		*s = repeat{hash, at, at, 1}
+	switch {
+	case s.hash != hash || at-s.last > int64(againAge) || at < s.first:
+		*s = repeat{hash: hash, sender: sender, first: at, last: at}
+		return false
+	case s.sender == sender:
 		return false
 	}
 	s.last = at

@@ -17,18 +17,21 @@ import (
 	"siptraced/hep"
 )
 
-// fakeMirrors has one socket.
+// fakeMirrors has one socket, and one host to send to.
 type fakeMirrors struct {
 	own     netip.AddrPort
+	host    netip.Addr
 	ensured []string
 }
 
 func (f *fakeMirrors) Ensure(uri string)         { f.ensured = append(f.ensured, uri) }
 func (f *fakeMirrors) Own(a netip.AddrPort) bool { return a == f.own }
+func (f *fakeMirrors) Reaches(a netip.Addr) bool { return a == f.host }
 
 // What comes back is dropped, and what is sent again is not.
 func TestLoops(t *testing.T) {
 	agent, peer, own := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.50:40000"), netip.MustParseAddrPort("192.0.2.99:1234")
+	other := netip.MustParseAddrPort("192.0.2.1:40001") // of the agent's host, after it connected anew
 	type packet struct {
 		from netip.AddrPort
 		data []byte
@@ -42,15 +45,16 @@ func TestLoops(t *testing.T) {
 	marked, text := plain(xset), plain("")
 	rtcp := hep3(func(p *hep.Packet) { p.Type, p.Payload = 5, []byte("{}") })
 	tests := map[string][]packet{
-		"from our own socket":        {{own, same, 0, "loop"}},
-		"HEP that comes back":        {{agent, same, 0, ""}, {peer, same, time.Second, "loop"}},
-		"an agent that sends twice":  {{agent, same, 0, ""}, {agent, same, time.Second, ""}},
-		"a retransmission":           {{agent, same, 0, ""}, {agent, later, 0, ""}, {peer, later, 0, "loop"}},
-		"long after":                 {{agent, same, 0, ""}, {peer, same, 2 * recentAge, ""}},
-		"HEP of SIP with headers":    {{agent, marked, 0, ""}, {peer, marked, time.Second, "loop"}},
-		"other types":                {{agent, rtcp, 0, ""}, {peer, rtcp, 0, "loop"}, {agent, rtcp, 0, ""}},
-		"two proxies, without time":  {{agent, hep1, 0, ""}, {peer, hep1, 0, ""}},
-		"retransmissions of a phone": {{agent, text, 0, ""}, {agent, text, 500 * time.Millisecond, ""}, {agent, text, 1500 * time.Millisecond, ""}, {agent, text, 3500 * time.Millisecond, ""}, {agent, text, 7500 * time.Millisecond, ""}},
+		"from our own socket":              {{own, same, 0, "loop"}},
+		"HEP that comes back":              {{agent, same, 0, ""}, {peer, same, time.Second, "loop"}},
+		"an agent that sends twice":        {{agent, same, 0, ""}, {agent, same, time.Second, ""}},
+		"a retransmission":                 {{agent, same, 0, ""}, {agent, later, 0, ""}, {peer, later, 0, "loop"}},
+		"long after":                       {{agent, same, 0, ""}, {peer, same, 2 * recentAge, ""}},
+		"HEP of SIP with headers":          {{agent, marked, 0, ""}, {peer, marked, time.Second, "loop"}},
+		"other types":                      {{agent, rtcp, 0, ""}, {peer, rtcp, 0, "loop"}, {agent, rtcp, 0, ""}},
+		"sent again by another connection": {{agent, same, 0, ""}, {other, same, 0, ""}},
+		"two proxies, without time":        {{agent, hep1, 0, ""}, {peer, hep1, 0, ""}},
+		"retransmissions of a phone":       {{agent, text, 0, ""}, {agent, text, 500 * time.Millisecond, ""}, {agent, text, 1500 * time.Millisecond, ""}, {agent, text, 3500 * time.Millisecond, ""}, {agent, text, 7500 * time.Millisecond, ""}},
 	}
 	round := []packet{{agent, hep1, 0, ""}}
 	for i := range 20 {
@@ -64,12 +68,16 @@ func TestLoops(t *testing.T) {
 		round = append(round, p)
 	}
 	tests["HEP1 that goes round"] = round
+	for i := range 100 {
+		at := time.Duration(i) * time.Millisecond
+		tests["one that says the same all the time"] = append(tests["one that says the same all the time"], packet{agent, hep1, at, ""}, packet{agent, text, at, ""}, packet{agent, same, at, ""})
+	}
 	for name, packets := range tests {
 		t.Run(name, func(t *testing.T) {
 			params := siptrace.DefaultParams()
 			params.TraceOn, params.HEPModeOn = true, true
 			c, f := counters.New(), &fakeSpool{}
-			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own}, Known: true, Duplicate: true}, f, c)
+			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own, host: peer.Addr()}, Known: true, Duplicate: true}, f, c)
 			start, taken := time.Unix(1800000000, 0), 0
 			for i, in := range packets {
 				before := c.Snapshot()["dropped.loop"]
@@ -86,6 +94,30 @@ func TestLoops(t *testing.T) {
 				t.Errorf("%d spooled, want %d", len(f.got), taken)
 			}
 		})
+	}
+}
+
+// What may have been refused is no loop when it is sent again.
+func TestLoopsRefused(t *testing.T) {
+	params := siptrace.DefaultParams()
+	params.TraceOn, params.HEPModeOn = true, true
+	host := netip.MustParseAddr("127.0.0.1")
+	c, f := counters.New(), &fakeSpool{}
+	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{host: host}, Known: true, Duplicate: true}, f, c)
+	now := time.Unix(1800000000, 0)
+	handle := func(port uint16) {
+		now = now.Add(time.Millisecond)
+		p.Handle(&ingest.Packet{Data: wrap(t, func(*hep.Packet) {}), Net: "tcp", Source: netip.AddrPortFrom(host, port), Time: now})
+	}
+	handle(1)
+	f.mark++ // the spool refused what it had taken
+	handle(2)
+	if n := c.Snapshot()["dropped.loop"]; n != 0 || len(f.got) != 2 {
+		t.Errorf("sent again: dropped %d, spooled %d", n, len(f.got))
+	}
+	handle(3)
+	if n := c.Snapshot()["dropped.loop"]; n != 1 || len(f.got) != 2 {
+		t.Errorf("came back: dropped %d, spooled %d", n, len(f.got))
 	}
 }
 

@@ -53,6 +53,8 @@ type Mirrors interface {
 	Ensure(uri string)
 	// Own reports whether an address is a socket that mirrors are sent from.
 	Own(netip.AddrPort) bool
+	// Reaches reports whether an address is that of a destination's host.
+	Reaches(netip.Addr) bool
 }
 
 // Judge decides on messages one by one (package rules). Safe for concurrent use.
@@ -91,6 +93,10 @@ type Pipeline struct {
 	// texts of those that came by HEP.
 	relayed, captured *recent
 	repeats           *repeats
+	// refusals are the records that the spool refused, as of the last look, and
+	// refused when their number grew last, in Unix nanoseconds.
+	refusals atomic.Uint64
+	refused  atomic.Int64
 
 	// Rejects takes what was refused for its X-Siptrace headers; nil: nobody.
 	Rejects *rejects.File
@@ -181,6 +187,7 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		captured:  newRecent(),
 		repeats:   newRepeats(),
 	}
+	p.refusals.Store(s.Mark())
 	p.SetRules(r)
 	return p
 }
@@ -246,7 +253,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if st.pairs {
 		text := p.captured.text(c.Payload, in.Source.Addr())
 		if isHEP {
-			p.captured.note(text, in.Source, in.Time)
+			p.captured.note(text, in.Source, in.Time, time.Time{})
 		} else if p.captured.has(text, in.Time) {
 			return p.duplicate
 		}
@@ -348,7 +355,7 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) *atomic.Uint64 
 		data = data[:n]
 	}
 	if st.watch {
-		if _, back := p.relayed.note(p.relayed.text(data, netip.Addr{}), in.Source, in.Time); back {
+		if p.back(st, in, p.relayed.text(data, netip.Addr{})) {
 			return p.loop
 		}
 	}
@@ -382,11 +389,20 @@ func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) b
 			From: siptrace.Endpoint{Text: string(h.FromIP)}, To: siptrace.Endpoint{Text: string(h.ToIP)},
 		}
 		w.cut = own.Msg
-		_, back := p.relayed.note(p.relayed.moment(&own), in.Source, in.Time)
-		return back
+		return p.back(st, in, p.relayed.moment(&own))
 	}
-	_, back := p.relayed.note(p.relayed.moment(rec), in.Source, in.Time)
-	return back
+	return p.back(st, in, p.relayed.moment(rec))
+}
+
+// back reports whether a message came from elsewhere before, and comes from a
+// destination's host now. What came before the spool last refused something may
+// have been refused too: it is sent again then.
+func (p *Pipeline) back(st *state, in *ingest.Packet, hash uint64) bool {
+	if n := p.spool.Mark(); p.refusals.Swap(n) != n {
+		p.refused.Store(in.Time.UnixNano())
+	}
+	since := time.Unix(0, p.refused.Load())
+	return p.relayed.note(hash, in.Source, in.Time, since) && st.Mirrors.Reaches(in.Source.Addr())
 }
 
 // unwrap decodes a HEP packet into w.capture.

@@ -20,8 +20,9 @@ import (
 )
 
 type fakeSpool struct {
-	got []siptrace.Record
-	err error
+	got  []siptrace.Record
+	err  error
+	mark uint64 // beside the first 7
 }
 
 func (f *fakeSpool) Put(r *siptrace.Record) error {
@@ -38,7 +39,7 @@ func (f *fakeSpool) Put(r *siptrace.Record) error {
 	return nil
 }
 
-func (f *fakeSpool) Mark() uint64 { return 7 }
+func (f *fakeSpool) Mark() uint64 { return 7 + f.mark }
 
 func (f *fakeSpool) Sync(_ context.Context, mark uint64) error {
 	if mark != 7 {
