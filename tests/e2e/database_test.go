@@ -162,20 +162,7 @@ func (d *database) tryRows(table string, renamed map[string]string) ([]vectors.R
 	if err != nil {
 		return nil, err
 	}
-	defer rs.Close()
-	var rows []vectors.Row
-	for rs.Next() {
-		var r vectors.Row
-		dest := []any{&r.ID, &r.TimeStamp, &r.TimeUS}
-		for _, c := range vectors.Columns {
-			dest = append(dest, r.Column(c))
-		}
-		if err := rs.Scan(dest...); err != nil {
-			return nil, err
-		}
-		rows = append(rows, r)
-	}
-	return rows, rs.Err()
+	return vectors.ReadRows(rs)
 }
 
 // count is the number of rows, or -1 as long as there is no answer.

@@ -166,7 +166,7 @@ func newDatabase(tb testing.TB, m *servers.MariaDB, name string, s sample) *data
 }
 
 // take reads a table and empties it.
-func (d *database) take(tb testing.TB, table string) (out []vectors.Row) {
+func (d *database) take(tb testing.TB, table string) []vectors.Row {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -174,27 +174,14 @@ func (d *database) take(tb testing.TB, table string) (out []vectors.Row) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer rs.Close()
-	for rs.Next() {
-		var r vectors.Row
-		dest := []any{&r.ID, &r.TimeStamp, &r.TimeUS}
-		for _, c := range vectors.Columns {
-			dest = append(dest, r.Column(c))
-		}
-		if err := rs.Scan(dest...); err != nil {
-			tb.Fatal(err)
-		}
-		if !strings.HasPrefix(r.CallID, barrier) {
-			out = append(out, r)
-		}
-	}
-	if err := rs.Err(); err != nil {
+	rows, err := vectors.ReadRows(rs)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	if _, err := d.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 		tb.Fatal(err)
 	}
-	return out
+	return slices.DeleteFunc(rows, func(r vectors.Row) bool { return strings.HasPrefix(r.CallID, barrier) })
 }
 
 // What Kamailio makes up anew in each run.

@@ -79,20 +79,8 @@ func (t *table) rows(tb testing.TB) []vectors.Row {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer rs.Close()
-	var rows []vectors.Row
-	for rs.Next() {
-		var r vectors.Row
-		dest := []any{&r.ID, &r.TimeStamp, &r.TimeUS}
-		for _, c := range vectors.Columns {
-			dest = append(dest, r.Column(c))
-		}
-		if err := rs.Scan(dest...); err != nil {
-			tb.Fatal(err)
-		}
-		rows = append(rows, r)
-	}
-	if err := rs.Err(); err != nil {
+	rows, err := vectors.ReadRows(rs)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	return rows

@@ -42,6 +42,14 @@ type change struct {
 	storage  Storage  // where the row goes
 }
 
+// oddSets are sets of X-Siptrace headers that the module does not take, and that
+// can be understood in one way only.
+var oddSets = []string{
+	"toip-before-fromip", "time-before-toip", "reverse-order", "dir-before-method", "header-between",
+	"no-space-after-colon", "lower-case-names", "first-name-exact-rest-lower", "lf-only", "no-blank-line",
+	"fromip-51-chars", "method-51", "missing-call-id",
+}
+
 // Differences lists every way in which rows may differ from the module's, with
 // the reason. Whatever is not in it is an error.
 var Differences = []Difference{
@@ -131,11 +139,7 @@ var Differences = []Difference{
 	},
 	{
 		Scenarios: "xheaders-odd*", Kind: Lost,
-		Labels: []string{
-			"toip-before-fromip", "time-before-toip", "reverse-order", "dir-before-method", "header-between",
-			"no-space-after-colon", "lower-case-names", "first-name-exact-rest-lower", "lf-only", "no-blank-line",
-			"fromip-51-chars", "method-51", "missing-call-id",
-		},
+		Labels: oddSets,
 		Reason: "X-Siptrace headers that can be understood in one way only are taken: any order and letter case, other headers in between, any blanks, LF line ends, no blank line, long values, no Call-ID",
 	},
 	{

@@ -75,11 +75,7 @@ var MirrorDifferences = []MirrorDifference{
 	},
 	{
 		Ways: "xheaders-odd*", Kind: Added,
-		Labels: []string{
-			"toip-before-fromip", "time-before-toip", "reverse-order", "dir-before-method", "header-between",
-			"no-space-after-colon", "lower-case-names", "first-name-exact-rest-lower", "lf-only", "no-blank-line",
-			"fromip-51-chars", "method-51", "missing-call-id",
-		},
+		Labels: oddSets,
 		Reason: "a set that can be understood in one way only is taken: any order and letter case, other headers in between, any blanks, LF line ends, no blank line, long values, no Call-ID",
 	},
 	{

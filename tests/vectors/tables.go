@@ -1,6 +1,28 @@
 package vectors
 
-import "path/filepath"
+import (
+	"database/sql"
+	"path/filepath"
+)
+
+// ReadRows reads what a query for id, time_stamp, time_us and Columns answers, in
+// that order, and closes it.
+func ReadRows(rs *sql.Rows) ([]Row, error) {
+	defer rs.Close()
+	var rows []Row
+	for rs.Next() {
+		var r Row
+		dest := []any{&r.ID, &r.TimeStamp, &r.TimeUS}
+		for _, c := range Columns {
+			dest = append(dest, r.Column(c))
+		}
+		if err := rs.Scan(dest...); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, rs.Err()
+}
 
 // RowsOf are the rows of another table of the run.
 func (s *Scenario) RowsOf(table string) ([]Row, error) {
