@@ -111,11 +111,13 @@ type repeats struct {
 	slots []repeat
 }
 
-// repeat is one message: copies of others since first, the latest at last.
+// repeat is one message: who sent it first, and when it came last, by our clock;
+// of the copies of others, when the first and the latest were captured.
 type repeat struct {
 	hash        uint64
-	sender      netip.AddrPort // the first one
-	first, last int64          // Unix nanoseconds
+	sender      netip.AddrPort
+	seen        time.Time
+	first, last int64 // Unix nanoseconds
 	copies      int
 }
 
@@ -123,9 +125,9 @@ func newRepeats() *repeats {
 	return &repeats{seed: maphash.MakeSeed(), slots: make([]repeat, repeatersSlots)}
 }
 
-// tooMany notes a copy that was captured at a moment, and reports whether it is
-// one of too many.
-func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, moment time.Time) bool {
+// tooMany notes a copy that was captured at a moment and came now, and reports
+// whether it is one of too many.
+func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, moment, now time.Time) bool {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
 	var b [2 * 18]byte
@@ -137,12 +139,15 @@ func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, momen
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.slots[hash%repeatersSlots]
-	switch {
-	case s.hash != hash || at-s.last > int64(againAge) || at < s.first:
-		*s = repeat{hash: hash, sender: sender, first: at, last: at}
+	if s.hash != hash || now.Sub(s.seen) > recentAge {
+		*s = repeat{hash: hash, sender: sender}
+	}
+	s.seen = now
+	if s.sender == sender {
 		return false
-	case s.sender == sender:
-		return false
+	}
+	if s.copies == 0 || at-s.last > int64(againAge) || at < s.first {
+		s.first, s.copies = at, 0
 	}
 	s.last = at
 	s.copies++
