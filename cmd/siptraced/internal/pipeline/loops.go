@@ -127,15 +127,9 @@ func newRepeats() *repeats {
 
 // tooMany notes a copy that was captured at a moment and came now, and reports
 // whether it is one of too many.
-func (r *repeats) tooMany(payload []byte, src, dst, sender netip.AddrPort, moment, now time.Time) bool {
-	var h maphash.Hash
-	h.SetSeed(r.seed)
-	var b [2 * 18]byte
-	putEnd(b[:], siptrace.Endpoint{Addr: src})
-	putEnd(b[18:], siptrace.Endpoint{Addr: dst})
-	h.Write(b[:])
-	h.Write(payload)
-	hash, at := h.Sum64(), moment.UnixNano()
+func (r *repeats) tooMany(payload []byte, sender netip.AddrPort, moment, now time.Time) bool {
+	// The ends are no help: a message that came by HEP may come back as SIP.
+	hash, at := maphash.Bytes(r.seed, payload), moment.UnixNano()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.slots[hash%repeatersSlots]

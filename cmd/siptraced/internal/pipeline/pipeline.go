@@ -268,7 +268,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if st.watch && (p.returned(w, st, in, isHEP) || p.repeated(w, in, isHEP)) {
+	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, in.Source, c.Time, in.Time)) {
 		return p.loop
 	}
 	if st.Judge != nil {
@@ -392,17 +392,6 @@ func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) b
 		return p.back(st, in, p.relayed.moment(&own))
 	}
 	return p.back(st, in, p.relayed.moment(rec))
-}
-
-// repeated reports whether others than its first sender sent a message too
-// often.
-func (p *Pipeline) repeated(w *work, in *ingest.Packet, isHEP bool) bool {
-	c := &w.capture
-	if !isHEP {
-		// The ends of a SIP duplicate are those of the mirror itself.
-		return p.repeats.tooMany(w.record.Msg, netip.AddrPort{}, netip.AddrPort{}, in.Source, c.Time, in.Time)
-	}
-	return p.repeats.tooMany(w.record.Msg, c.Src, c.Dst, in.Source, c.Time, in.Time)
 }
 
 // back reports whether a message came from elsewhere before, and comes from a
