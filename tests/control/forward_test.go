@@ -323,7 +323,7 @@ func TestStatus(t *testing.T) {
 
 // TestStateFile keeps the state over a restart, and over a crash.
 func TestStateFile(t *testing.T) {
-	dir := shortDir(t)
+	dir := servers.ShortDir(t)
 	o := options{dir: dir, set: []string{"rpc.state_file=" + dir + "/state"}}
 	d := start(t, o)
 	d.set(t, "off")

@@ -254,7 +254,7 @@ var (
 // BenchmarkRPC is requests per second on each transport, one client, one request
 // at a time; and the time of a run of kamcmd with and without idle connections.
 func BenchmarkRPC(b *testing.B) {
-	replies := shortDir(b)
+	replies := servers.ShortDir(b)
 	d := start(b, options{set: []string{"rpc.reply_dir=" + replies}})
 	request := binrpc(1, "siptrace.status", "check")
 	// A peer may make 2,000 requests at once, and then as many a second; so that

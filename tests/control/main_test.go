@@ -46,18 +46,6 @@ func installed(string) error {
 	return nil
 }
 
-// shortDir is a temporary directory whose name leaves room for a socket's name
-// within the 107 bytes of a unix address.
-func shortDir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ctl")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // loopback is an address of 127.0.0.1 that is free.
 func loopback(tb testing.TB) string {
 	tb.Helper()
@@ -74,7 +62,7 @@ type ends struct {
 // newEnds chooses paths in a new directory and free ports.
 func newEnds(tb testing.TB) ends {
 	tb.Helper()
-	dir := shortDir(tb)
+	dir := servers.ShortDir(tb)
 	return ends{
 		ctl: dir + "/ctl", ctlGram: dir + "/ctld", tcp: loopback(tb), udp: loopback(tb), fifo: dir + "/fifo",
 		gram: dir + "/gram", gramUDP: loopback(tb), jsonTCP: loopback(tb), http: loopback(tb), mi: dir + "/mi", in: loopback(tb),
@@ -355,7 +343,7 @@ func dial(tb testing.TB, network, address string) net.Conn {
 // dialGram is a unix datagram socket with an address of its own, for replies.
 func dialGram(tb testing.TB, address string) net.Conn {
 	tb.Helper()
-	local := filepath.Join(shortDir(tb), "r")
+	local := filepath.Join(servers.ShortDir(tb), "r")
 	c, err := net.DialUnix("unixgram", &net.UnixAddr{Name: local, Net: "unixgram"}, &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
 		tb.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"siptraced/tests/servers"
 )
 
 // recording is an exchange with the real server, as the packages of rpc keep
@@ -182,7 +184,7 @@ var (
 // TestTranscripts sends the recorded requests to the daemon; it has to give the
 // recorded replies.
 func TestTranscripts(t *testing.T) {
-	replies := shortDir(t)
+	replies := servers.ShortDir(t)
 	pretty := start(t, options{set: []string{"rpc.reply_dir=" + replies}})
 	compact := start(t, options{set: []string{"rpc.reply_dir=" + replies, "rpc.compact=1"}})
 	played, all := map[string]int{}, recordings(t)

@@ -66,7 +66,7 @@ func start(tb testing.TB, o options) *daemon {
 	if o.dir == "" {
 		o.dir = tb.TempDir()
 	}
-	d := &daemon{network: o.network, addr: fmt.Sprintf("127.0.0.1:%d", o.port), ctl: shortDir(tb) + "/ctl", table: o.db}
+	d := &daemon{network: o.network, addr: fmt.Sprintf("127.0.0.1:%d", o.port), ctl: servers.ShortDir(tb) + "/ctl", table: o.db}
 	if d.table == nil {
 		d.table = sqliteFile(tb, filepath.Join(o.dir, "trace.db"))
 	}
@@ -223,18 +223,6 @@ func write(tb testing.TB, file, text string) string {
 		tb.Fatal(err)
 	}
 	return file
-}
-
-// shortDir is a temporary directory whose name leaves room for a socket's name
-// within the 107 bytes of a unix address.
-func shortDir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("/tmp", "mir")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // packets are those of load's messages.

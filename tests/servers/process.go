@@ -217,6 +217,18 @@ func newDir(tb testing.TB, name string) string {
 	return dir
 }
 
+// ShortDir is a temporary directory whose name leaves room for a socket's name
+// within the 107 bytes of a Unix address.
+func ShortDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/tmp", "srv")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // find returns the first program of that name, on PATH or in one of the
 // directories where Debian has programs for root.
 func find(tb testing.TB, name string) string {
