@@ -56,6 +56,9 @@ func TestLoops(t *testing.T) {
 				if got := c["store.rows"]; got < int64(len(in)) || got > int64(len(in)*f.copies) {
 					t.Errorf("siptraced %d: %d rows of %d messages, want up to %d for each", i, got, len(in), f.copies)
 				}
+				if i == 0 && c["dropped.loop"] < int64(len(in)) {
+					t.Errorf("%d copies of %d messages dropped as they came back", c["dropped.loop"], len(in))
+				}
 			}
 		})
 	}
@@ -129,31 +132,29 @@ func once(t *testing.T, d *daemon) servers.Counters {
 // quiet waits until nothing comes and goes any more.
 func quiet(t *testing.T, ds ...*daemon) {
 	t.Helper()
-	still, last := 0, ""
+	last, since := "", time.Now()
 	servers.WaitFor(t, patience, "the daemons to be quiet", func() bool {
 		now := ""
 		for _, d := range ds {
 			c := d.CountersNow(t)
 			now += fmt.Sprintf("%d %d %d ", c[servers.Received], c[servers.Spooled], c[servers.Written])
+			waits := c[servers.Pending]
 			for _, m := range c.Mirrors() {
 				now += fmt.Sprint(c["mirror."+m+".sent"], " ")
+				waits += c["mirror."+m+".pending"]
 			}
 			if c[servers.Received] > 1000 {
 				t.Fatalf("a storm: %d messages came", c[servers.Received])
 			}
-			if c[servers.Pending] > 0 || c[servers.Received] == 0 && d.fed > 0 {
+			if waits > 0 || c[servers.Received] == 0 && d.fed > 0 {
 				now = ""
 			}
 		}
-		if still++; now != last || now == "" {
-			still = 0
+		if now != last || now == "" {
+			last, since = now, time.Now()
 		}
-		last = now
-		return still >= 5
+		return time.Since(since) > time.Second
 	})
-	if last == "" {
-		t.Error("nothing happened")
-	}
 }
 
 // TestModes has a real Kamailio send every message twice to one port, as HEP and
