@@ -21,7 +21,6 @@ const (
 	Rejected = "rejected"
 	Dropped  = "dropped"
 	Spooled  = "spooled"
-	Refused  = "refused" // the spool was full
 	Written  = "store.written"
 	Aside    = "store.set_aside"
 	Pending  = "store.pending"
@@ -54,10 +53,10 @@ func (c Counters) Balanced() error {
 			return fmt.Errorf("no counter %q in %v", name, c)
 		}
 	}
-	in := c.Sum(Rejected) + c.Sum(Dropped) + c[Spooled] + c[Refused]
+	in := c.Sum(Rejected) + c.Sum(Dropped) + c[Spooled]
 	if c[Received]+c[Made] != in {
-		return fmt.Errorf("received %d + made %d, but rejected %d + dropped %d + spooled %d + refused %d = %d: %v",
-			c[Received], c[Made], c.Sum(Rejected), c.Sum(Dropped), c[Spooled], c[Refused], in, c)
+		return fmt.Errorf("received %d + made %d, but rejected %d + dropped %d + spooled %d = %d: %v",
+			c[Received], c[Made], c.Sum(Rejected), c.Sum(Dropped), c[Spooled], in, c)
 	}
 	if _, ok := c[Written]; !ok && len(c.Mirrors()) > 0 {
 		return nil

@@ -1,8 +1,8 @@
 // Package counters keeps the books: every message that is read ends in exactly
 // one of the counted places.
 //
-//	received = sum(rejected.*) + sum(dropped.*) + spooled + refused + under way
-//	spooled  = store.written + store.set_aside + store.pending
+//	received + made = sum(rejected.*) + sum(dropped.*) + spooled + under way
+//	store.backlog + spooled = store.written + store.set_aside + store.missed + store.skipped + store.pending
 //
 //	c := counters.New()
 //	rejected := c.Counter("rejected.hep_truncated")
