@@ -11,7 +11,8 @@ import (
 // behind reads from the engine until it has everything again. In a cluster,
 // where others spool into the same streams, all is read from the engine.
 
-// mostFollowed is how many bytes a reader may be behind and still follow.
+// mostFollowed is how many bytes the readers of a shard may be behind, taken
+// together, and still follow: one that is stuck keeps its part in memory.
 const mostFollowed = 8 << 20
 
 // memory is the bytes of a batch, shared by the publisher and the readers that
@@ -48,10 +49,15 @@ func (sh *shard) offer(b *Batch) {
 		if !r.follows.Load() {
 			continue
 		}
+		part := max(1, cap(r.fresh)/len(*readers))
 		c := *b
 		c.memory.users.Add(1)
+		offered := r.fresh
+		if len(r.fresh) >= part {
+			offered = nil
+		}
 		select {
-		case r.fresh <- &c:
+		case offered <- &c:
 		default:
 			c.Release()
 			r.follows.Store(false)
