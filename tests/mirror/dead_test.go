@@ -44,7 +44,7 @@ func TestDead(t *testing.T) {
 			destinations = append(destinations, dead...)
 		}
 		// What can't be delivered need not be waited for in the end.
-		s.d = start(t, options{yaml: "shutdown_timeout: 2s\ndestinations: [" + quoted(destinations...) + "]\n"})
+		s.d = start(t, options{yaml: "destinations: [" + quoted(destinations...) + "]\n"})
 		var err error
 		if s.feeder, err = vectors.NewUDPFeeder(s.d.addr); err != nil {
 			t.Fatal(err)

@@ -137,7 +137,6 @@ func TestRestart(t *testing.T) {
 	list := load.Calls(3000, time.Now().Add(-time.Hour))
 	there, away := collect(t, "tcp", "127.0.0.1"), collect(t, "tcp", "127.0.0.1")
 	o := options{port: servers.FreePort(t), dir: t.TempDir(), set: []string{
-		"shutdown_timeout=2s", // one is away, there is nothing to wait for
 		"destinations=" + uri(there, "tcp") + ";name=there," + uri(away, "tcp") + ";name=away",
 	}}
 	d := start(t, o)

@@ -384,3 +384,27 @@ func TestErrSelf(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The end does not wait for destinations that take nothing: what is theirs stays
+// in the spool.
+func TestEndWithoutThem(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := l.Addr().String()
+	_ = l.Close()
+	r := newRig(t, t.TempDir(), nil, to(t, "sip:"+gone+";transport=tcp", nil), to(t, "sip:nobody.invalid:9060", nil))
+	r.put(t, 10, nil)
+	r.spool.Flush(context.Background())
+	r.Stop(context.Background()) // comes back
+	r.books(t)
+	for _, s := range r.sinks {
+		if n := s.pending(); n != 10 {
+			t.Errorf("%s: %d wait, want 10", s.Name, n)
+		}
+	}
+	if err := r.spool.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}

@@ -50,6 +50,8 @@ type sender struct {
 	barred   bool   // the destination is siptraced itself: nothing can go there
 	said     string // the failure that was logged last
 	drain    <-chan struct{}
+	draining bool
+	moved    time.Time // when a message was settled last, or the drain began
 }
 
 // shard is one shard of the spool, as the sender sees it.
@@ -199,12 +201,23 @@ func (w *sender) await(ctx context.Context) error {
 	return nil
 }
 
-// drained reports whether the mirrors drain and nothing is left to do.
+// drainPatience is how long a destination that takes nothing is waited for at
+// the end: what is left stays in the spool.
+const drainPatience = 2 * time.Second
+
+// drained reports whether the mirrors drain and nothing is left to do, or
+// nothing that can be done now.
 func (w *sender) drained() bool {
 	select {
 	case <-w.drain:
 	default:
 		return false
+	}
+	if !w.draining {
+		w.draining, w.moved = true, time.Now()
+	}
+	if time.Since(w.moved) > drainPatience {
+		return true
 	}
 	if len(w.held) > 0 {
 		return false
@@ -413,6 +426,7 @@ func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte)
 // settle books what is acknowledged, and lets go of batches that are done with,
 // in the order of each shard.
 func (w *sender) settle(acked uint64) {
+	now := time.Now()
 	for _, sh := range w.shards {
 		sh.behind = false
 	}
@@ -420,6 +434,7 @@ func (w *sender) settle(acked uint64) {
 		for f.done < len(f.what) && f.ends[f.done] <= acked {
 			w.sink.book(f.what[f.done])
 			f.done++
+			w.moved = now
 		}
 		if f.shard.behind || !f.written || f.done < len(f.what) {
 			f.shard.behind = true
