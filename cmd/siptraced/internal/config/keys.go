@@ -77,7 +77,7 @@ var ownKeys = []key{
 	{"spool.full", false, spool.RefuseNew, "at max_bytes: " + spool.RefuseNew + " or " + spool.DropOldest, textInto(func(c *Config) *string { return &c.Spool.Full })},
 	{"spool.batch_bytes", false, "256KiB", "a batch closes at this size", bytesInto(func(c *Config, n int64) { c.Spool.BatchBytes = int(n) }, 1<<10, 4<<20)},
 	{"spool.batch_age", false, "10ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Spool.BatchAge = d }, time.Millisecond, time.Minute)},
-	{"store.batch_rows", false, "1000", "a transaction closes at so many rows", intInto(func(c *Config, n int64) { c.Store.BatchRows = int(n) }, 1, 100000)},
+	{"store.batch_rows", false, "4000", "a transaction closes at so many rows", intInto(func(c *Config, n int64) { c.Store.BatchRows = int(n) }, 1, 100000)},
 	{"store.batch_bytes", false, "4MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
 	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
 	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},

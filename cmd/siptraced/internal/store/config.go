@@ -36,7 +36,7 @@ func DefaultConfig() Config {
 		Table:      "sip_trace",
 		Columns:    siptrace.DefaultColumns(),
 		Location:   time.Local,
-		BatchRows:  1000,
+		BatchRows:  4000,
 		BatchBytes: 4 << 20,
 		BatchAge:   5 * time.Millisecond,
 		RejectFile: "siptraced.rejects.jsonl",
