@@ -78,7 +78,7 @@ var ownKeys = []key{
 	{"spool.batch_bytes", false, "256KiB", "a batch closes at this size", bytesInto(func(c *Config, n int64) { c.Spool.BatchBytes = int(n) }, 1<<10, 4<<20)},
 	{"spool.batch_age", false, "10ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Spool.BatchAge = d }, time.Millisecond, time.Minute)},
 	{"store.batch_rows", false, "4000", "a transaction closes at so many rows", intInto(func(c *Config, n int64) { c.Store.BatchRows = int(n) }, 1, 100000)},
-	{"store.batch_bytes", false, "4MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
+	{"store.batch_bytes", false, "8MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
 	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
 	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},
 	{"openser", false, "0", "1: kamailio_cfg is an openser.cfg of OpenSER 1.0 and 1.1, where traced_user_avp is 6843 if not set", func(c *Config, v []string) error {

@@ -37,7 +37,7 @@ func DefaultConfig() Config {
 		Columns:    siptrace.DefaultColumns(),
 		Location:   time.Local,
 		BatchRows:  4000,
-		BatchBytes: 4 << 20,
+		BatchBytes: 8 << 20,
 		BatchAge:   5 * time.Millisecond,
 		RejectFile: "siptraced.rejects.jsonl",
 	}
