@@ -126,14 +126,14 @@ func newRepeats() *repeats {
 }
 
 // tooMany notes a copy that was captured at a moment and came now, and reports
-// whether it is one of too many.
-func (r *repeats) tooMany(payload []byte, sender netip.AddrPort, moment, now time.Time) bool {
+// whether it is one of too many. What came before since counts as forgotten.
+func (r *repeats) tooMany(payload []byte, sender netip.AddrPort, moment, now, since time.Time) bool {
 	// The ends are no help: a message that came by HEP may come back as SIP.
 	hash, at := maphash.Bytes(r.seed, payload), moment.UnixNano()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.slots[hash%repeatersSlots]
-	if s.hash != hash || now.Sub(s.seen) > recentAge {
+	if s.hash != hash || now.Sub(s.seen) > recentAge || s.seen.Before(since) {
 		*s = repeat{hash: hash, sender: sender}
 	}
 	s.seen = now

@@ -125,6 +125,14 @@ func TestLoopsRefused(t *testing.T) {
 	if n := c.Snapshot()["dropped.loop"]; n != 1 || len(f.got) != 2 {
 		t.Errorf("came back: dropped %d, spooled %d", n, len(f.got))
 	}
+	// However often, each time over another connection.
+	for port := range uint16(2 * mostAgain) {
+		f.mark++
+		handle(10 + port)
+	}
+	if n := c.Snapshot()["dropped.loop"]; n != 1 || len(f.got) != 2+2*mostAgain {
+		t.Errorf("sent again and again: dropped %d, spooled %d", n, len(f.got))
+	}
 }
 
 // A proxy with trace_mode 5 sends each message by HEP and as SIP: it is stored

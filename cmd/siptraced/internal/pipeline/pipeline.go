@@ -268,7 +268,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
-	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, in.Source, c.Time, in.Time)) {
+	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, in.Source, c.Time, in.Time, p.refusedAt(in.Time))) {
 		return p.loop
 	}
 	if st.Judge != nil {
@@ -395,14 +395,18 @@ func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) b
 }
 
 // back reports whether a message came from elsewhere before, and comes from a
-// destination's host now. What came before the spool last refused something may
-// have been refused too: it is sent again then.
+// destination's host now.
 func (p *Pipeline) back(st *state, in *ingest.Packet, hash uint64) bool {
+	return p.relayed.note(hash, in.Source, in.Time, p.refusedAt(in.Time)) && st.Mirrors.Reaches(in.Source.Addr())
+}
+
+// refusedAt is when the spool last refused something, as far as was seen. What
+// came before may have been refused too: when it is sent again it is no loop.
+func (p *Pipeline) refusedAt(now time.Time) time.Time {
 	if n := p.spool.Mark(); p.refusals.Swap(n) != n {
-		p.refused.Store(in.Time.UnixNano())
+		p.refused.Store(now.UnixNano())
 	}
-	since := time.Unix(0, p.refused.Load())
-	return p.relayed.note(hash, in.Source, in.Time, since) && st.Mirrors.Reaches(in.Source.Addr())
+	return time.Unix(0, p.refused.Load())
 }
 
 // unwrap decodes a HEP packet into w.capture.
