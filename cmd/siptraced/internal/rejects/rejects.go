@@ -44,8 +44,10 @@ type File struct {
 	path string
 	lost *atomic.Uint64
 
-	mu     sync.Mutex // covers what follows
-	file   *os.File
+	mu   sync.Mutex // covers file, also while it is synced
+	file *os.File
+
+	gate   sync.Mutex // covers closed; never held while the disk works
 	closed bool
 	noted  chan Line
 	done   chan struct{}
@@ -68,8 +70,8 @@ func (f *File) Add(line Line) error { return f.add(line, true) }
 // Note has one line written soon. It keeps nothing of the line's memory.
 func (f *File) Note(line Line) {
 	line.Packet = append([]byte(nil), line.Packet...)
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.gate.Lock()
+	defer f.gate.Unlock()
 	if f.closed {
 		f.lost.Add(1)
 		return
@@ -121,14 +123,14 @@ func (f *File) add(line Line, sync bool) error {
 
 // Close writes what is noted and closes the file.
 func (f *File) Close() error {
-	f.mu.Lock()
+	f.gate.Lock()
 	if f.closed {
-		f.mu.Unlock()
+		f.gate.Unlock()
 		return nil
 	}
 	f.closed = true
 	close(f.noted)
-	f.mu.Unlock()
+	f.gate.Unlock()
 	<-f.done
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -81,3 +81,14 @@ func TestNoFile(t *testing.T) {
 		t.Error("there is a file")
 	}
 }
+
+// Who notes a line does not wait for the disk.
+func TestNoteNeverWaits(t *testing.T) {
+	f := Open(filepath.Join(t.TempDir(), "rejects.jsonl"), counters.New())
+	f.mu.Lock() // as while a line is brought to disk
+	f.Note(Line{Reason: "x", Time: time.Now()})
+	f.mu.Unlock()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
