@@ -111,17 +111,17 @@ func (c *Config) readMirrors(l *loader) (problems []error) {
 	p := &c.Params
 	c.mirror.authKey, c.mirror.sockName, c.mirror.sockAddr = p.AuthKey, p.SendSockName, p.SendSockAddr
 	c.Mirror = mirror.Config{SpoolBytes: c.Spool.MaxBytes, Self: c.self}
-	named, err := c.destination(l, c.mirror)
+	dynamic, err := c.destination(l, c.mirror)
 	if err != nil {
 		return []error{&Problem{l.origin("mirror_tls.ca").place, err}}
 	}
-	named.Protocol, named.Version = mirror.ByRecord, p.HEPVersion
-	c.Mirror.Named = named
+	dynamic.Protocol, dynamic.Version = mirror.ByRecord, p.HEPVersion
+	c.Mirror.Dynamic = dynamic
 
 	o := l.origin("siptrace.duplicate_uri")
 	var kept []string
 	for _, uri := range p.DuplicateURI {
-		d, err := c.Mirror.Named.At(uri)
+		d, err := c.Mirror.Dynamic.At(uri)
 		if err != nil {
 			add(o.place, fmt.Errorf("duplicate_uri: %w", err))
 			continue
@@ -165,7 +165,7 @@ func (c *Config) readDestinations(l *loader) (problems []error) {
 		if err == nil && c.plainSelf(d.Target) {
 			err = fmt.Errorf("%s is siptraced itself: every message would come back", d.URI)
 		}
-		if err == nil && slices.ContainsFunc(c.Mirror.Destinations, func(x mirror.Destination) bool { return x.Everything && x.Name == d.Name }) {
+		if err == nil && slices.ContainsFunc(c.Mirror.Destinations, func(x mirror.Destination) bool { return x.Static && x.Name == d.Name }) {
 			err = fmt.Errorf("there are two of the name %s: give one of them another name", d.Name)
 		}
 		if err != nil {
@@ -214,7 +214,7 @@ func (c *Config) entry(l *loader, e any) (mirror.Destination, error) {
 	if err != nil {
 		return d, err
 	}
-	d.Everything = true
+	d.Static = true
 	d, err = d.At(m.uri)
 	if m.name != "" {
 		d.Name = m.name

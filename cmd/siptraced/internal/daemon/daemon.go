@@ -185,8 +185,8 @@ func (d *daemon) rules() pipeline.Rules {
 	if d.mirrors != nil {
 		// What trace_mode says of all traffic is explicit too.
 		all := !c.MirrorExplicit || c.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
-		r.Mirrors, r.Known, r.Listed = d.mirrors, d.mirrors.Duplicates(), d.mirrors.Listed()
-		r.Duplicate = r.Known && all
+		r.Mirrors, r.HasDuplicateURI, r.HasListed = d.mirrors, d.mirrors.HasDuplicateURI(), d.mirrors.HasListed()
+		r.DuplicateAll = r.HasDuplicateURI && all
 	}
 	return r
 }

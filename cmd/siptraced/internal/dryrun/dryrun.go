@@ -32,7 +32,7 @@ func Run(cfg *config.Config, file string, out io.Writer) error {
 	r := &run{out: out, counters: c}
 	all := !cfg.MirrorExplicit || cfg.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
 	r.pipeline = pipeline.New(pipeline.Rules{
-		Params: cfg.Params, Own: siptrace.NewSockets(cfg.Own, cfg.Params.AdvertisedData()), Duplicate: all && len(cfg.Params.DuplicateURI) > 0,
+		Params: cfg.Params, Own: siptrace.NewSockets(cfg.Own, cfg.Params.AdvertisedData()), DuplicateAll: all && len(cfg.Params.DuplicateURI) > 0,
 		Judge: rules.Explain(engine.Judge(cfg.Params), r.say),
 	}, r, c)
 	err = readCapture(file, r.handle)

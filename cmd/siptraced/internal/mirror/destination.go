@@ -54,9 +54,9 @@ type Destination struct {
 	Target
 	Protocol Protocol
 	Version  int // of HEP, where the record chooses the protocol
-	// Everything takes each traced message; otherwise the destination takes what
-	// is meant for duplicate_uri, if it is one, and what rules sent there.
-	Everything, Duplicate bool
+	// Static: it takes every traced message. Otherwise it takes what rules send there,
+	// and, with Duplicate, what is meant for duplicate_uri.
+	Static, Duplicate bool
 
 	CaptureID uint32
 	// Incoming keeps the capture id with which a message came by HEP.
@@ -70,8 +70,8 @@ type Destination struct {
 	Local netip.AddrPort
 	TLS   *tls.Config
 	Ack   string
-	// MaxBytes and MaxAge bound what may wait; what is beyond is given up, the
-	// oldest first.
+	// MaxBytes and MaxAge bound the backlog: what is beyond them expires, the oldest
+	// first.
 	MaxBytes int64
 	MaxAge   time.Duration
 }
@@ -178,9 +178,9 @@ func (d *Destination) Validate() error {
 type Config struct {
 	// Destinations are those of the configuration.
 	Destinations []Destination
-	// Named has the settings of a destination that a rule names, or that
-	// duplicate_uri names at run time; all but Name, URI and Target are taken over.
-	Named Destination
+	// Dynamic has the settings of a destination that a rule names, or that
+	// duplicate_uri names at run time: all but Name, URI and Target.
+	Dynamic Destination
 	// SpoolBytes is the spool's own bound; 0: none. Whatever waits for mirrors
 	// stays under half of it, so that it never keeps new messages out.
 	SpoolBytes int64
@@ -188,8 +188,8 @@ type Config struct {
 	Self func(transport siptrace.Proto, addr netip.AddrPort) bool
 }
 
-// MaxNamed bounds the destinations that rules name.
-const MaxNamed = 64
+// MaxDynamic bounds the destinations that rules name.
+const MaxDynamic = 64
 
 // At is the destination with these settings at a URI, under the name that it has
 // by default. It is not validated.
@@ -210,9 +210,9 @@ func (d Destination) At(uri string) (Destination, error) {
 	return d, nil
 }
 
-// named makes a destination of a URI with the settings of Named.
-func (c *Config) named(uri string) (Destination, error) {
-	d, err := c.Named.At(uri)
+// dynamic makes a destination of a URI with the settings of Dynamic.
+func (c *Config) dynamic(uri string) (Destination, error) {
+	d, err := c.Dynamic.At(uri)
 	if err != nil {
 		return d, err
 	}

@@ -28,7 +28,7 @@ var errSelf = errors.New("it is an address that siptraced listens on: every mess
 // dial opens a socket to the first address that can be had, from the w.turn-th
 // on.
 func (w *sender) dial(ctx context.Context) (net.Conn, error) {
-	addrs := w.names.get()
+	addrs := w.resolver.get()
 	var errs []error
 	for i := range addrs {
 		addr := addrs[(w.turn+i)%len(addrs)]
@@ -58,8 +58,8 @@ func (w *sender) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, er
 	if err != nil && local.Port() != 0 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
 		// The proxy itself, or our other connection, has the port.
 		c, err = dialFrom(ctx, network, netip.AddrPortFrom(local.Addr(), 0), addr)
-		if err == nil && !w.portSaid {
-			w.portSaid = true
+		if err == nil && !w.portLogged {
+			w.portLogged = true
 			w.log.Info("mirror: the port to send from is taken, another one is used", "local", local.String(), "used", c.LocalAddr().String())
 		}
 	}

@@ -5,7 +5,7 @@
 //
 //	m, err := mirror.Open(ctx, cfg, spool, counters, logger)
 //	m.Start()
-//	m.Ensure("sip:192.0.2.9:9060;transport=tcp") // a rule named it: before Put
+//	m.EnsureDestination("sip:192.0.2.9:9060;transport=tcp") // a rule named it: before Put
 //	m.SetDuplicates(uris)                        // duplicate_uri changed
 //	err = m.Stop(ctx)
 //

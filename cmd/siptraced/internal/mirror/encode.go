@@ -20,7 +20,7 @@ const (
 	filtered         // the filter said no
 	tooLarge         // for the protocol or one datagram
 	failed           // the kernel did not take it, or it can't be written
-	expired          // given up for the bounds in bytes and age
+	expired          // beyond the bounds in bytes and age
 	outcomes         // how many there are
 )
 

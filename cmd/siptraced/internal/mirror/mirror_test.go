@@ -18,7 +18,7 @@ import (
 	"siptraced/hep"
 )
 
-// One of each kind: everything arrives once and in order, and the books hold.
+// One of each kind: everything arrives once and in order, and the counters balance.
 func TestEachTransport(t *testing.T) {
 	cert, pool := certificate(t)
 	tcp := newCollector(t, nil)
@@ -100,7 +100,7 @@ func TestKeepAlive(t *testing.T) {
 	c.check(t, 1500)
 }
 
-// What waits too long, or is too much, is given up and counted; the rest comes.
+// What waits too long, or is too much, expires and is counted; the rest comes.
 func TestBounds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -119,9 +119,9 @@ func TestBounds(t *testing.T) {
 			}
 			put(400)
 			expired := sinkPrefix + r.sinks[0].Name + ".expired"
-			waitFor(t, "messages to be given up", func() bool { return r.counter(expired) > 100 })
+			waitFor(t, "messages to expire", func() bool { return r.counter(expired) > 100 })
 			if tt.name == "age" {
-				waitFor(t, "all to be given up", func() bool { return r.Pending() == 0 })
+				waitFor(t, "all to expire", func() bool { return r.Pending() == 0 })
 			}
 			c := &collector{t: t, addr: addr.String(), calls: map[string][]int{}, conns: map[net.Conn]struct{}{}}
 			c.listen()
@@ -211,9 +211,9 @@ func TestChoice(t *testing.T) {
 	r := newRig(t, t.TempDir(), nil,
 		to(t, all.uri(), nil),
 		to(t, some.uri(), func(d *Destination) { d.Filter = filter{"call-3"} }),
-		to(t, dup.uri(), func(d *Destination) { d.Everything, d.Duplicate, d.Protocol = false, true, ByRecord }))
-	r.Ensure(named.uri() + ";transport=UDP")
-	r.Ensure(named.uri() + ";transport=UDP")
+		to(t, dup.uri(), func(d *Destination) { d.Static, d.Duplicate, d.Protocol = false, true, ByRecord }))
+	r.EnsureDestination(named.uri() + ";transport=UDP")
+	r.EnsureDestination(named.uri() + ";transport=UDP")
 	put := func(n int, sinks siptrace.Sinks, destinations ...string) {
 		r.put(t, n, func(rec *siptrace.Record) { rec.Sinks, rec.Destinations = sinks, destinations })
 	}
@@ -238,16 +238,16 @@ func TestChoice(t *testing.T) {
 
 // Destinations that rules name: bounded, there again after a restart while
 // something waits, gone when they are idle.
-func TestNamed(t *testing.T) {
+func TestDynamic(t *testing.T) {
 	dir, addr := t.TempDir(), freePort(t)
 	uri := "sip:" + addr.String() + ";transport=tcp"
 	r := newRig(t, dir, nil)
-	r.Ensure(uri)
+	r.EnsureDestination(uri)
 	r.put(t, 100, func(rec *siptrace.Record) { rec.Sinks, rec.Destinations = siptrace.ToHEP, []string{uri} })
-	r.Ensure("sip:no host")
-	r.Ensure("mailto:x")
-	for i := range MaxNamed + 3 {
-		r.Ensure(fmt.Sprintf("sip:192.0.2.1:%d", 1000+i))
+	r.EnsureDestination("sip:no host")
+	r.EnsureDestination("mailto:x")
+	for i := range MaxDynamic + 3 {
+		r.EnsureDestination(fmt.Sprintf("sip:192.0.2.1:%d", 1000+i))
 	}
 	if got := r.counter("mirrors.too_many"); got != 4 {
 		t.Errorf("too many: got %d, want 4", got)
@@ -280,7 +280,7 @@ func TestNamed(t *testing.T) {
 
 func TestSetDuplicates(t *testing.T) {
 	a, b := newDatagramSink(t), newDatagramSink(t)
-	r := newRig(t, t.TempDir(), nil, to(t, a.uri(), func(d *Destination) { d.Everything, d.Duplicate, d.Protocol = false, true, ByRecord }))
+	r := newRig(t, t.TempDir(), nil, to(t, a.uri(), func(d *Destination) { d.Static, d.Duplicate, d.Protocol = false, true, ByRecord }))
 	put := func() {
 		r.put(t, 10, func(rec *siptrace.Record) { rec.Sinks = siptrace.ToHEP })
 		waitFor(t, "the spool to be read", func() bool { return r.spool.Stats.Spooled.Load() == uint64(r.n) && r.Pending() == 0 })
@@ -309,7 +309,7 @@ func TestSelf(t *testing.T) {
 	r.put(t, 1, nil)
 	name := sinkPrefix + r.sinks[0].Name
 	waitFor(t, "a refusal", func() bool { return r.counter(name+".refused") > 0 })
-	r.Ensure("sip:" + self.String())
+	r.EnsureDestination("sip:" + self.String())
 	if r.counter("mirrors.bad_uri") != 1 {
 		t.Error("a rule may name it")
 	}
@@ -331,7 +331,7 @@ func TestNeverInTheWay(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	if n := r.counter(sinkPrefix + r.sinks[0].Name + ".expired"); n == 0 {
-		t.Error("nothing was given up")
+		t.Error("nothing expired")
 	}
 	r.stop(t, false)
 	if n := r.spool.Stats.Refused.Load(); n > 0 {
@@ -344,17 +344,17 @@ func TestOwnSockets(t *testing.T) {
 	r := newRig(t, t.TempDir(), nil, to(t, udp.uri(), nil))
 	r.put(t, 1, nil)
 	waitFor(t, "a datagram", func() bool { return udp.count() == 1 })
-	m := r.own.now.Load()
+	m := r.sockets.now.Load()
 	if m == nil || len(*m) != 1 {
 		t.Fatalf("got %v", m)
 	}
 	for a := range *m {
-		if !r.Own(a) || r.Own(netip.AddrPortFrom(a.Addr(), a.Port()+1)) {
+		if !r.IsOwnSocket(a) || r.IsOwnSocket(netip.AddrPortFrom(a.Addr(), a.Port()+1)) {
 			t.Errorf("own: %v", a)
 		}
 	}
 	r.stop(t, true)
-	if m := r.own.now.Load(); len(*m) != 0 {
+	if m := r.sockets.now.Load(); len(*m) != 0 {
 		t.Errorf("left: %v", *m)
 	}
 }
@@ -379,8 +379,8 @@ func TestOtherTypes(t *testing.T) {
 }
 
 func TestErrSelf(t *testing.T) {
-	c := Config{Named: base(), Self: func(siptrace.Proto, netip.AddrPort) bool { return true }}
-	if _, err := c.named("sip:192.0.2.1"); !errors.Is(err, errSelf) {
+	c := Config{Dynamic: base(), Self: func(siptrace.Proto, netip.AddrPort) bool { return true }}
+	if _, err := c.dynamic("sip:192.0.2.1"); !errors.Is(err, errSelf) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -398,7 +398,7 @@ func TestEndWithoutThem(t *testing.T) {
 	r.put(t, 10, nil)
 	r.spool.Flush(context.Background())
 	r.Stop(context.Background()) // comes back
-	r.books(t)
+	r.balance(t)
 	for _, s := range r.sinks {
 		if n := s.pending(); n != 10 {
 			t.Errorf("%s: %d wait, want 10", s.Name, n)

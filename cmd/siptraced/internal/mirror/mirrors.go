@@ -16,7 +16,7 @@ import (
 	"siptraced/cmd/siptraced/internal/spool"
 )
 
-// sinkPrefix begins a mirror's name in the spool and in the books.
+// sinkPrefix begins the name of a destination in the spool and in the counters.
 const sinkPrefix = "mirror."
 
 // Mirrors are all destinations.
@@ -26,17 +26,17 @@ type Mirrors struct {
 	counters *counters.Set
 	log      *slog.Logger
 	xheaders atomic.Bool
-	own      ownSockets
+	sockets  ownSockets
 	buffers  sync.Pool
 
 	tooMany, badURI *atomic.Uint64
 
-	mu      sync.RWMutex // covers what follows
-	sinks   []*sink
-	texts   map[string]*sink // URIs as rules wrote them
-	saidAt  time.Time
-	started bool
-	stopped bool
+	mu       sync.RWMutex // covers what follows
+	sinks    []*sink
+	texts    map[string]*sink // URIs as rules wrote them
+	warnedAt time.Time
+	started  bool
+	stopped  bool
 
 	janitor sync.WaitGroup
 	stop    context.CancelFunc
@@ -67,7 +67,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		if !ok {
 			continue
 		}
-		d, err := cfg.named(uri)
+		d, err := cfg.dynamic(uri)
 		d.Name = name
 		if err != nil || m.find(d.Target) != nil {
 			_ = sp.Keep(ctx, key, "")
@@ -99,25 +99,25 @@ func (m *Mirrors) byName(name string) *sink {
 }
 
 // add opens a destination; m.mu is held, or nobody else is there yet.
-func (m *Mirrors) add(ctx context.Context, d Destination, named bool) (*sink, error) {
+func (m *Mirrors) add(ctx context.Context, d Destination, dynamic bool) (*sink, error) {
 	if m.byName(d.Name) != nil {
 		base := d.Name
 		for i := 2; m.byName(d.Name) != nil; i++ {
 			d.Name = base + "-" + strconv.Itoa(i)
 		}
 	}
-	s := &sink{Destination: d, m: m, named: named, drain: make(chan struct{})}
+	s := &sink{Destination: d, m: m, dynamic: dynamic, drain: make(chan struct{})}
 	s.log = m.log.With("sink", sinkPrefix+d.Name)
 	s.duplicate.Store(d.Duplicate)
 	s.used.Store(time.Now().UnixNano())
-	s.names = newNames(d.Target, s.log)
+	s.resolver = newResolver(d.Target, s.log)
 	count := func(name string) *atomic.Uint64 { return m.counters.Counter(sinkPrefix + d.Name + "." + name) }
 	for o := range outcomes {
 		s.counts[o] = count(countNames[o])
 	}
 	s.missed, s.refused, s.connects, s.bytes, s.backlog = count("missed"), count("refused"), count("connects"), count("bytes"), count("backlog")
 	open := m.spool.Reader
-	if m.started || named {
+	if m.started || dynamic {
 		open = m.spool.Join
 	}
 	for i := range m.spool.Shards() {
@@ -150,9 +150,9 @@ func (m *Mirrors) leave(ctx context.Context, s *sink) {
 func (s *sink) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.done.Go(func() { s.names.run(ctx) })
+	s.done.Go(func() { s.resolver.run(ctx) })
 	s.done.Go(func() {
-		defer stop() // the names are of no use any more
+		defer stop() // nobody connects any more
 		s.sender.run(ctx)
 	})
 }
@@ -230,7 +230,7 @@ func (m *Mirrors) Pending() (n uint64) {
 	return n
 }
 
-// Names are the destinations' names in the books, without counters' own.
+// Names returns the counter prefix of each destination.
 func (m *Mirrors) Names() (names []string) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -240,15 +240,15 @@ func (m *Mirrors) Names() (names []string) {
 	return names
 }
 
-// Listed reports whether there are destinations that take everything.
-func (m *Mirrors) Listed() bool {
+// HasListed reports whether there are destinations that take every traced message.
+func (m *Mirrors) HasListed() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.Everything })
+	return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.Static })
 }
 
-// Duplicates reports whether duplicate_uri names a destination.
-func (m *Mirrors) Duplicates() bool {
+// HasDuplicateURI reports whether duplicate_uri names a destination.
+func (m *Mirrors) HasDuplicateURI() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.duplicate.Load() })
@@ -265,7 +265,7 @@ func (m *Mirrors) SetDuplicates(ctx context.Context, uris []string) error {
 	defer m.mu.Unlock()
 	var targets []Target
 	for _, uri := range uris {
-		d, err := m.cfg.named(uri)
+		d, err := m.cfg.dynamic(uri)
 		if err != nil {
 			return err
 		}
@@ -279,7 +279,7 @@ func (m *Mirrors) SetDuplicates(ctx context.Context, uris []string) error {
 		s.duplicate.Store(true)
 	}
 	for _, s := range m.sinks {
-		if !s.Everything && !slices.Contains(targets, s.Target) {
+		if !s.Static && !slices.Contains(targets, s.Target) {
 			s.duplicate.Store(false)
 		}
 	}
@@ -289,17 +289,17 @@ func (m *Mirrors) SetDuplicates(ctx context.Context, uris []string) error {
 // plain finds the destination that is not one of those that take everything.
 func (m *Mirrors) plain(t Target) *sink {
 	for _, s := range m.sinks {
-		if s.Target == t && !s.Everything {
+		if s.Target == t && !s.Static {
 			return s
 		}
 	}
 	return nil
 }
 
-// Ensure makes sure that a destination that a rule named has its place in the
+// EnsureDestination makes sure that a destination that a rule named has its place in the
 // spool. It is called before the record is put there, and is cheap for one that
 // is known.
-func (m *Mirrors) Ensure(uri string) {
+func (m *Mirrors) EnsureDestination(uri string) {
 	m.mu.RLock()
 	s := m.texts[uri]
 	if s != nil {
@@ -311,9 +311,9 @@ func (m *Mirrors) Ensure(uri string) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.ensure(uri); err != nil && time.Since(m.saidAt) >= sayInterval {
-		m.saidAt = time.Now()
-		m.log.Warn("mirror: a rule names a destination that can't be had", "uri", uri, "err", err)
+	if err := m.ensure(uri); err != nil && time.Since(m.warnedAt) >= warnInterval {
+		m.warnedAt = time.Now()
+		m.log.Warn("mirror: a rule names a destination that cannot be opened", "uri", uri, "err", err)
 	}
 }
 
@@ -321,7 +321,7 @@ func (m *Mirrors) ensure(uri string) error {
 	if m.stopped {
 		return nil
 	}
-	d, err := m.cfg.named(uri)
+	d, err := m.cfg.dynamic(uri)
 	if err != nil {
 		m.badURI.Add(1)
 		return err
@@ -330,11 +330,11 @@ func (m *Mirrors) ensure(uri string) error {
 	if s == nil {
 		n := 0
 		for _, s := range m.sinks {
-			if s.named {
+			if s.dynamic {
 				n++
 			}
 		}
-		if n >= MaxNamed {
+		if n >= MaxDynamic {
 			m.tooMany.Add(1)
 			return fmt.Errorf("there are %d already", n)
 		}
@@ -371,7 +371,7 @@ func (m *Mirrors) retire(ctx context.Context) {
 	m.mu.Lock()
 	var idle []*sink
 	m.sinks = slices.DeleteFunc(m.sinks, func(s *sink) bool {
-		if !s.named || s.duplicate.Load() || time.Since(time.Unix(0, s.used.Load())) < retireAfter || s.pending() > 0 {
+		if !s.dynamic || s.duplicate.Load() || time.Since(time.Unix(0, s.used.Load())) < retireAfter || s.pending() > 0 {
 			return false
 		}
 		idle = append(idle, s)
@@ -411,16 +411,16 @@ func (m *Mirrors) release(b *buffer) {
 	m.buffers.Put(b)
 }
 
-// Own reports whether an address is that of a socket that mirrors are sent from.
-func (m *Mirrors) Own(a netip.AddrPort) bool { return m.own.has(a) }
+// IsOwnSocket reports whether mirrors are sent from that address.
+func (m *Mirrors) IsOwnSocket(a netip.AddrPort) bool { return m.sockets.has(a) }
 
-// Reaches reports whether an address is that of a destination's host, as far as
+// IsDestinationHost reports whether an address is that of a destination's host, as far as
 // names are known.
-func (m *Mirrors) Reaches(ip netip.Addr) bool {
+func (m *Mirrors) IsDestinationHost(ip netip.Addr) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return slices.ContainsFunc(m.sinks, func(s *sink) bool {
-		return slices.ContainsFunc(s.names.get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
+		return slices.ContainsFunc(s.resolver.get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
 	})
 }
 

@@ -9,172 +9,119 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 const (
-	// lookupTimeout bounds one question, over all servers and tries.
+	// lookupTimeout bounds one lookup, over all name servers and tries.
 	lookupTimeout = 10 * time.Second
-	// An answer is kept for its TTL within these bounds; without one (a hosts
-	// file) for defaultTTL.
-	minTTL     = 5 * time.Second
-	maxTTL     = time.Hour
-	defaultTTL = time.Minute
-	// A name without answer is asked for again after this, and then twice as
-	// long each time.
-	firstRetry = time.Second
-	maxRetry   = 30 * time.Second
+	// lookupInterval is how long addresses are used before the name is looked up
+	// again; a connection that fails asks at once.
+	lookupInterval = 30 * time.Second
+	// A lookup that failed is repeated after firstLookupRetry, and then after twice
+	// as long each time up to lookupInterval. Lookups are at least so far apart.
+	firstLookupRetry = time.Second
 )
 
-// names keeps the addresses of a destination, looked up in the background.
-type names struct {
-	host string
-	port uint16
-	log  *slog.Logger
+// resolver keeps the addresses of one host, looked up in the background.
+type resolver struct {
+	host   string
+	port   uint16
+	log    *slog.Logger
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	again  chan struct{} // asks for a lookup now
 
 	mu    sync.Mutex // covers addrs
 	addrs []netip.AddrPort
 	ready chan struct{} // closed when there are addresses
 }
 
-func newNames(t Target, log *slog.Logger) *names {
-	n := &names{host: t.Host, port: t.Port, log: log, ready: make(chan struct{})}
+func newResolver(t Target, log *slog.Logger) *resolver {
+	r := &resolver{host: t.Host, port: t.Port, log: log, lookup: lookup, again: make(chan struct{}, 1), ready: make(chan struct{})}
 	if ip, err := netip.ParseAddr(t.Host); err == nil {
-		n.set([]netip.Addr{ip})
+		r.set([]netip.Addr{ip})
 	}
-	return n
+	return r
 }
 
-// get is the addresses as far as they are known.
-func (n *names) get() []netip.AddrPort {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.addrs
+// get returns the addresses that are known.
+func (r *resolver) get() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.addrs
 }
 
-func (n *names) set(ips []netip.Addr) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	first := n.addrs == nil
-	n.addrs = nil
+func (r *resolver) set(ips []netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := r.addrs == nil
+	r.addrs = nil
 	for _, ip := range ips {
-		n.addrs = append(n.addrs, netip.AddrPortFrom(ip.Unmap(), n.port))
+		r.addrs = append(r.addrs, netip.AddrPortFrom(ip.Unmap(), r.port))
 	}
-	if first && n.addrs != nil {
-		close(n.ready)
+	if first && r.addrs != nil {
+		close(r.ready)
 	}
 }
 
-// run keeps the addresses up to date until ctx ends. Old ones stay while nobody
-// answers.
-func (n *names) run(ctx context.Context) {
-	if _, err := netip.ParseAddr(n.host); err == nil {
+// refresh asks for a lookup: the addresses may be out of date.
+func (r *resolver) refresh() {
+	select {
+	case r.again <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the addresses up to date until ctx ends. While no name server
+// answers, the old ones stay.
+func (r *resolver) run(ctx context.Context) {
+	if _, err := netip.ParseAddr(r.host); err == nil {
 		return
 	}
-	retry, said := firstRetry, ""
+	retry, lastErr := firstLookupRetry, ""
 	for {
-		ips, wait, err := lookup(ctx, n.host)
+		wait := lookupInterval
+		ips, err := r.lookup(ctx, r.host)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			n.set(ips)
-			if retry = firstRetry; said != "" {
-				n.log.Info("mirror: the name is known again", "host", n.host)
-				said = ""
+			r.set(ips)
+			if lastErr != "" {
+				r.log.Info("mirror: the name is known again", "host", r.host)
 			}
+			retry, lastErr = firstLookupRetry, ""
 		default:
-			wait, retry = retry, min(2*retry, maxRetry)
-			if text := err.Error(); text != said {
-				n.log.Warn("mirror: the name can't be looked up, trying again", "host", n.host, "err", err)
-				said = text
+			wait, retry = retry, min(2*retry, lookupInterval)
+			if text := err.Error(); text != lastErr {
+				r.log.Warn("mirror: the name can't be looked up, trying again", "host", r.host, "err", err)
+				lastErr = text
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(firstLookupRetry):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.again:
+		case <-time.After(wait - firstLookupRetry):
 		}
 	}
 }
 
-// lookup asks for the addresses of a host, and says how long the answer holds:
-// Go's resolver keeps the TTL to itself, so it is read from what passes by.
-func lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+// lookup asks the system's name servers and hosts file for the addresses of a
+// host. Go's own resolver: a lookup by the C library can't be cancelled.
+func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	t := &ttlReader{}
-	r := &net.Resolver{PreferGo: true, Dial: t.dial}
-	ips, err := r.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, 0, err
-	}
-	if len(ips) == 0 {
-		return nil, 0, errors.New("no address")
-	}
-	return slices.Compact(ips), t.ttl(), nil
-}
-
-// ttlReader notes the least TTL of the answers that its connections carry.
-type ttlReader struct {
-	mu    sync.Mutex // covers least and found
-	least time.Duration
-	found bool
-}
-
-func (t *ttlReader) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, network, address)
+	ips, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
-	if u, ok := c.(*net.UDPConn); ok {
-		return &ttlConn{UDPConn: u, t: t}, nil
+	if len(ips) == 0 {
+		return nil, errors.New("no address")
 	}
-	return c, nil // too long for UDP: rare, and defaultTTL does
-}
-
-// ttlConn stays a net.PacketConn: by that the resolver tells UDP from TCP.
-type ttlConn struct {
-	*net.UDPConn
-	t *ttlReader
-}
-
-func (c *ttlConn) Read(b []byte) (int, error) {
-	n, err := c.UDPConn.Read(b)
-	if err == nil {
-		c.t.note(b[:n])
-	}
-	return n, err
-}
-
-func (t *ttlReader) note(msg []byte) {
-	var p dnsmessage.Parser
-	if _, err := p.Start(msg); err != nil || p.SkipAllQuestions() != nil {
-		return
-	}
-	for {
-		h, err := p.AnswerHeader()
-		if err != nil {
-			return
-		}
-		t.mu.Lock()
-		if ttl := time.Duration(h.TTL) * time.Second; !t.found || ttl < t.least {
-			t.least, t.found = ttl, true
-		}
-		t.mu.Unlock()
-		if p.SkipAnswer() != nil {
-			return
-		}
-	}
-}
-
-func (t *ttlReader) ttl() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.found {
-		return defaultTTL
-	}
-	return min(max(t.least, minTTL), maxTTL)
+	return slices.Compact(ips), nil
 }

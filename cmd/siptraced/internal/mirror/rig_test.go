@@ -49,7 +49,7 @@ func to(t *testing.T, uri string, change func(*Destination)) Destination {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Everything = true; change != nil {
+	if d.Static = true; change != nil {
 		change(&d)
 	}
 	return d
@@ -59,9 +59,9 @@ func newRig(t *testing.T, dir string, change func(*spool.Config, *Config), ds ..
 	t.Helper()
 	sc := spool.DefaultConfig()
 	sc.Dir, sc.BatchAge = dir, 5*time.Millisecond
-	named := base()
-	named.Protocol = ByRecord
-	mc := Config{Destinations: ds, Named: named, SpoolBytes: sc.MaxBytes}
+	dynamic := base()
+	dynamic.Protocol = ByRecord
+	mc := Config{Destinations: ds, Dynamic: dynamic, SpoolBytes: sc.MaxBytes}
 	if change != nil {
 		change(&sc, &mc)
 	}
@@ -89,15 +89,15 @@ func (r *rig) stop(t *testing.T, drain bool) {
 	}
 	r.spool.Flush(context.Background())
 	r.Stop(ctx)
-	r.books(t)
+	r.balance(t)
 	if err := r.spool.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
 }
 
-// books checks that every record that was spooled while a destination was there
+// balance checks that every record that was spooled while a destination was there
 // is in one of its places.
-func (r *rig) books(t *testing.T) {
+func (r *rig) balance(t *testing.T) {
 	t.Helper()
 	c := r.count.Snapshot()
 	for _, s := range r.sinks {

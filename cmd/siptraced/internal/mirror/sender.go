@@ -32,26 +32,26 @@ const (
 // sender carries all shards of the spool to one destination. One goroutine owns
 // it.
 type sender struct {
-	sink    *sink
-	log     *slog.Logger
-	shards  []*shard
-	wake    chan struct{} // a shard has a batch
-	names   *names
-	encoder encoder
-	decoder spool.Decoder
-	buf     []byte
+	sink     *sink
+	log      *slog.Logger
+	shards   []*shard
+	wake     chan struct{} // a shard has a batch
+	resolver *resolver
+	encoder  encoder
+	decoder  spool.Decoder
+	buf      []byte
 
-	held  []*flight // read and not done with, in the order of sending
-	free  []*flight
-	bytes int // of the held batches
+	inflight []*flight // read and not done with, in the order of sending
+	free     []*flight
+	bytes    int // of the inflight batches
 
-	turn     int // of the addresses, the one in use
-	portSaid bool
-	barred   bool   // the destination is siptraced itself: nothing can go there
-	said     string // the failure that was logged last
-	drain    <-chan struct{}
-	draining bool
-	moved    time.Time // when a message was settled last, or the drain began
+	turn       int // of the addresses, the one in use
+	portLogged bool
+	isSelf     bool   // the destination is siptraced itself: nothing can go there
+	lastErr    string // the failure that was logged last
+	drain      <-chan struct{}
+	draining   bool
+	moved      time.Time // when a message was settled last, or the drain began
 }
 
 // shard is one shard of the spool, as the sender sees it.
@@ -59,7 +59,7 @@ type shard struct {
 	reader  *spool.Reader
 	slot    chan *spool.Batch // from the feeder
 	head    *spool.Batch      // the next one to send
-	excess  int64             // what has to be given up for the bound in bytes
+	excess  int64             // what has to expire for the bound in bytes
 	checked time.Time         // when that was worked out
 	behind  bool              // a batch of it is not settled; of settle alone
 }
@@ -86,7 +86,7 @@ func (w *sender) feed(ctx context.Context, sh *shard) {
 }
 
 func newSender(s *sink) *sender {
-	w := &sender{sink: s, log: s.log, wake: make(chan struct{}, 1), names: s.names, drain: s.drain}
+	w := &sender{sink: s, log: s.log, wake: make(chan struct{}, 1), resolver: s.resolver, drain: s.drain}
 	w.encoder = encoder{dst: &s.Destination, xheaders: func() bool { return s.XHeaders || s.Protocol == ByRecord && s.m.xheaders.Load() }}
 	for _, r := range s.readers {
 		w.shards = append(w.shards, &shard{reader: r, slot: make(chan *spool.Batch, 1)})
@@ -98,7 +98,7 @@ func newSender(s *sink) *sender {
 type flight struct {
 	shard *shard
 	batch *spool.Batch
-	// what became of each record, as far as they were written or given up, and
+	// what became of each record, as far as they were written or expired, and
 	// where each ended in the connection's bytes.
 	what []outcome
 	ends []uint64
@@ -125,15 +125,15 @@ func (w *sender) run(ctx context.Context) {
 			return
 		}
 		c, err := w.connect(ctx)
-		w.barred = errors.Is(err, errSelf)
+		w.isSelf = errors.Is(err, errSelf)
 		switch {
 		case errors.Is(err, errDrained) || ctx.Err() != nil:
 			return
 		case err == nil:
 			w.sink.connects.Add(1)
-			if w.said != "" {
+			if w.lastErr != "" {
 				w.log.Info("mirror: connected again", "to", c.RemoteAddr().String(), "pending", w.sink.pending())
-				w.said = ""
+				w.lastErr = ""
 			}
 			var progress bool
 			if progress, err = w.serve(ctx, c); progress {
@@ -144,12 +144,13 @@ func (w *sender) run(ctx context.Context) {
 			}
 		default:
 			w.turn++
+			w.resolver.refresh() // the host may have moved
 		}
 		if err != nil {
 			w.sink.refused.Add(1)
-			if text := err.Error(); text != w.said {
+			if text := err.Error(); text != w.lastErr {
 				w.log.Warn("mirror: messages wait, trying again", "err", err)
-				w.said = text
+				w.lastErr = text
 			}
 		}
 		// Jitter keeps the senders from knocking at the same moment.
@@ -164,8 +165,8 @@ func (w *sender) run(ctx context.Context) {
 func (w *sender) serve(ctx context.Context, c net.Conn) (progress bool, err error) {
 	local, remote := addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())
 	w.encoder.local, w.encoder.remote = local, remote
-	w.sink.m.own.add(local)
-	defer w.sink.m.own.remove(local)
+	w.sink.m.sockets.add(local)
+	defer w.sink.m.sockets.remove(local)
 	if !w.sink.Stream() {
 		defer c.Close()
 		return w.serveUDP(ctx, c.(*net.UDPConn))
@@ -181,7 +182,7 @@ func (w *sender) serve(ctx context.Context, c net.Conn) (progress bool, err erro
 // await returns when there is something to send: connections are made no
 // sooner.
 func (w *sender) await(ctx context.Context) error {
-	for len(w.held) == 0 {
+	for len(w.inflight) == 0 {
 		sh, err := w.next(ctx, nil)
 		if err != nil {
 			return err
@@ -219,7 +220,7 @@ func (w *sender) drained() bool {
 	if time.Since(w.moved) > drainPatience {
 		return true
 	}
-	if len(w.held) > 0 {
+	if len(w.inflight) > 0 {
 		return false
 	}
 	for _, sh := range w.shards {
@@ -267,7 +268,7 @@ func (w *sender) next(ctx context.Context, stop <-chan struct{}) (*shard, error)
 		poll = drainPoll
 	default:
 	}
-	if len(w.held) > 0 {
+	if len(w.inflight) > 0 {
 		poll = ackPoll
 	}
 	t := time.NewTimer(poll)
@@ -282,7 +283,7 @@ func (w *sender) next(ctx context.Context, stop <-chan struct{}) (*shard, error)
 	return nil, nil
 }
 
-// pause waits while nothing can be sent, and gives up what is over the bounds
+// pause waits while nothing can be sent, and expires what is over the bounds
 // meanwhile.
 func (w *sender) pause(ctx context.Context, d time.Duration) error {
 	return w.waitFor(ctx, time.After(d), nil)
@@ -310,7 +311,7 @@ func (w *sender) waitFor(ctx context.Context, over <-chan time.Time, done <-chan
 
 // connect waits for the name and for a connection.
 func (w *sender) connect(ctx context.Context) (net.Conn, error) {
-	if err := w.waitFor(ctx, nil, w.names.ready); err != nil {
+	if err := w.waitFor(ctx, nil, w.resolver.ready); err != nil {
 		return nil, err
 	}
 	type result struct {
@@ -344,7 +345,7 @@ func (w *sender) hold(sh *shard) *flight {
 	}
 	*f = flight{shard: sh, batch: sh.head, what: f.what[:0], ends: f.ends[:0]}
 	sh.head = nil
-	w.held = append(w.held, f)
+	w.inflight = append(w.inflight, f)
 	w.bytes += f.batch.Size()
 	return f
 }
@@ -423,16 +424,16 @@ func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte)
 	return all, nil
 }
 
-// settle books what is acknowledged, and lets go of batches that are done with,
+// settle counts what is acknowledged, and lets go of batches that are done with,
 // in the order of each shard.
 func (w *sender) settle(acked uint64) {
 	now := time.Now()
 	for _, sh := range w.shards {
 		sh.behind = false
 	}
-	w.held = slices.DeleteFunc(w.held, func(f *flight) bool {
+	w.inflight = slices.DeleteFunc(w.inflight, func(f *flight) bool {
 		for f.done < len(f.what) && f.ends[f.done] <= acked {
-			w.sink.book(f.what[f.done])
+			w.sink.count(f.what[f.done])
 			f.done++
 			w.moved = now
 		}
@@ -459,18 +460,18 @@ func (w *sender) finish(f *flight) {
 	w.free = append(w.free, f)
 }
 
-// rewind makes all that is held unwritten again: the connection is gone.
+// rewind makes all that is inflight unwritten again: the connection is gone.
 func (w *sender) rewind() {
-	for _, f := range w.held {
+	for _, f := range w.inflight {
 		f.what, f.ends, f.written = f.what[:f.done], f.ends[:f.done], false
 	}
 }
 
-// giveUp books what is left of a batch as expired, or as failed where nothing can
+// expireBatch counts what is left of a batch as expired, or as failed where nothing can
 // ever go.
-func (w *sender) giveUp(f *flight, at uint64) {
+func (w *sender) expireBatch(f *flight, at uint64) {
 	o := expired
-	if w.barred {
+	if w.isSelf {
 		o = failed
 	}
 	for len(f.what) < f.batch.Records {
@@ -483,7 +484,7 @@ func (w *sender) giveUp(f *flight, at uint64) {
 // over reports whether the oldest batch of a shard is beyond the bounds in age
 // and bytes.
 func (w *sender) over(ctx context.Context, sh *shard, b *spool.Batch) bool {
-	if w.barred || b.Age() > w.sink.MaxAge {
+	if w.isSelf || b.Age() > w.sink.MaxAge {
 		return true
 	}
 	if time.Since(sh.checked) > time.Second {
@@ -500,13 +501,13 @@ func (w *sender) over(ctx context.Context, sh *shard, b *spool.Batch) bool {
 	return sh.excess > 0
 }
 
-// expire gives up what is beyond the bounds while nothing can be sent.
+// expire drops what is beyond the bounds while nothing can be sent.
 func (w *sender) expire(ctx context.Context) {
 	for _, sh := range w.shards {
 		for {
 			var f *flight
-			if i := slices.IndexFunc(w.held, func(f *flight) bool { return f.shard == sh }); i >= 0 {
-				f = w.held[i]
+			if i := slices.IndexFunc(w.inflight, func(f *flight) bool { return f.shard == sh }); i >= 0 {
+				f = w.inflight[i]
 			}
 			b := sh.head
 			if f != nil {
@@ -524,7 +525,7 @@ func (w *sender) expire(ctx context.Context) {
 			if f == nil {
 				f = w.hold(sh)
 			}
-			w.giveUp(f, 0)
+			w.expireBatch(f, 0)
 			w.settle(0)
 		}
 	}
@@ -540,7 +541,7 @@ func (w *sender) serveStream(ctx context.Context, s *stream) (progress bool, err
 	}()
 	settled := time.Now()
 	for {
-		for _, f := range w.held {
+		for _, f := range w.inflight {
 			if f.written {
 				continue
 			}
@@ -591,7 +592,7 @@ var errPeerClosed = errors.New("the peer closed the connection")
 // writeStream writes a batch, gathered into few large writes.
 func (w *sender) writeStream(ctx context.Context, s *stream, f *flight) error {
 	if w.over(ctx, f.shard, f.batch) {
-		w.giveUp(f, s.offset)
+		w.expireBatch(f, s.offset)
 		return nil
 	}
 	out := w.sink.m.buffer()

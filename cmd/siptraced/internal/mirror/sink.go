@@ -10,29 +10,29 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-// sink is one destination: its sender, and the books.
+// sink is one destination: its sender and its counters.
 type sink struct {
 	Destination
 	m   *Mirrors
 	log *slog.Logger
 	// duplicate: it is one of duplicate_uri, at this moment.
 	duplicate atomic.Bool
-	// named: it is here because a rule named it, and goes when it is idle. used is
-	// when that was last, in Unix nanoseconds.
-	named bool
-	used  atomic.Int64
+	// dynamic: a rule named it. It is removed when it is idle. used is when it was
+	// named last, in Unix nanoseconds.
+	dynamic bool
+	used    atomic.Int64
 
-	names   *names
-	readers []*spool.Reader
-	sender  *sender
+	resolver *resolver
+	readers  []*spool.Reader
+	sender   *sender
 
 	counts                                    [outcomes]*atomic.Uint64
 	missed, refused, connects, bytes, backlog *atomic.Uint64
-	early                                     atomic.Int64 // booked, of batches that still count as waiting
+	early                                     atomic.Int64 // counted, of batches that still count as pending
 
-	mu     sync.Mutex // covers what follows
-	texts  map[string]bool
-	saidAt [outcomes]time.Time
+	mu       sync.Mutex // covers what follows
+	texts    map[string]bool
+	warnedAt [outcomes]time.Time
 
 	drain chan struct{}
 	stop  func()
@@ -45,7 +45,7 @@ var countNames = [outcomes]string{sent: "sent", skipped: "skipped", filtered: "f
 // takes reports whether a record is meant for the destination.
 func (s *sink) takes(rec *siptrace.Record) bool {
 	switch {
-	case s.Everything:
+	case s.Static:
 		return rec.Sinks&siptrace.ToListed != 0
 	case rec.Sinks&(siptrace.ToHEP|siptrace.ToSIP) == 0:
 		return false
@@ -82,20 +82,20 @@ func (s *sink) is(uri string) bool {
 	return same
 }
 
-// sayInterval is how often one cause is said.
-const sayInterval = time.Minute
+// warnInterval is how often one cause is logged.
+const warnInterval = time.Minute
 
 // book counts what became of one record.
-func (s *sink) book(o outcome) {
+func (s *sink) count(o outcome) {
 	s.counts[o].Add(1)
 	s.early.Add(1)
 	if o < tooLarge {
 		return
 	}
 	s.mu.Lock()
-	again := time.Since(s.saidAt[o]) >= sayInterval
+	again := time.Since(s.warnedAt[o]) >= warnInterval
 	if again {
-		s.saidAt[o] = time.Now()
+		s.warnedAt[o] = time.Now()
 	}
 	s.mu.Unlock()
 	if again {

@@ -129,10 +129,10 @@ func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, e
 		return false, err
 	}
 	for {
-		for len(w.held) > 0 {
-			f := w.held[0]
+		for len(w.inflight) > 0 {
+			f := w.inflight[0]
 			if w.over(ctx, f.shard, f.batch) {
-				w.giveUp(f, 0)
+				w.expireBatch(f, 0)
 			} else if err := w.sendUDP(d, f); err != nil {
 				return progress, err
 			}
@@ -140,7 +140,7 @@ func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, e
 			progress = true
 		}
 		w.sink.refused.Add(d.icmp())
-		addrs := w.names.get()
+		addrs := w.resolver.get()
 		if !slices.Contains(addrs, w.encoder.remote) {
 			return progress, nil
 		}

@@ -24,9 +24,9 @@ type fakeMirrors struct {
 	ensured []string
 }
 
-func (f *fakeMirrors) Ensure(uri string)         { f.ensured = append(f.ensured, uri) }
-func (f *fakeMirrors) Own(a netip.AddrPort) bool { return a == f.own }
-func (f *fakeMirrors) Reaches(a netip.Addr) bool { return a == f.host }
+func (f *fakeMirrors) EnsureDestination(uri string)        { f.ensured = append(f.ensured, uri) }
+func (f *fakeMirrors) IsOwnSocket(a netip.AddrPort) bool   { return a == f.own }
+func (f *fakeMirrors) IsDestinationHost(a netip.Addr) bool { return a == f.host }
 
 // What comes back is dropped, and what is sent again is not.
 func TestLoops(t *testing.T) {
@@ -83,7 +83,7 @@ func TestLoops(t *testing.T) {
 			params := siptrace.DefaultParams()
 			params.TraceOn, params.HEPModeOn = true, true
 			c, f := counters.New(), &fakeSpool{}
-			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own, host: peer.Addr()}, Known: true, Duplicate: true}, f, c)
+			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own, host: peer.Addr()}, HasDuplicateURI: true, DuplicateAll: true}, f, c)
 			start, taken := time.Unix(1800000000, 0), 0
 			for i, in := range packets {
 				before := c.Snapshot()["dropped.loop"]
@@ -109,7 +109,7 @@ func TestLoopsRefused(t *testing.T) {
 	params.TraceOn, params.HEPModeOn = true, true
 	host := netip.MustParseAddr("127.0.0.1")
 	c, f := counters.New(), &fakeSpool{}
-	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{host: host}, Known: true, Duplicate: true}, f, c)
+	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{host: host}, HasDuplicateURI: true, DuplicateAll: true}, f, c)
 	now := time.Unix(1800000000, 0)
 	handle := func(port uint16) {
 		now = now.Add(time.Millisecond)
@@ -176,7 +176,7 @@ func TestSinks(t *testing.T) {
 				tt.set(&params)
 			}
 			m, f := &fakeMirrors{}, &fakeSpool{}
-			p := New(Rules{Params: params, Mirrors: m, Duplicate: tt.duplicate, Known: tt.duplicate, Listed: tt.listed}, f, counters.New())
+			p := New(Rules{Params: params, Mirrors: m, DuplicateAll: tt.duplicate, HasDuplicateURI: tt.duplicate, HasListed: tt.listed}, f, counters.New())
 			p.Make(&tt.rec)
 			if len(f.got) != 1 || f.got[0].Sinks != tt.want {
 				t.Fatalf("got %+v, want %d", f.got, tt.want)

@@ -39,22 +39,23 @@ type Rules struct {
 	Own    *siptrace.Sockets
 	// Judge decides on each message; nil: all are treated alike.
 	Judge Judge
-	// Mirrors is where messages go onwards; nil: nowhere. Known: duplicate_uri names
-	// a destination. Duplicate: it takes messages for which no rule named an address.
-	// Listed: there are destinations that take everything.
-	Mirrors                  Mirrors
-	Known, Duplicate, Listed bool
+	// Mirrors is where messages go onwards; nil: nowhere.
+	Mirrors Mirrors
+	// HasDuplicateURI: duplicate_uri names a destination. DuplicateAll: it takes the
+	// messages for which no rule named an address, too. HasListed: there are
+	// destinations that take every traced message.
+	HasDuplicateURI, DuplicateAll, HasListed bool
 }
 
 // Mirrors are the destinations of what is mirrored onwards.
 type Mirrors interface {
-	// Ensure is told of a destination that a rule named, before the record goes to
-	// the spool.
-	Ensure(uri string)
-	// Own reports whether an address is a socket that mirrors are sent from.
-	Own(netip.AddrPort) bool
-	// Reaches reports whether an address is that of a destination's host.
-	Reaches(netip.Addr) bool
+	// EnsureDestination gets the URI of a destination that a rule named, before the
+	// record goes to the spool. It does no I/O.
+	EnsureDestination(uri string)
+	// IsOwnSocket reports whether mirrors are sent from that address.
+	IsOwnSocket(netip.AddrPort) bool
+	// IsDestinationHost reports whether a destination has that address.
+	IsDestinationHost(netip.Addr) bool
 }
 
 // Judge decides on messages one by one (package rules). Safe for concurrent use.
@@ -139,7 +140,7 @@ func (p *Pipeline) put(st *state, rec *siptrace.Record) *atomic.Uint64 {
 	}
 	if st.Mirrors != nil && rec.Sinks&mirrored != 0 {
 		for _, d := range rec.Destinations {
-			st.Mirrors.Ensure(d)
+			st.Mirrors.EnsureDestination(d)
 		}
 	}
 	if err := p.spool.Put(rec); err != nil {
@@ -197,14 +198,14 @@ func (p *Pipeline) SetRules(r Rules) {
 	st := &state{
 		Rules:   r,
 		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
-		sinks:   r.Params.Sinks(r.Duplicate),
+		sinks:   r.Params.Sinks(r.DuplicateAll),
 		named:   r.Params.Sinks(true),
 		pairs:   r.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) == siptrace.ModeHEP|siptrace.ModeSIP,
 	}
-	if r.Listed {
+	if r.HasListed {
 		st.listed = siptrace.ToListed
 	}
-	st.watch = r.Mirrors != nil && (r.Known || r.Listed || r.Judge != nil)
+	st.watch = r.Mirrors != nil && (r.HasDuplicateURI || r.HasListed || r.Judge != nil)
 	p.rules.Store(st)
 }
 
@@ -226,7 +227,7 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	st := p.rules.Load()
 	c := &w.capture
-	if st.watch && st.Mirrors.Own(in.Source) {
+	if st.watch && st.Mirrors.IsOwnSocket(in.Source) {
 		return p.loop
 	}
 	isHEP := hep.Detect(in.Data) != 0
@@ -322,7 +323,7 @@ func (p *Pipeline) Log(rec *siptrace.Record) {
 	st := p.rules.Load()
 	rec.Type = siptrace.TypeLog
 	rec.Sinks = p.ofOther(st, rec.Type)
-	if st.Known {
+	if st.HasDuplicateURI {
 		rec.Sinks |= siptrace.ToHEP
 	}
 	if count := p.put(st, rec); count != nil {
@@ -397,7 +398,7 @@ func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) b
 // back reports whether a message came from elsewhere before, and comes from a
 // destination's host now.
 func (p *Pipeline) back(st *state, in *ingest.Packet, hash uint64) bool {
-	return p.relayed.note(hash, in.Source, in.Time, p.refusedAt(in.Time)) && st.Mirrors.Reaches(in.Source.Addr())
+	return p.relayed.note(hash, in.Source, in.Time, p.refusedAt(in.Time)) && st.Mirrors.IsDestinationHost(in.Source.Addr())
 }
 
 // refusedAt is when the spool last refused something, as far as was seen. What
