@@ -53,14 +53,21 @@ type pattern struct {
 
 // value is a constant, or a variable read from the message.
 type value struct {
-	variable variable // 0: a constant
+	variable variable // nil: a constant
 	text     []byte
+}
+
+func (v *value) get(m *sipmsg.Message, r *siptrace.Record, w *work, buf []byte) []byte {
+	if v.variable == nil {
+		return v.text
+	}
+	return v.variable(m, r, w, buf)
 }
 
 // work is the memory of one evaluation: for variables that are not in the
 // message as such, and for what several of them are read from.
 type work struct {
-	a, b [128]byte
+	a, b [512]byte     // more than any variable makes
 	uris [4]sipmsg.URI // of Request-URI, From, To and Contact
 	have [4]bool
 }

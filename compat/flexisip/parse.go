@@ -30,21 +30,6 @@ func (e *SyntaxError) Error() string {
 	return "flexisip: " + e.Reason + " " + at
 }
 
-// Caret returns two lines: the expression around the offending place, and a
-// caret below it.
-func (e *SyntaxError) Caret() string {
-	const before, after = 60, 20
-	start, end := max(0, e.Offset-before), min(len(e.Text), e.Offset+after)
-	line := strings.Map(func(r rune) rune {
-		if r < ' ' {
-			return ' '
-		}
-		return r
-	}, e.Text[start:end])
-	column := len([]rune(e.Text[start:e.Offset]))
-	return line + "\n" + strings.Repeat(" ", column) + "^"
-}
-
 func shorten(s string) string {
 	const most = 24
 	if len(s) <= most {
@@ -252,12 +237,12 @@ func (p *parser) comparison() int {
 	switch {
 	case p.err != nil:
 		return 0
-	case n.op == opRegex && n.b.variable != constant:
+	case n.op == opRegex && n.b.variable != nil:
 		p.fail(start, "want a regular expression in single quotes")
 		return 0
 	case n.op == opRegex:
 		n.patterns = p.regex(start+1, string(n.b.text))
-	case n.op == opIn && n.b.variable == constant:
+	case n.op == opIn && n.b.variable == nil:
 		n.words = map[string]struct{}{}
 		for _, w := range strings.FieldsFunc(string(n.b.text), func(r rune) bool { return strings.ContainsRune(blanks, r) }) {
 			n.words[w] = struct{}{}
@@ -301,7 +286,7 @@ func (p *parser) value() value {
 	} else {
 		name = p.word()
 	}
-	v, ok := lookup(name)
+	v, ok := variables[name]
 	switch {
 	case name == "":
 		p.fail(start, "want a variable, or a constant in single quotes,")

@@ -9,198 +9,136 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-type variable uint8
+// variable reads its value from a message; what has to be made is appended to buf.
+type variable func(m *sipmsg.Message, r *siptrace.Record, w *work, buf []byte) []byte
 
-const (
-	constant variable = iota
-	direction
-	requestMethod
-	requestDomain
-	requestUser
-	requestParams
-	fromDomain
-	fromUser
-	fromParams
-	toDomain
-	toUser
-	toParams
-	contactDomain
-	contactUser
-	contactParams
-	userAgent
-	callID
-	callIDHash
-	statusPhrase
-	statusCode
-	contentType
-
-	// $siptrace(...)
-	srcAddr
-	srcHost
-	srcHostIP
-	srcPort
-	srcProto
-	dstAddr
-	dstHost
-	dstHostIP
-	dstPort
-	dstProto
-	traceDirection
-)
-
-// lookup finds a variable by its name.
-func lookup(name string) (variable, bool) {
-	switch name {
-	case "direction":
-		return direction, true
-	case "request.method", "request.method-name":
-		return requestMethod, true
-	case "request.uri.domain":
-		return requestDomain, true
-	case "request.uri.user":
-		return requestUser, true
-	case "request.uri.params":
-		return requestParams, true
-	case "from.uri.domain":
-		return fromDomain, true
-	case "from.uri.user":
-		return fromUser, true
-	case "from.uri.params":
-		return fromParams, true
-	case "to.uri.domain":
-		return toDomain, true
-	case "to.uri.user":
-		return toUser, true
-	case "to.uri.params":
-		return toParams, true
-	case "contact.uri.domain":
-		return contactDomain, true
-	case "contact.uri.user":
-		return contactUser, true
-	case "contact.uri.params":
-		return contactParams, true
-	case "user-agent":
-		return userAgent, true
-	case "call-id":
-		return callID, true
-	case "call-id.hash":
-		return callIDHash, true
-	case "status.phrase":
-		return statusPhrase, true
-	case "status.code":
-		return statusCode, true
-	case "content-type":
-		return contentType, true
-	case "$siptrace(src_addr)":
-		return srcAddr, true
-	case "$siptrace(src_host)":
-		return srcHost, true
-	case "$siptrace(src_hostip)":
-		return srcHostIP, true
-	case "$siptrace(src_port)":
-		return srcPort, true
-	case "$siptrace(src_proto)":
-		return srcProto, true
-	case "$siptrace(dst_addr)":
-		return dstAddr, true
-	case "$siptrace(dst_host)":
-		return dstHost, true
-	case "$siptrace(dst_hostip)":
-		return dstHostIP, true
-	case "$siptrace(dst_port)":
-		return dstPort, true
-	case "$siptrace(dst_proto)":
-		return dstProto, true
-	case "$siptrace(direction)":
-		return traceDirection, true
-	}
-	return 0, false
-}
-
-// get returns the value; what has to be made is appended to buf.
-func (v *value) get(m *sipmsg.Message, r *siptrace.Record, w *work, buf []byte) []byte {
-	switch k := v.variable; k {
-	case constant:
-		return v.text
-	case direction:
+// variables are those of Flexisip's filters, and $siptrace(...) and $siptraced(...).
+var variables = map[string]variable{
+	"direction": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte {
 		if m.IsRequest {
-			return append(buf, "request"...)
+			return directionRequest
 		}
-		return append(buf, "response"...)
-	case requestMethod:
-		return m.Method
-	case requestDomain, requestUser, requestParams:
-		return w.part(0, m.RequestURI, k-requestDomain)
-	case fromDomain, fromUser, fromParams:
-		return w.part(1, m.From.URI, k-fromDomain)
-	case toDomain, toUser, toParams:
-		return w.part(2, m.To.URI, k-toDomain)
-	case contactDomain, contactUser, contactParams:
-		return w.part(3, m.Contact.URI, k-contactDomain)
-	case userAgent:
-		return m.UserAgent
-	case callID:
+		return directionResponse
+	},
+	"request.method":      requestMethod,
+	"request.method-name": requestMethod,
+
+	"request.uri.domain": uriOf(requestURI, domain),
+	"request.uri.user":   uriOf(requestURI, user),
+	"request.uri.params": uriOf(requestURI, params),
+	"from.uri.domain":    uriOf(fromURI, domain),
+	"from.uri.user":      uriOf(fromURI, user),
+	"from.uri.params":    uriOf(fromURI, params),
+	"to.uri.domain":      uriOf(toURI, domain),
+	"to.uri.user":        uriOf(toURI, user),
+	"to.uri.params":      uriOf(toURI, params),
+	"contact.uri.domain": uriOf(contactURI, domain),
+	"contact.uri.user":   uriOf(contactURI, user),
+	"contact.uri.params": uriOf(contactURI, params),
+
+	"user-agent": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte { return m.UserAgent },
+	"call-id": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte {
 		return bytes.TrimRight(m.CallID, blanks)
-	case callIDHash:
+	},
+	"call-id.hash": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, buf []byte) []byte {
 		if m.CallID == nil {
 			return nil
 		}
 		return strconv.AppendUint(buf, uint64(hash(bytes.TrimRight(m.CallID, blanks))), 10)
-	case statusPhrase:
+	},
+	"status.phrase": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte {
 		return bytes.TrimRight(m.Reason, blanks)
-	case statusCode:
-		return m.Status
-	case contentType:
+	},
+	"status.code": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte { return m.Status },
+	"content-type": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte {
 		t, _, _ := bytes.Cut(m.ContentType, []byte{';'})
 		return bytes.TrimRight(t, blanks)
-	case traceDirection:
+	},
+
+	"$siptrace(src_addr)":   endpoint(source, siptrace.Endpoint.Append),
+	"$siptrace(src_host)":   endpoint(source, host),
+	"$siptrace(src_hostip)": endpoint(source, hostIP),
+	"$siptrace(src_port)":   endpoint(source, port),
+	"$siptrace(src_proto)":  endpoint(source, proto),
+	"$siptrace(dst_addr)":   endpoint(destination, siptrace.Endpoint.Append),
+	"$siptrace(dst_host)":   endpoint(destination, host),
+	"$siptrace(dst_hostip)": endpoint(destination, hostIP),
+	"$siptrace(dst_port)":   endpoint(destination, port),
+	"$siptrace(dst_proto)":  endpoint(destination, proto),
+	"$siptrace(direction)": func(_ *sipmsg.Message, r *siptrace.Record, _ *work, buf []byte) []byte {
 		return append(buf, r.Direction...)
-	case srcAddr, srcHost, srcHostIP, srcPort, srcProto:
-		return endpoint(buf, &r.From, k)
-	default:
-		return endpoint(buf, &r.To, k-dstAddr+srcAddr)
+	},
+	"$siptraced(defects)": func(m *sipmsg.Message, _ *siptrace.Record, _ *work, buf []byte) []byte {
+		return m.Defects.Append(buf)
+	},
+}
+
+var directionRequest, directionResponse = []byte("request"), []byte("response")
+
+func requestMethod(m *sipmsg.Message, _ *siptrace.Record, _ *work, _ []byte) []byte { return m.Method }
+
+// The URIs of a message, by their places in work.
+const (
+	requestURI = iota
+	fromURI
+	toURI
+	contactURI
+)
+
+func domain(u *sipmsg.URI) []byte { return u.Host }
+func user(u *sipmsg.URI) []byte   { return u.User }
+func params(u *sipmsg.URI) []byte { return u.Params }
+
+// uriOf reads a part of one of the URIs, which is taken apart once per evaluation.
+func uriOf(which int, part func(*sipmsg.URI) []byte) variable {
+	return func(m *sipmsg.Message, _ *siptrace.Record, w *work, _ []byte) []byte {
+		if !w.have[which] {
+			b := [...][]byte{m.RequestURI, m.From.URI, m.To.URI, m.Contact.URI}[which]
+			w.uris[which], _ = sipmsg.ParseURI(b)
+			w.have[which] = true
+		}
+		return part(&w.uris[which])
 	}
 }
 
-// part returns the domain, user or parameters of the i-th URI, which is b.
-func (w *work) part(i int, b []byte, which variable) []byte {
-	if !w.have[i] {
-		w.uris[i], _ = sipmsg.ParseURI(b)
-		w.have[i] = true
-	}
-	u := &w.uris[i]
-	switch which {
-	case 0:
-		return u.Host
-	case 1:
-		return u.User
-	}
-	return u.Params
+func source(r *siptrace.Record) *siptrace.Endpoint      { return &r.From }
+func destination(r *siptrace.Record) *siptrace.Endpoint { return &r.To }
+
+// endpoint reads a part of one end of the message.
+func endpoint(end func(*siptrace.Record) *siptrace.Endpoint, part func(siptrace.Endpoint, []byte) []byte) variable {
+	return func(_ *sipmsg.Message, r *siptrace.Record, _ *work, buf []byte) []byte { return part(*end(r), buf) }
 }
 
-// endpoint appends what, one of src_*, of an end of the message.
-func endpoint(buf []byte, e *siptrace.Endpoint, what variable) []byte {
-	text := e.Append(buf)
-	if what == srcAddr {
-		return text
+// spelled is one part of an end: of one that came as text as the text has it.
+func spelled(e siptrace.Endpoint, buf []byte, text func(proto, host, port string) string, addr func(siptrace.Endpoint, []byte) []byte) []byte {
+	if e.Text != "" {
+		return append(buf, text(siptrace.SplitEndpoint(e.Text))...)
 	}
-	proto, rest, ok := bytes.Cut(text, []byte{':'})
+	e, ok := e.Parsed()
 	if !ok {
-		proto, rest = nil, text
+		e = siptrace.Unknown()
 	}
-	host, port := rest, []byte(nil)
-	if i := bytes.LastIndexByte(rest, ':'); i > bytes.LastIndexByte(rest, ']') {
-		host, port = rest[:i], rest[i+1:]
-	}
-	switch what {
-	case srcHost:
-		return host
-	case srcHostIP:
-		return bytes.TrimSuffix(bytes.TrimPrefix(host, []byte{'['}), []byte{']'})
-	case srcPort:
-		return port
-	}
-	return proto
+	return addr(e, buf)
+}
+
+func host(e siptrace.Endpoint, buf []byte) []byte {
+	return spelled(e, buf, func(_, host, _ string) string { return host }, siptrace.Endpoint.AppendHost)
+}
+
+func hostIP(e siptrace.Endpoint, buf []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimPrefix(host(e, buf), []byte{'['}), []byte{']'})
+}
+
+func port(e siptrace.Endpoint, buf []byte) []byte {
+	return spelled(e, buf, func(_, _, port string) string { return port }, func(e siptrace.Endpoint, buf []byte) []byte {
+		return strconv.AppendUint(buf, uint64(e.Addr.Port()), 10)
+	})
+}
+
+func proto(e siptrace.Endpoint, buf []byte) []byte {
+	return spelled(e, buf, func(proto, _, _ string) string { return proto }, func(e siptrace.Endpoint, buf []byte) []byte {
+		return append(buf, e.Proto...)
+	})
 }
 
 // hash is the number that Sofia-SIP, and so Flexisip, makes of a Call-ID: over
@@ -219,10 +157,12 @@ func hash(id []byte) uint32 {
 // nearest says what there is instead of a variable that is not known.
 func nearest(name string) string {
 	switch {
+	case strings.HasPrefix(name, "$siptraced"):
+		return "there is $siptraced(defects)"
 	case strings.HasPrefix(name, "$siptrace"):
 		return "$siptrace() has src_ and dst_ addr, host, hostip, port and proto, and direction"
 	case strings.HasPrefix(name, "$"):
-		return "of Kamailio's pseudo-variables there is $siptrace() alone"
+		return "of Kamailio's pseudo-variables there is $siptrace() alone, and $siptraced(defects)"
 	}
 	for _, p := range [...]string{"request", "from", "to", "contact"} {
 		if strings.HasPrefix(name, p+".") {

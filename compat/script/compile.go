@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/compat/sipmsg"
 )
 
 // Options say what a route may lean on. The zero value works.
@@ -37,8 +38,8 @@ type Program struct {
 	avps     map[string]int
 	avpCount int
 	varCount int
-	headers  []headerName
-	letters  [256]bool // that names of headers begin with
+	headers  []string  // canonical names of those asked for
+	letters  [256]bool // that their names begin with, in any form
 	maxSteps int
 	location *time.Location
 }
@@ -57,7 +58,7 @@ type compiler struct {
 	texts   int // $_s(...) that are being read, one within the other
 	avps    map[string]int
 	vars    map[string]int
-	headers []headerName
+	headers []string
 	routes  map[string]*routine
 	called  []*routine
 
@@ -97,9 +98,11 @@ func Compile(r kamcfg.Route, opt Options) (*Program, error) {
 		}
 	}
 	p.routes, p.avps, p.avpCount, p.varCount, p.headers = c.called, c.avps, len(c.avps), len(c.vars), c.headers
-	for _, h := range p.headers {
-		p.letters[h.lower[0]] = true
-		p.letters[h.compact] = true
+	for c := range p.letters {
+		long := sipmsg.CanonicalName(string([]byte{byte(c)}))
+		p.letters[c] = slices.ContainsFunc(p.headers, func(name string) bool {
+			return fold(name[0]) == fold(byte(c)) || strings.EqualFold(name, long)
+		})
 	}
 	return p, nil
 }
@@ -157,11 +160,11 @@ func (c *compiler) avpSlot(inner string) (int, *problem) {
 }
 
 func (c *compiler) header(name string) int {
-	h := newHeaderName(name)
-	if i := slices.Index(c.headers, h); i >= 0 {
+	name = sipmsg.CanonicalName(name)
+	if i := slices.IndexFunc(c.headers, func(n string) bool { return strings.EqualFold(n, name) }); i >= 0 {
 		return i
 	}
-	c.headers = append(c.headers, h)
+	c.headers = append(c.headers, name)
 	return len(c.headers) - 1
 }
 

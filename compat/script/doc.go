@@ -14,7 +14,9 @@
 // script. Deliberate differences: $var(x) begins at 0 for each message (in
 // Kamailio it keeps what the worker last put there); $si, $sp, $Ri, $Rp, $pr and
 // $siptrace(direction) have values in the event route; an index of an AVP may
-// count from the end; !~ is taken.
+// count from the end; !~ is taken; $siptraced(defects), which Kamailio refuses, names
+// what is wrong with a message ("missing_call_id,short_body", see sipmsg.Defect), and is
+// $null where nothing is.
 //
 // Left out: whatever changes, answers or routes a message, and what lives in
 // the proxy's memory (transactions, dialogs, hash tables, XAVPs, selects). It is

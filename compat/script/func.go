@@ -217,9 +217,9 @@ func isPresentRegex(_ *compiler, e *call) (function, error) {
 		return nil, fail(e.pos, refuse("", "regular expression %q: %v", s, err))
 	}
 	return func(m *Message) int32 {
-		for name := range m.SIP.All() {
+		for h := range m.SIP.Headers() {
 			m.steps--
-			if match(m, name) {
+			if match(m, h.Name) {
 				return 1
 			}
 		}

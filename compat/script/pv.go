@@ -172,12 +172,12 @@ var plainPVs = map[string]func(*Message) value{
 	"fu": func(m *Message) value { return strOrNull(m.SIP.From.URI) },
 	"fU": userOf(fromURI),
 	"fd": hostOf(fromURI),
-	"fn": func(m *Message) value { return displayName(&m.SIP.From) },
+	"fn": func(m *Message) value { return strOrNull(m.SIP.From.DisplayRaw) },
 	"ft": func(m *Message) value { return notEmpty(m.SIP.From.Tag) },
 	"tu": func(m *Message) value { return strOrNull(m.SIP.To.URI) },
 	"tU": userOf(toURI),
 	"td": hostOf(toURI),
-	"tn": func(m *Message) value { return displayName(&m.SIP.To) },
+	"tn": func(m *Message) value { return strOrNull(m.SIP.To.DisplayRaw) },
 	"tt": func(m *Message) value { return notEmpty(m.SIP.To.Tag) },
 	"ci": func(m *Message) value { return strOrNull(m.SIP.CallID) },
 	"cs": func(m *Message) value { return strOrNull(m.SIP.CSeqNumber) },
@@ -265,18 +265,6 @@ func notEmpty(b []byte) value {
 	return str(b)
 }
 
-// displayName is with the quotes that it has in the message, as Kamailio's.
-func displayName(a *sipmsg.Addr) value {
-	if a.Display == nil {
-		return value{}
-	}
-	d := cap(a.Raw) - cap(a.Display) // both end where the message's memory ends
-	if end := d + len(a.Display); d > 0 && end < len(a.Raw) && a.Raw[d-1] == '"' && a.Raw[end] == '"' {
-		return str(a.Raw[d-1 : end+1])
-	}
-	return notEmpty(a.Display)
-}
-
 func (m *Message) timeText(layout string) value {
 	if !m.room(len(layout) + 16) {
 		return value{}
@@ -303,6 +291,22 @@ var siptracePVs = map[string]func(*Message) value{
 		return directionIn
 	},
 }
+
+// siptracedPVs are $siptraced(...), which Kamailio does not have.
+var siptracedPVs = map[string]func(*Message) value{
+	"defects": func(m *Message) value {
+		d := m.SIP.Defects
+		if d == 0 || !m.room(maxDefectText) {
+			return value{}
+		}
+		from := len(m.buf)
+		m.buf = d.Append(m.buf)
+		return str(m.buf[from:len(m.buf):len(m.buf)])
+	},
+}
+
+// maxDefectText is beyond what all defects together make, in bytes.
+const maxDefectText = 512
 
 var directionIn, directionOut = text(siptrace.In), text(siptrace.Out)
 
@@ -369,7 +373,7 @@ var proxyPVs = []struct {
 }
 
 func pvNames() []string {
-	names := []string{"avp", "var", "hdr", "hdrc", "siptrace", "def", "cfg", "time", "TV", "_s"}
+	names := []string{"avp", "var", "hdr", "hdrc", "siptrace", "siptraced", "def", "cfg", "time", "TV", "_s"}
 	for n := range plainPVs {
 		names = append(names, n)
 	}
@@ -436,6 +440,12 @@ func (c *compiler) getter(p *pvar) (func(*Message) value, *problem) {
 		get, ok := siptracePVs[p.inner]
 		if !ok {
 			return nil, refuse(nearest(p.inner, keys(siptracePVs), "they are src_addr, src_host, src_hostip, src_port, src_proto, the same with dst_, and direction"), "$siptrace(%s) is not known", p.inner)
+		}
+		return get, nil
+	case "siptraced":
+		get, ok := siptracedPVs[p.inner]
+		if !ok {
+			return nil, refuse("there is $siptraced(defects)", "$siptraced(%s) is not known", p.inner)
 		}
 		return get, nil
 	case "time":
@@ -513,55 +523,32 @@ func (c *compiler) headerGetter(p *pvar) (func(*Message) value, *problem) {
 		return func(m *Message) value { return strOrNull(m.header(slot)) }, nil
 	}
 	name := c.headers[slot]
-	if p.name == "hdrc" {
-		return func(m *Message) value {
-			n := int32(0)
-			for k := range m.SIP.All() {
-				if name.is(k) {
-					n++
-				}
-			}
-			return integer(n)
-		}, nil
-	}
-	if idx.all {
-		return func(m *Message) value {
-			from, n := len(m.buf), 0
-			for k, v := range m.SIP.All() {
-				if !name.is(k) {
-					continue
-				}
-				if !m.room(len(v) + 1) {
-					return value{}
-				}
-				if n > 0 {
-					m.buf = append(m.buf, ',')
-				}
+	count := func(m *Message) int {
+		n := 0
+		for h := range m.SIP.Headers() {
+			if h.Is(name) {
 				n++
-				m.buf = append(m.buf, m.untrimmed(v)...)
 			}
-			if n == 0 {
-				return value{}
-			}
-			return str(m.buf[from:len(m.buf):len(m.buf)])
-		}, nil
+		}
+		return n
+	}
+	switch {
+	case p.name == "hdrc":
+		return func(m *Message) value { return integer(int32(count(m))) }, nil
+	case idx.all:
+		return joinedHeader(name), nil
 	}
 	return func(m *Message) value {
 		n := idx.n
 		if n < 0 {
-			for k := range m.SIP.All() {
-				if name.is(k) {
-					n++
-				}
-			}
-			if n < 0 {
+			if n += count(m); n < 0 {
 				return value{}
 			}
 		}
-		for k, v := range m.SIP.All() {
-			if name.is(k) {
+		for h := range m.SIP.Headers() {
+			if h.Is(name) {
 				if n == 0 {
-					return str(m.untrimmed(v))
+					return str(headerText(h))
 				}
 				n--
 			}
@@ -570,99 +557,58 @@ func (c *compiler) headerGetter(p *pvar) (func(*Message) value, *problem) {
 	}, nil
 }
 
-// headerName finds a header in its long and its compact form.
-type headerName struct {
-	lower   string
-	compact byte // 0: none
-}
-
-func newHeaderName(name string) headerName {
-	h := headerName{lower: strings.ToLower(name)}
-	for letter := byte('a'); letter <= 'z'; letter++ {
-		m := sipmsg.Message{Headers: []byte{letter, ':', '1', '\r', '\n'}}
-		if _, ok := m.Header(name); !ok {
-			continue
-		}
-		h.compact = letter
-		if len(name) == 1 { // asked for by its compact form: find the long one
-			for _, long := range compactHeaders {
-				m := sipmsg.Message{Headers: []byte(long + ": 1\r\n")}
-				if _, ok := m.Header(name); ok {
-					h.lower = strings.ToLower(long)
-				}
+// joinedHeader is $(hdr(Name)[*]): all values, a comma between.
+func joinedHeader(name string) func(*Message) value {
+	return func(m *Message) value {
+		from, n := len(m.buf), 0
+		for h := range m.SIP.Headers() {
+			if !h.Is(name) {
+				continue
 			}
+			v := headerText(h)
+			if !m.room(len(v) + 1) {
+				return value{}
+			}
+			if n > 0 {
+				m.buf = append(m.buf, ',')
+			}
+			n++
+			m.buf = append(m.buf, v...)
 		}
-		break
+		if n == 0 {
+			return value{}
+		}
+		return str(m.buf[from:len(m.buf):len(m.buf)])
 	}
-	return h
 }
 
-// compactHeaders have a compact form (IANA registry "SIP Header Fields").
-var compactHeaders = []string{
-	"Accept-Contact", "Referred-By", "Content-Type", "Request-Disposition", "Content-Encoding", "From", "Call-ID", "Reject-Contact", "Supported",
-	"Content-Length", "Contact", "Identity-Info", "Event", "Refer-To", "Subject", "To", "Allow-Events", "Via", "Session-Expires", "Identity",
-}
-
-func (h headerName) is(name []byte) bool {
-	return equalFold(name, h.lower) || h.compact != 0 && len(name) == 1 && fold(name[0]) == h.compact
-}
-
-// untrimmed gives a header's value the blanks at its end back, which Kamailio
-// keeps in $hdr(Name).
-func (m *Message) untrimmed(v []byte) []byte {
-	// Both end where the memory of the message ends.
-	for left := cap(v) - len(v) - (cap(m.SIP.Headers) - len(m.SIP.Headers)); left > 0; left-- {
-		if c := v[:len(v)+1][len(v)]; c != ' ' && c != '\t' {
-			break
-		}
-		v = v[:len(v)+1]
+// headerText is what Kamailio has in $hdr(Name): the value with the blanks at its end.
+func headerText(h sipmsg.Header) []byte {
+	v := bytes.TrimLeft(h.Raw, " \t\r\n")
+	if v == nil {
+		return empty.s
 	}
 	return v
 }
 
 // index finds the first value of each header that the program asks for, in one
-// pass over the message. Lines that begin with a letter that none of them has are
-// passed over unread, as are those folded onto them.
+// pass over the message.
 func (p *Program) index(m *Message) {
 	clear(m.headers)
 	m.indexed = true
-	b := m.SIP.Headers
-	for i := 0; i < len(b); {
-		eol := bytes.IndexByte(b[i:], '\n')
-		if eol < 0 {
-			eol = len(b)
-		} else {
-			eol += i
-		}
-		next := eol + 1
-		if p.letters[fold(b[i])] {
-			if colon := bytes.IndexByte(b[i:eol], ':'); colon > 0 {
-				for next < len(b) && (b[next] == ' ' || b[next] == '\t') { // RFC 3261 §7.3.1: folded lines
-					n := bytes.IndexByte(b[next:], '\n')
-					if n < 0 {
-						n = len(b) - next
-					}
-					eol = next + n
-					next = eol + 1
-				}
-				p.keep(m, bytes.TrimRight(b[i:i+colon], " \t"), b[i+colon+1:eol])
-			}
-		}
-		i = next
-	}
-}
-
-// keep stores a header's value where the program asks for it, without the blanks
-// before it and without its line end.
-func (p *Program) keep(m *Message, name, v []byte) {
-	for i := range p.headers {
-		if m.headers[i] != nil || !p.headers[i].is(name) {
+	missing := len(p.headers)
+	for h := range m.SIP.Headers() {
+		if !p.letters[h.Name[0]] {
 			continue
 		}
-		v = bytes.TrimLeft(v, " \t\r\n")
-		m.headers[i] = bytes.TrimSuffix(v, []byte("\r"))
-		if m.headers[i] == nil {
-			m.headers[i] = empty.s
+		for i, name := range p.headers {
+			if m.headers[i] == nil && h.Is(name) {
+				m.headers[i] = headerText(h)
+				missing--
+			}
+		}
+		if missing == 0 {
+			return
 		}
 	}
 }

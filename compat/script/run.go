@@ -300,12 +300,7 @@ func (m *Message) end(which int) *siptrace.Endpoint {
 
 // addr is the address of an end, also of one that came as text.
 func (m *Message) addr(which int) netip.AddrPort {
-	e := m.end(which)
-	if !e.Addr.Addr().IsValid() && e.Text != "" {
-		if p, err := siptrace.ParseEndpoint(e.Text); err == nil {
-			return p.Addr
-		}
-	}
+	e, _ := m.end(which).Parsed()
 	return e.Addr
 }
 
@@ -324,13 +319,8 @@ func (m *Message) host(which int) []byte {
 }
 
 func (m *Message) proto(which int) siptrace.Proto {
-	e := m.end(which)
-	if e.Proto == "" && e.Text != "" {
-		if p, err := siptrace.ParseEndpoint(e.Text); err == nil {
-			return p.Proto
-		}
-	}
-	if e.Proto == "" || !e.Addr.Addr().IsValid() && e.Text == "" {
+	e, ok := m.end(which).Parsed()
+	if !ok {
 		return siptrace.Any
 	}
 	return e.Proto

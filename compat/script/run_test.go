@@ -244,3 +244,23 @@ func TestReuse(t *testing.T) {
 		}
 	}
 }
+
+// TestDefects: $siptraced(defects) names what is wrong with a message.
+func TestDefects(t *testing.T) {
+	p := compile(t, `if ($siptraced(defects) =~ "(^|,)short_body(,|$)") drop; if ($siptraced(defects) == $null) setflag(1);`, script.Options{})
+	var m script.Message
+	whole, rec := parse(t, options)
+	if res := p.Run(&m, whole, rec); res.Dropped || res.Flags != 1<<1 {
+		t.Errorf("a message without defects: %+v", res)
+	}
+	cut, rec := parse(t, options[:len(options)-1])
+	if res := p.Run(&m, cut, rec); !res.Dropped {
+		t.Errorf("a message with %v: %+v", cut.Defects, res)
+	}
+	if n := testing.AllocsPerRun(100, func() { p.Run(&m, cut, rec) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if _, err := script.Compile(route(`if ($siptraced(x)) drop;`), script.Options{}); err == nil || !strings.Contains(err.Error(), "there is $siptraced(defects)") {
+		t.Error(err)
+	}
+}

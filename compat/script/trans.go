@@ -77,8 +77,8 @@ func transformation(name, arg string) (transform, *problem) {
 	case "nameaddr.len":
 		return func(m *Message, v value) value {
 			b := m.text(v)
-			_, uri, _ := address(b, false)
-			if n := cap(b) - cap(uri) + len(uri) + 1; n <= len(b) { // up to the bracket
+			display, uri, _ := address(b, false)
+			if n := len(display) + len("<") + len(uri) + len(">"); n <= len(b) && b[len(display)] == '<' { // up to the bracket
 				b = b[:n]
 			}
 			return integer(int32(len(b)))

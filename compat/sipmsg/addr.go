@@ -4,10 +4,20 @@ import "bytes"
 
 // Addr is the value of From, To or Contact (RFC 3261 §20.10): name-addr or addr-spec, then parameters.
 type Addr struct {
-	Raw     []byte // the header's whole value, without the blanks around it; nil if there is no such header
-	Display []byte // display name without its quotes; escapes and folds are kept
-	URI     []byte // without angle brackets and the blanks around it; "*" for the Contact that is a star
-	Tag     []byte // the last tag parameter outside the brackets, without quotes; nil if none, empty if ";tag="
+	Raw        []byte // the header's whole value, without the blanks around it; nil if there is no such header
+	DisplayRaw []byte // display name as written, quotes included; nil if none
+	URI        []byte // without angle brackets and the blanks around it; "*" for the Contact that is a star
+	Tag        []byte // the last tag parameter outside the brackets, without quotes; nil if none, empty if ";tag="
+}
+
+// Display returns the display name without the quotes around it; escapes and folds are kept. It is nil if there
+// is none, empty if it is "".
+func (a *Addr) Display() []byte {
+	v := a.DisplayRaw
+	if n := len(v); n > 1 && v[0] == '"' && quoted(v, 0) == n {
+		return v[1 : n-1]
+	}
+	return v
 }
 
 // parse reads v, which has no white space around it. With list only the first of several addresses is read.
@@ -37,7 +47,9 @@ scan:
 		if end < 0 {
 			return false
 		}
-		a.Display = display(v[:i])
+		if d := trimRight(v[:i]); len(d) > 0 {
+			a.DisplayRaw = d
+		}
 		a.URI = trim(v[i+1 : i+end])
 		i += end + 1
 	} else {
@@ -65,15 +77,4 @@ scan:
 		i = next
 	}
 	return true
-}
-
-func display(v []byte) []byte {
-	v = trimRight(v)
-	if n := len(v); n > 1 && v[0] == '"' && quoted(v, 0) == n {
-		return v[1 : n-1]
-	}
-	if len(v) == 0 {
-		return nil
-	}
-	return v
 }

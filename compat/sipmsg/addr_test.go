@@ -42,9 +42,9 @@ func TestAddr(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var a Addr
 			ok := a.parse([]byte(tt.in), false)
-			if string(a.Raw) != tt.in || string(a.Display) != tt.display || string(a.URI) != tt.uri ||
+			if string(a.Raw) != tt.in || string(a.Display()) != tt.display || string(a.URI) != tt.uri ||
 				string(a.Tag) != tt.tag || ok == tt.bad {
-				t.Errorf("got %q %q %q, %v", a.Display, a.URI, a.Tag, ok)
+				t.Errorf("got %q %q %q, %v", a.Display(), a.URI, a.Tag, ok)
 			}
 		})
 	}
@@ -62,8 +62,26 @@ func TestContact(t *testing.T) {
 		if err := m.Parse([]byte("SIP/2.0 200 OK\r\nm: " + tt.in + "\r\nContact: <sip:z@z>\r\n\r\n")); err != nil {
 			t.Fatal(err)
 		}
-		if c := m.Contact; string(c.Raw) != tt.in || string(c.Display) != tt.display || string(c.URI) != tt.uri {
-			t.Errorf("%s: got %q %q %q", tt.in, c.Raw, c.Display, c.URI)
+		if c := m.Contact; string(c.Raw) != tt.in || string(c.Display()) != tt.display || string(c.URI) != tt.uri {
+			t.Errorf("%s: got %q %q %q", tt.in, c.Raw, c.Display(), c.URI)
+		}
+	}
+}
+
+// TestDisplayRaw: the display name as it stands in the message.
+func TestDisplayRaw(t *testing.T) {
+	for _, tt := range []struct{ in, raw, display string }{
+		{`"A. Bell"  <sip:a@b>`, `"A. Bell"`, "A. Bell"},
+		{`A Bell <sip:a@b>`, "A Bell", "A Bell"},
+		{`"a" "b" <sip:a@b>`, `"a" "b"`, `"a" "b"`},
+		{`"" <sip:a@b>`, `""`, ""},
+		{`<sip:a@b>`, "", ""},
+		{`sip:a@b`, "", ""},
+	} {
+		var a Addr
+		a.parse([]byte(tt.in), false)
+		if string(a.DisplayRaw) != tt.raw || string(a.Display()) != tt.display || (a.DisplayRaw == nil) != (tt.raw == "") || (a.Display() == nil) != (tt.raw == "") {
+			t.Errorf("%s: got %q, %q", tt.in, a.DisplayRaw, a.Display())
 		}
 	}
 }

@@ -1,8 +1,9 @@
 package sipmsg
 
 import (
+	"iter"
 	"math/bits"
-	"strings"
+	"slices"
 )
 
 // Defect is a set of things wrong with a message that is SIP all the same. It is no verdict by the grammar:
@@ -37,24 +38,41 @@ const (
 )
 
 var defectNames = [...]string{
-	"missing Call-ID", "missing CSeq", "missing From", "missing To", "missing Via",
-	"duplicate Call-ID", "duplicate CSeq", "duplicate From", "duplicate To", "duplicate Content-Length",
-	"bad CSeq", "bad From", "bad To", "bad Via", "bad Content-Length", "bad status", "no reason",
-	"bad Request-URI", "bad header line", "method mismatch", "no blank line", "short body", "long body", "version case",
+	"missing_call_id", "missing_cseq", "missing_from", "missing_to", "missing_via",
+	"duplicate_call_id", "duplicate_cseq", "duplicate_from", "duplicate_to", "duplicate_content_length",
+	"bad_cseq", "bad_from", "bad_to", "bad_via", "bad_content_length", "bad_status", "no_reason",
+	"bad_request_uri", "bad_header", "method_mismatch", "no_blank_line", "short_body", "long_body", "version_case",
 }
 
-// String returns the names of the set bits, lowest first, separated by ", "; "" for none.
-func (d Defect) String() string {
-	var s strings.Builder
+// DefectNames returns the name of each bit, lowest first: bit 0 is "missing_call_id".
+func DefectNames() []string { return slices.Clone(defectNames[:]) }
+
+// Bits iterates over the numbers of the set bits, lowest first: indices of [DefectNames].
+func (d Defect) Bits() iter.Seq[int] {
+	return func(yield func(int) bool) { d.eachBit(yield) }
+}
+
+func (d Defect) eachBit(yield func(int) bool) {
 	for ; d != 0; d &= d - 1 {
-		if s.Len() > 0 {
-			s.WriteString(", ")
-		}
-		if i := bits.TrailingZeros32(uint32(d)); i < len(defectNames) {
-			s.WriteString(defectNames[i])
-		} else {
-			s.WriteString("unknown")
+		if !yield(bits.TrailingZeros32(uint32(d))) {
+			return
 		}
 	}
-	return s.String()
 }
+
+// Append appends the names of the set bits, lowest first, separated by commas: "missing_call_id,short_body".
+func (d Defect) Append(dst []byte) []byte {
+	for i := range d.Bits() {
+		if i >= len(defectNames) {
+			break
+		}
+		if d&(1<<i-1) != 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, defectNames[i]...)
+	}
+	return dst
+}
+
+// String is the text of [Defect.Append]; "" for none.
+func (d Defect) String() string { return string(d.Append(nil)) }

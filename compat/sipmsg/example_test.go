@@ -36,8 +36,8 @@ func ExampleMessage_Header() {
 	}
 	subject, ok := m.Header("Subject")
 	fmt.Printf("%s %v\n", subject, ok)
-	for name, value := range m.All() {
-		fmt.Printf("%s = %s\n", name, value)
+	for h := range m.Headers() {
+		fmt.Printf("%s = %s\n", h.Name, h.Value())
 	}
 	fmt.Println(m.Defects&sipmsg.BadHeader != 0)
 	// Output:
@@ -45,6 +45,31 @@ func ExampleMessage_Header() {
 	// s = lunch
 	// X-Tenant = blue
 	// true
+}
+
+func ExampleMessage_Vias() {
+	var m sipmsg.Message
+	if err := m.Parse([]byte("BYE sip:b SIP/2.0\r\nv: SIP/2.0/UDP 192.0.2.1;branch=b1, SIP/2.0/TCP 192.0.2.2\r\nVia: SIP/2.0/TLS c;branch=b3\r\n\r\n")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	for via := range m.Vias() {
+		fmt.Printf("%s %q\n", via.Host, via.Branch)
+	}
+	// Output:
+	// 192.0.2.1 "b1"
+	// 192.0.2.2 ""
+	// c "b3"
+}
+
+func ExampleDefect() {
+	var m sipmsg.Message
+	if err := m.Parse([]byte("BYE sip:b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nCSeq: 1 BYE\r\nf: a\r\nt: b\r\nl: 9\r\n\r\ncut")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(m.Defects)
+	// Output: missing_call_id,short_body
 }
 
 func ExampleParseURI() {

@@ -43,14 +43,26 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		visit(reflect.ValueOf(m), "Message", inside)
-		for name, value := range m.All() {
-			inside("name", name)
-			inside("value", value)
-			if got, ok := m.Header(string(name)); !ok {
-				t.Fatalf("header %q not found", name)
+		for h := range m.Headers() {
+			inside("name", h.Name)
+			inside("value", h.Value())
+			inside("raw value", h.Raw)
+			if got, ok := m.Header(string(h.Name)); !ok {
+				t.Fatalf("header %q not found", h.Name)
 			} else {
 				inside("Header", got)
 			}
+		}
+		first := true
+		for via := range m.Vias() {
+			visit(reflect.ValueOf(via), "Via", inside)
+			if first && !reflect.DeepEqual(via, m.Via) {
+				t.Fatalf("top Via %+v, first of Vias %+v", m.Via, via)
+			}
+			first = false
+		}
+		if first != (m.Via.Raw == nil) {
+			t.Fatalf("top Via %q, but Vias has none", m.Via.Raw)
 		}
 		for _, u := range [][]byte{m.RequestURI, m.From.URI, m.To.URI, m.Contact.URI} {
 			if p, ok := ParseURI(u); ok && len(p.Host) == 0 && len(p.User) == 0 {

@@ -5,36 +5,60 @@ import (
 	"iter"
 )
 
-// Header returns the value of the first header with that name, in any letter case, in its long or its compact
-// form ("Call-ID" finds "i:", "i" finds "Call-ID:"), without the blanks around it. Folds inside are kept.
-func (m *Message) Header(name string) (value []byte, ok bool) {
-	name = longName(name)
+// Header is one header of a message.
+type Header struct {
+	Name []byte // as written, without the blanks before the colon; never empty
+	Raw  []byte // the value as written: from the colon to the line's end, blanks included
+}
+
+// Value returns the value without the blanks around it. Folds inside are kept.
+func (h Header) Value() []byte { return trim(h.Raw) }
+
+// Is reports whether h has that name: in any letter case, and in its compact form too. name is a canonical
+// one, as [CanonicalName] returns it.
+func (h Header) Is(name string) bool {
+	return (len(h.Name) == len(name) || len(h.Name) == 1) && isNamed(h.Name, name) // the lengths are compared inline
+}
+
+func isNamed(n []byte, name string) bool {
+	if len(n) == 1 {
+		return equalFold(CanonicalName(string(n)), name)
+	}
+	return len(n) > 0 && equalFold(n, name)
+}
+
+// Headers iterates over the headers in order. Lines without a colon or a name are passed over.
+func (m *Message) Headers() iter.Seq[Header] {
+	return func(yield func(Header) bool) { m.each(yield) } // inlined, unlike a method value: nothing is allocated
+}
+
+func (m *Message) each(yield func(Header) bool) {
+	b := m.HeaderSection
 	for i := 0; ; {
-		h, next, st := nextHeader(m.Headers, i)
+		h, next, st := nextHeader(b, i)
 		if st != isHeader {
-			return nil, false
+			return
 		}
 		i = next
-		n := m.Headers[h.name:h.nameEnd]
-		if len(n) > 0 && equalFold(n, name) || len(n) == 1 && equalFold(longName(string(n)), name) {
-			return trim(m.Headers[h.value:h.end]), true
+		if h.nameEnd > h.name && !yield(Header{Name: b[h.name:h.nameEnd], Raw: b[h.value:h.end]}) {
+			return
 		}
 	}
 }
 
-// All iterates over the headers in order: name as written, and value as [Message.Header] gives it. Lines
-// without a colon or a name are passed over.
-func (m *Message) All() iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		for i := 0; ; {
-			h, next, st := nextHeader(m.Headers, i)
-			if st != isHeader {
-				return
-			}
-			i = next
-			if h.nameEnd > h.name && !yield(m.Headers[h.name:h.nameEnd], trim(m.Headers[h.value:h.end])) {
-				return
-			}
+// Header returns the value of the first header with that name, in any letter case, in its long or its compact
+// form ("Call-ID" finds "i:", "i" finds "Call-ID:"), without the blanks around it. Folds inside are kept.
+func (m *Message) Header(name string) (value []byte, ok bool) {
+	name = CanonicalName(name)
+	b := m.HeaderSection
+	for i := 0; ; {
+		h, next, st := nextHeader(b, i)
+		if st != isHeader {
+			return nil, false
+		}
+		i = next
+		if n := b[h.name:h.nameEnd]; (len(n) == len(name) || len(n) == 1) && isNamed(n, name) {
+			return trim(b[h.value:h.end]), true
 		}
 	}
 }
@@ -172,9 +196,9 @@ func identify(n []byte) headerID {
 	return hdrOther
 }
 
-// longName returns the long form of a compact header name, any other name as it is (IANA registry "SIP
-// Header Fields").
-func longName(n string) string {
+// CanonicalName returns the long form of a compact header name ("i": "Call-ID"), any other name as it is (IANA
+// registry "SIP Header Fields").
+func CanonicalName(n string) string {
 	if len(n) != 1 {
 		return n
 	}

@@ -26,8 +26,8 @@ type Message struct {
 	ContentType   []byte // with its parameters
 	ContentLength int    // -1: absent or not a number
 
-	Headers []byte // header section: after the start line, before the blank line, with the last line's end
-	Body    []byte // everything after the blank line, whatever Content-Length says; nil without a blank line
+	HeaderSection []byte // after the start line, before the blank line, with the last line's end; see [Message.Headers]
+	Body          []byte // everything after the blank line, whatever Content-Length says; nil without a blank line
 
 	Defects Defect
 }
@@ -149,11 +149,11 @@ func (m *Message) headers(b []byte, start int) {
 	for {
 		h, next, st := nextHeader(b, i)
 		if st == endOfHeaders {
-			m.Headers, m.Body = b[start:i], b[next:]
+			m.HeaderSection, m.Body = b[start:i], b[next:]
 			break
 		}
 		if st == endOfInput {
-			m.Headers = b[start:]
+			m.HeaderSection = b[start:]
 			m.Defects |= NoBlankLine
 			break
 		}
@@ -194,8 +194,10 @@ func (m *Message) headers(b []byte, start int) {
 				m.Defects |= BadTo
 			}
 		case hdrVia:
-			if m.Via.Raw == nil && !m.Via.parse(trim(b[h.value:h.end])) {
-				m.Defects |= BadVia
+			if m.Via.Raw == nil {
+				if _, ok := m.Via.parse(trim(b[h.value:h.end])); !ok {
+					m.Defects |= BadVia
+				}
 			}
 		case hdrContact:
 			if m.Contact.Raw == nil {

@@ -18,7 +18,7 @@ func TestParseRequest(t *testing.T) {
 		{"CSeq number", string(m.CSeqNumber), "314159"},
 		{"CSeq method", string(m.CSeqMethod), "INVITE"},
 		{"From", string(m.From.Raw), `"Alice" <sip:alice@atlanta.example.com>;tag=1928301774`},
-		{"From display", string(m.From.Display), "Alice"},
+		{"From display", string(m.From.Display()), "Alice"},
 		{"From URI", string(m.From.URI), "sip:alice@atlanta.example.com"},
 		{"From tag", string(m.From.Tag), "1928301774"},
 		{"To URI", string(m.To.URI), "sip:bob@biloxi.example.com"},
@@ -29,7 +29,7 @@ func TestParseRequest(t *testing.T) {
 		{"Via branch", string(m.Via.Branch), "z9hG4bK3f9a.7d21"},
 		{"User-Agent", string(m.UserAgent), "Deskphone 9000/4.2.1"},
 		{"Content-Type", string(m.ContentType), "application/sdp"},
-		{"headers", string(m.Headers[:4]) + string(m.Headers[len(m.Headers)-5:]), "Via:220\r\n"},
+		{"headers", string(m.HeaderSection[:4]) + string(m.HeaderSection[len(m.HeaderSection)-5:]), "Via:220\r\n"},
 		{"body", string(m.Body[:5]), "v=0\r\n"},
 		{"defects", m.Defects.String(), ""},
 	} {
@@ -55,7 +55,7 @@ func TestParseResets(t *testing.T) {
 		m.Via.Host != nil || m.ContentLength != -1 || m.ContentType != nil || len(m.Body) != 0 {
 		t.Errorf("leftovers: %+v", m)
 	}
-	if err := m.Parse([]byte("HELLO")); !errors.Is(err, ErrNotSIP) || m.Status != nil || m.Headers != nil {
+	if err := m.Parse([]byte("HELLO")); !errors.Is(err, ErrNotSIP) || m.Status != nil || m.HeaderSection != nil {
 		t.Errorf("got %v, %+v", err, m)
 	}
 }
@@ -228,16 +228,16 @@ func TestHeaderLookup(t *testing.T) {
 	}
 
 	var got []string
-	for name, value := range m.All() {
-		got = append(got, string(name)+"="+string(value))
+	for h := range m.Headers() {
+		got = append(got, string(h.Name)+"="+string(h.Value()))
 	}
 	want := "v=one|VIA=two|i=c1|X-Empty=|X-Folded=a\r\n b|z=zulu|Subject=s"
 	if s := strings.Join(got, "|"); s != want {
 		t.Errorf("got %q, want %q", s, want)
 	}
-	for name := range m.All() {
-		if string(name) != "v" {
-			t.Errorf("%q after the first", name)
+	for h := range m.Headers() {
+		if string(h.Name) != "v" {
+			t.Errorf("%q after the first", h.Name)
 		}
 		break
 	}
@@ -272,9 +272,9 @@ func TestDefectString(t *testing.T) {
 		want string
 	}{
 		{0, ""},
-		{BadStatus, "bad status"},
-		{MissingCallID | VersionCase, "missing Call-ID, version case"},
-		{VersionCase << 1, "unknown"},
+		{BadStatus, "bad_status"},
+		{MissingCallID | VersionCase, "missing_call_id,version_case"},
+		{VersionCase << 1, ""},
 	} {
 		if got := tt.d.String(); got != tt.want {
 			t.Errorf("%b: got %q, want %q", tt.d, got, tt.want)
@@ -295,9 +295,14 @@ func TestNoAllocations(t *testing.T) {
 			m.MethodName()
 			m.Header("Content-Length")
 			m.Header("i")
-			for name := range m.All() {
-				if len(name) == 0 {
+			for h := range m.Headers() {
+				if len(h.Name) == 0 {
 					t.Fatal("empty name")
+				}
+			}
+			for via := range m.Vias() {
+				if via.Raw == nil {
+					t.Fatal("Via without a value")
 				}
 			}
 			ParseURI(m.RequestURI)

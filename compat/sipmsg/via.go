@@ -1,8 +1,13 @@
 package sipmsg
 
-// Via is the first value of the top Via header (RFC 3261 §20.42).
+import (
+	"bytes"
+	"iter"
+)
+
+// Via is one value of a Via header (RFC 3261 §20.42).
 type Via struct {
-	Raw       []byte // the header's whole value, further Vias after a comma included; nil if there is none
+	Raw       []byte // from the value's beginning to the header's end, further Vias after a comma included; nil if there is none
 	Transport []byte // as written: "UDP", "TLS", "WSS"
 	Host      []byte // of the sent-by part; IPv6 in its brackets
 	Port      []byte // nil if not given
@@ -10,8 +15,9 @@ type Via struct {
 }
 
 // parse reads v, which has no white space around it: sent-protocol, blanks, sent-by, parameters, with LWS
-// around every separator. It reports whether the first value could be read to its end.
-func (p *Via) parse(v []byte) bool {
+// around every separator. It reports whether the first value could be read to its end. rest is what follows the
+// comma after it, nil if there is none.
+func (p *Via) parse(v []byte) (rest []byte, ok bool) {
 	*p = Via{Raw: v}
 	i := 0
 	for range 2 {
@@ -19,7 +25,7 @@ func (p *Via) parse(v []byte) bool {
 			i++
 		}
 		if i == len(v) || v[i] != '/' {
-			return false
+			return afterComma(v, i), false
 		}
 		i++
 	}
@@ -29,7 +35,7 @@ func (p *Via) parse(v []byte) bool {
 		i++
 	}
 	if i == s {
-		return false
+		return afterComma(v, i), false
 	}
 	p.Transport = v[s:i]
 
@@ -46,7 +52,7 @@ func (p *Via) parse(v []byte) bool {
 		}
 	}
 	if i == s {
-		return false
+		return afterComma(v, i), false
 	}
 	p.Host = v[s:i]
 
@@ -58,7 +64,7 @@ func (p *Via) parse(v []byte) bool {
 			i++
 		}
 		if i == s {
-			return false
+			return afterComma(v, i), false
 		}
 		p.Port = v[s:i]
 		i = skipLWS(v, i)
@@ -66,16 +72,45 @@ func (p *Via) parse(v []byte) bool {
 
 	for i < len(v) {
 		if v[i] != ';' {
-			return v[i] == ','
+			return afterComma(v, i), v[i] == ','
 		}
 		name, value, next, ok := param(v, i+1, true)
 		if !ok {
-			return false
+			return nil, false
 		}
 		if len(name) == 6 && p.Branch == nil && equalFold(name, "branch") {
 			p.Branch = value
 		}
 		i = next
 	}
-	return true
+	return nil, true
+}
+
+// afterComma returns what follows the first comma in v[i:].
+func afterComma(v []byte, i int) []byte {
+	if n := bytes.IndexByte(v[i:], ','); n >= 0 {
+		return v[i+n+1:]
+	}
+	return nil
+}
+
+// Vias iterates over the Vias from the top one down, whether in one header or in several (RFC 3261 §7.3.1). Of one
+// that is malformed the fields are there that could be read.
+func (m *Message) Vias() iter.Seq[Via] {
+	return func(yield func(Via) bool) { m.eachVia(yield) }
+}
+
+func (m *Message) eachVia(yield func(Via) bool) {
+	for h := range m.Headers() {
+		if identify(h.Name) != hdrVia {
+			continue
+		}
+		for v := h.Value(); v != nil; {
+			var via Via
+			v, _ = via.parse(trim(v))
+			if !yield(via) {
+				return
+			}
+		}
+	}
 }

@@ -1,6 +1,9 @@
 package sipmsg
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestVia(t *testing.T) {
 	tests := []struct {
@@ -31,11 +34,43 @@ func TestVia(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var v Via
-			ok := v.parse([]byte(tt.in))
+			_, ok := v.parse([]byte(tt.in))
 			if string(v.Raw) != tt.in || string(v.Transport) != tt.transport || string(v.Host) != tt.host ||
 				string(v.Port) != tt.port || string(v.Branch) != tt.branch || ok == tt.bad {
 				t.Errorf("got %q %q %q %q, %v", v.Transport, v.Host, v.Port, v.Branch, ok)
 			}
 		})
+	}
+}
+
+// TestVias: values of one header and of several are one list.
+func TestVias(t *testing.T) {
+	for _, tt := range []struct{ headers, want string }{
+		{"", ""},
+		{"Via: SIP/2.0/UDP a;branch=1\r\n", "a 1"},
+		{"Via: SIP/2.0/UDP a;branch=1\r\nTo: x\r\nv: SIP/2.0/UDP b;branch=2\r\n", "a 1|b 2"},
+		{"via: SIP/2.0/UDP a;x=\",\";branch=1,\r\n SIP/2.0/UDP b;branch=2 , SIP/2.0/UDP c\r\nVia: SIP/2.0/UDP d\r\n", "a 1|b 2|c |d "},
+		{"Via: broken;branch=1, SIP/2.0/UDP b;branch=2\r\n", " |b 2"},
+		{"Via: SIP/2.0/UDP a b;branch=1, SIP/2.0/UDP c;branch=2\r\n", "a |c 2"},
+		{"Via:\r\nVia: SIP/2.0/UDP b\r\n", " |b "},
+		{"Via: SIP/2.0/UDP a,\r\n", "a | "},
+	} {
+		var m Message
+		if err := m.Parse([]byte("SIP/2.0 200 OK\r\n" + tt.headers + "\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for v := range m.Vias() {
+			got = append(got, string(v.Host)+" "+string(v.Branch))
+		}
+		if s := strings.Join(got, "|"); s != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.headers, s, tt.want)
+		}
+		for v := range m.Vias() {
+			if string(v.Raw) != string(m.Via.Raw) {
+				t.Errorf("%q: the first is not the top one", tt.headers)
+			}
+			break
+		}
 	}
 }

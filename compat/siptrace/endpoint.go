@@ -43,9 +43,6 @@ func (p Proto) kind() byte {
 	}
 }
 
-// unknownEndpoint is what the module writes for an address that it lacks.
-const unknownEndpoint = "any:255.255.255.255:5060"
-
 // Endpoint is one end of a message, the fromip or toip column:
 // proto:address:port, IPv6 in brackets.
 type Endpoint struct {
@@ -56,53 +53,87 @@ type Endpoint struct {
 	Text string
 }
 
+// Unknown is what the module writes for an address that it lacks: any:255.255.255.255:5060.
+func Unknown() Endpoint {
+	return Endpoint{Proto: Any, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 5060)}
+}
+
+// Parsed returns e with its transport and address, which are read from Text where that is all there is. It reports
+// false for an end that is not known, and for a Text that is no proto:address:port.
+func (e Endpoint) Parsed() (Endpoint, bool) {
+	if e.Addr.Addr().IsValid() {
+		if e.Proto == "" {
+			e.Proto = Any
+		}
+		return e, true
+	}
+	if e.Text == "" {
+		return e, false
+	}
+	p, err := ParseEndpoint(e.Text)
+	return p, err == nil
+}
+
 // Append appends the column's text to dst.
 func (e Endpoint) Append(dst []byte) []byte {
 	if e.Text != "" {
 		return append(dst, e.Text...)
 	}
 	if !e.Addr.Addr().IsValid() {
-		return append(dst, unknownEndpoint...)
+		e = Unknown()
 	}
 	proto := e.Proto
 	if proto == "" {
 		proto = Any
 	}
 	dst = append(dst, proto...)
-	dst = append(dst, ':')
-	if ip := e.Addr.Addr().Unmap(); ip.Is6() {
-		dst = append(dst, '[')
-		dst = ip.WithZone("").AppendTo(dst)
-		dst = append(dst, ']')
-	} else {
-		dst = ip.AppendTo(dst)
+	dst = e.AppendHost(append(dst, ':'))
+	return strconv.AppendUint(append(dst, ':'), uint64(e.Addr.Port()), 10)
+}
+
+// AppendHost appends the address of Addr to dst, IPv6 in brackets.
+func (e Endpoint) AppendHost(dst []byte) []byte {
+	ip := e.Addr.Addr().Unmap()
+	if !ip.Is6() {
+		return ip.AppendTo(dst)
 	}
-	dst = append(dst, ':')
-	return strconv.AppendUint(dst, uint64(e.Addr.Port()), 10)
+	return append(ip.WithZone("").AppendTo(append(dst, '[')), ']')
 }
 
 // String is the column's text.
 func (e Endpoint) String() string { return string(e.Append(nil)) }
 
+// SplitEndpoint cuts proto:host:port, or any part of it, at its colons: those within brackets aside, the port is what
+// follows the last one. Nothing is checked; without a colon all of s is the host.
+func SplitEndpoint(s string) (proto, host, port string) {
+	proto, host, ok := strings.Cut(s, ":")
+	if !ok {
+		return "", s, ""
+	}
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		host, port = host[:i], host[i+1:]
+	}
+	return proto, host, port
+}
+
 // ParseEndpoint reads proto:address[:port] as Kamailio writes sockets: the
 // port defaults to 5060, to 5061 for tls and wss; IPv6 is in brackets.
 func ParseEndpoint(s string) (Endpoint, error) {
-	name, rest, ok := strings.Cut(s, ":")
+	name, host, digits := SplitEndpoint(s)
 	proto, known := ParseProto(name)
-	if !ok || !known {
+	if !known {
 		return Endpoint{}, fmt.Errorf("%q: want proto:address:port with proto udp, tcp, tls, sctp, ws or wss", s)
 	}
 	port := uint16(5060)
 	if proto == TLS || proto == WSS {
 		port = 5061
 	}
-	host := rest
-	if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.HasSuffix(rest, "]") {
-		n, err := strconv.ParseUint(rest[i+1:], 10, 16)
+	if len(name)+1+len(host) < len(s) {
+		n, err := strconv.ParseUint(digits, 10, 16)
 		if err != nil {
-			return Endpoint{}, fmt.Errorf("%q: port %q is not a number from 0 to 65535", s, rest[i+1:])
+			return Endpoint{}, fmt.Errorf("%q: port %q is not a number from 0 to 65535", s, digits)
 		}
-		host, port = rest[:i], uint16(n)
+		port = uint16(n)
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	ip, err := netip.ParseAddr(host)

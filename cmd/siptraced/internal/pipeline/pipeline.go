@@ -89,6 +89,7 @@ type Pipeline struct {
 	acknowledged, unacknowledged                                            *atomic.Uint64
 	requests, replies                                                       *atomic.Uint64
 	made, loop, duplicate                                                   *atomic.Uint64
+	defects                                                                 defects
 
 	// relayed are the messages that were mirrored onwards lately, and captured the
 	// texts of those that came by HEP.
@@ -184,6 +185,7 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		// What came back to us, and the SIP duplicate of what came by HEP as well.
 		loop:      c.Counter("dropped.loop"),
 		duplicate: c.Counter("dropped.duplicate"),
+		defects:   newDefects(c),
 		relayed:   newRecent(),
 		captured:  newRecent(),
 		repeats:   newRepeats(),
@@ -281,6 +283,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if count := p.put(st, rec); count != nil {
 		return count
 	}
+	p.defects.add(w.msg.Defects)
 	if w.msg.IsRequest {
 		p.requests.Add(1)
 	} else {

@@ -536,27 +536,12 @@ func (s *scope) spiral(seed maphash.Seed, v *view) bool {
 // secondBranch returns the branch of the second Via: in a request that a proxy
 // sends, that of the request as it came in.
 func secondBranch(m *sipmsg.Message) []byte {
-	_, via, ok := bytes.Cut(m.Via.Raw, []byte{','})
-	if !ok {
-		n := 0
-		for name, value := range m.All() {
-			if !bytes.EqualFold(name, []byte("Via")) && !bytes.EqualFold(name, []byte("v")) {
-				continue
-			}
-			if n++; n == 2 {
-				via = value
-				break
-			}
+	top := true
+	for via := range m.Vias() {
+		if !top {
+			return via.Branch
 		}
-	}
-	via, _, _ = bytes.Cut(via, []byte{','})
-	for len(via) > 0 {
-		var p []byte
-		p, via, _ = bytes.Cut(via, []byte{';'})
-		name, value, _ := bytes.Cut(p, []byte{'='})
-		if bytes.EqualFold(bytes.TrimSpace(name), []byte("branch")) {
-			return bytes.TrimSpace(value)
-		}
+		top = false
 	}
 	return nil
 }
