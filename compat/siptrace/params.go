@@ -73,17 +73,48 @@ type Spec struct {
 	// Note says what a sidecar makes of the parameter where that differs from
 	// the module; empty: the same.
 	Note string
+	// Restart says why a change needs a restart; empty: it takes effect while the
+	// process runs.
+	Restart string
+	// Moves says what becomes of the parameter in the proxy when storing and
+	// mirroring move out of it.
+	Moves Move
 
 	get func(*Params) any
 	set func(*Params, any) error // gets the type that kind says
 }
+
+// Live reports whether a change takes effect while the process runs.
+func (s Spec) Live() bool { return s.Restart == "" }
+
+// Move is what becomes of a parameter of the proxy when the module's work moves
+// to a sidecar.
+type Move string
+
+// The moves.
+const (
+	// Changes: the proxy needs another value, to mirror to the sidecar.
+	Changes Move = ""
+	// Leaves: a proxy that neither stores nor mirrors on has no use for it.
+	Leaves Move = "leaves"
+	// Stays: it works on in the proxy, and has its default in the sidecar.
+	Stays Move = "stays"
+	// Both: it has the same value in both.
+	Both Move = "both"
+)
+
+// Reasons for a restart.
+const (
+	oneTable  = "the rows of one run belong to one table"
+	spoolSync = "it sets how often the spool is synced, which is fixed when the spool is opened"
+)
 
 // Specs lists every parameter, in the order of the documentation.
 func Specs() []Spec { return specs[:] }
 
 var specs = [...]Spec{
 	{
-		Name: "db_url", Kind: Str, Default: "mysql://kamailio:kamailiorw@localhost/kamailio", Secret: true,
+		Name: "db_url", Kind: Str, Default: "mysql://kamailio:kamailiorw@localhost/kamailio", Secret: true, Moves: Leaves,
 		get: func(p *Params) any { return p.DBURL },
 		set: func(p *Params, v any) error {
 			p.DBURL = v.(string)
@@ -92,23 +123,23 @@ var specs = [...]Spec{
 		},
 	},
 	{
-		Name: "table", Kind: Str, Default: "sip_trace",
+		Name: "table", Kind: Str, Default: "sip_trace", Moves: Leaves, Restart: oneTable,
 		get: func(p *Params) any { return p.Table },
 		set: identifier(func(p *Params) *string { return &p.Table }),
 	},
 	{
-		Name: "trace_flag", Kind: Int, Default: int64(-1), Note: "script flags are not visible outside the proxy: use a rule",
+		Name: "trace_flag", Kind: Int, Default: int64(-1), Note: "script flags are not visible outside the proxy: use a rule", Moves: Stays,
 		get: func(p *Params) any { return int64(p.TraceFlag) },
 		set: inRange(-1, 31, func(p *Params, n int64) { p.TraceFlag = int(n) }),
 	},
-	onOff("trace_on", 0, func(p *Params) *bool { return &p.TraceOn }),
+	onOff("trace_on", 0, Changes, func(p *Params) *bool { return &p.TraceOn }),
 	{
-		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule",
+		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule", Moves: Leaves,
 		get: func(p *Params) any { return p.TracedUserAVP },
 		set: avp(func(p *Params) *string { return &p.TracedUserAVP }),
 	},
 	{
-		Name: "trace_table_avp", Kind: Str, Default: nil, Note: "set by the event route or by a rule",
+		Name: "trace_table_avp", Kind: Str, Default: nil, Note: "set by the event route or by a rule", Moves: Leaves,
 		get: func(p *Params) any { return p.TraceTableAVP },
 		set: avp(func(p *Params) *string { return &p.TraceTableAVP }),
 	},
@@ -126,33 +157,33 @@ var specs = [...]Spec{
 			return nil
 		},
 	},
-	onOff("trace_to_database", 1, func(p *Params) *bool { return &p.TraceToDatabase }),
+	onOff("trace_to_database", 1, Changes, func(p *Params) *bool { return &p.TraceToDatabase }),
 	{
-		Name: "trace_local_ip", Kind: Str, Default: nil, Note: "without effect when trace_mode is set, as in the module",
+		Name: "trace_local_ip", Kind: Str, Default: nil, Note: "without effect when trace_mode is set, as in the module", Moves: Leaves,
 		get: func(p *Params) any { return p.TraceLocalIP },
 		set: func(p *Params, v any) error { p.TraceLocalIP = v.(string); return nil },
 	},
-	onOff("trace_sl_acks", 1, func(p *Params) *bool { return &p.TraceSLAcks }),
-	onOff("xheaders_write", 0, func(p *Params) *bool { return &p.XHeadersWrite }),
-	onOff("xheaders_read", 0, func(p *Params) *bool { return &p.XHeadersRead }),
-	onOff("hep_mode_on", 0, func(p *Params) *bool { return &p.HEPModeOn }),
+	onOff("trace_sl_acks", 1, Stays, func(p *Params) *bool { return &p.TraceSLAcks }),
+	onOff("xheaders_write", 0, Leaves, func(p *Params) *bool { return &p.XHeadersWrite }),
+	onOff("xheaders_read", 0, Leaves, func(p *Params) *bool { return &p.XHeadersRead }),
+	onOff("hep_mode_on", 0, Changes, func(p *Params) *bool { return &p.HEPModeOn }),
 	{
 		Name: "hep_version", Kind: Int, Default: int64(1),
 		get: func(p *Params) any { return int64(p.HEPVersion) },
 		set: inRange(1, 3, func(p *Params, n int64) { p.HEPVersion = int(n) }),
 	},
 	{
-		Name: "hep_capture_id", Kind: Int, Default: int64(1),
+		Name: "hep_capture_id", Kind: Int, Default: int64(1), Moves: Both,
 		get: func(p *Params) any { return int64(p.HEPCaptureID) },
 		set: inRange(0, math.MaxUint32, func(p *Params, n int64) { p.HEPCaptureID = uint32(n) }),
 	},
 	{
-		Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches",
+		Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches", Moves: Leaves, Restart: spoolSync,
 		get: func(p *Params) any { return int64(p.TraceDBMode) },
 		set: inRange(0, 2, func(p *Params, n int64) { p.TraceDBMode = int(n) }),
 	},
 	{
-		Name: "trace_delayed", Kind: Int, Default: int64(0), Note: "non-zero is trace_db_mode 1",
+		Name: "trace_delayed", Kind: Int, Default: int64(0), Note: "non-zero is trace_db_mode 1", Moves: Leaves, Restart: spoolSync,
 		get: func(p *Params) any { return boolInt(p.TraceDelayed) },
 		set: func(p *Params, v any) error {
 			if p.TraceDelayed = v.(int64) != 0; p.TraceDelayed {
@@ -161,19 +192,19 @@ var specs = [...]Spec{
 			return nil
 		},
 	},
-	text("send_sock_name", func(p *Params) *string { return &p.SendSockName }),
+	text("send_sock_name", Leaves, func(p *Params) *string { return &p.SendSockName }),
 	{
-		Name: "send_sock_addr", Kind: Str, Default: nil,
+		Name: "send_sock_addr", Kind: Str, Default: nil, Moves: Leaves,
 		get: func(p *Params) any { return p.SendSockAddr },
 		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
-		Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr",
+		Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr", Moves: Leaves,
 		get: func(p *Params) any { return p.SendSockAddr },
 		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
-		Name: "trace_init_mode", Kind: Int, Default: int64(0),
+		Name: "trace_init_mode", Kind: Int, Default: int64(0), Moves: Stays,
 		get: func(p *Params) any { return int64(p.TraceInitMode) },
 		set: inRange(0, 2, func(p *Params, n int64) { p.TraceInitMode = int(n) }),
 	},
@@ -183,19 +214,19 @@ var specs = [...]Spec{
 		set: inRange(0, 7, func(p *Params, n int64) { p.TraceMode = int(n) }),
 	},
 	{
-		Name: "data_mode", Kind: Int, Default: int64(0),
+		Name: "data_mode", Kind: Int, Default: int64(0), Moves: Leaves,
 		get: func(p *Params) any { return int64(p.DataMode) },
 		set: inRange(0, math.MaxInt32, func(p *Params, n int64) { p.DataMode = int(n) }),
 	},
 	{
-		Name: "auth_key", Kind: IntOrStr, Default: nil, Secret: true,
+		Name: "auth_key", Kind: IntOrStr, Default: nil, Secret: true, Moves: Both,
 		get: func(p *Params) any { return p.AuthKey },
 		set: func(p *Params, v any) error { p.AuthKey = v.(string); return nil },
 	},
-	text("evcb_msg", func(p *Params) *string { return &p.EvcbMsg }),
-	onOff("trace_dialog_ack", 1, func(p *Params) *bool { return &p.TraceDialogAck }),
-	onOff("trace_dialog_spiral", 1, func(p *Params) *bool { return &p.TraceDialogSpiral }),
-	onOff("trace_ephemeral_socket", 0, func(p *Params) *bool { return &p.TraceEphemeralSocket }),
+	text("evcb_msg", Stays, func(p *Params) *string { return &p.EvcbMsg }),
+	onOff("trace_dialog_ack", 1, Stays, func(p *Params) *bool { return &p.TraceDialogAck }),
+	onOff("trace_dialog_spiral", 1, Stays, func(p *Params) *bool { return &p.TraceDialogSpiral }),
+	onOff("trace_ephemeral_socket", 0, Stays, func(p *Params) *bool { return &p.TraceEphemeralSocket }),
 	column("date_column", func(c *Columns) *string { return &c.Date }),
 	column("callid_column", func(c *Columns) *string { return &c.CallID }),
 	column("traced_user_column", func(c *Columns) *string { return &c.TracedUser }),
@@ -211,13 +242,13 @@ var specs = [...]Spec{
 
 // onOff is an integer parameter of which only zero or not zero matters. The
 // documentation calls some of them strings: both are taken.
-func onOff(name string, def int64, field func(*Params) *bool) Spec {
+func onOff(name string, def int64, moves Move, field func(*Params) *bool) Spec {
 	kind := Int
 	if strings.HasPrefix(name, "trace_dialog_") {
 		kind = IntOrStr
 	}
 	return Spec{
-		Name: name, Kind: kind, Default: def,
+		Name: name, Kind: kind, Default: def, Moves: moves,
 		get: func(p *Params) any { return boolInt(*field(p)) },
 		set: func(p *Params, v any) error {
 			if s, ok := v.(string); ok {
@@ -233,9 +264,9 @@ func onOff(name string, def int64, field func(*Params) *bool) Spec {
 	}
 }
 
-func text(name string, field func(*Params) *string) Spec {
+func text(name string, moves Move, field func(*Params) *string) Spec {
 	return Spec{
-		Name: name, Kind: Str,
+		Name: name, Kind: Str, Moves: moves,
 		get: func(p *Params) any { return *field(p) },
 		set: func(p *Params, v any) error { *field(p) = v.(string); return nil },
 	}
@@ -244,7 +275,7 @@ func text(name string, field func(*Params) *string) Spec {
 func column(name string, field func(*Columns) *string) Spec {
 	d := DefaultColumns()
 	return Spec{
-		Name: name, Kind: Str, Default: *field(&d),
+		Name: name, Kind: Str, Default: *field(&d), Moves: Leaves, Restart: oneTable,
 		get: func(p *Params) any { return *field(&p.Columns) },
 		set: identifier(func(p *Params) *string { return field(&p.Columns) }),
 	}

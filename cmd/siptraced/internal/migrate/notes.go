@@ -48,7 +48,7 @@ func (p *Plan) keeps() (out []string) {
 	if p.core && p.script {
 		out = append(out, "What the script traces comes twice, as before: by trace_mode and by sip_trace().")
 	}
-	said := map[string]string{
+	effects := map[string]string{
 		"trace_flag":             "the script's flag decides in the proxy what sip_trace() takes",
 		"trace_sl_acks":          "the proxy leaves those ACKs out",
 		"trace_init_mode":        "as before",
@@ -59,9 +59,11 @@ func (p *Plan) keeps() (out []string) {
 		"hep_capture_id":         "the id is in the proxy's mirror and in siptraced's",
 		"auth_key":               "the key is in the proxy's mirror and in siptraced's",
 	}
-	for _, name := range append(slices.Clone(stay), "hep_capture_id", "auth_key") {
-		if par, ok := p.set[name]; ok {
-			out = append(out, fmt.Sprintf("%s (%s): %s.", name, p.place(par.Pos), said[name]))
+	for _, move := range []siptrace.Move{siptrace.Stays, siptrace.Both} {
+		for _, s := range siptrace.Specs() {
+			if par, ok := p.set[s.Name]; ok && s.Moves == move {
+				out = append(out, fmt.Sprintf("%s (%s): %s.", s.Name, p.place(par.Pos), effects[s.Name]))
+			}
 		}
 	}
 	if p.localHere() {

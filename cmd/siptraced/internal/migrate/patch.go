@@ -18,20 +18,14 @@ type edit struct {
 	text     string
 }
 
-// Parameters by what becomes of them in kamailio.cfg.
-var (
-	// moved are of no use to a proxy that neither stores nor mirrors on.
-	moved = []string{
-		"db_url", "table", "traced_user_avp", "trace_table_avp", "trace_local_ip", "xheaders_write", "xheaders_read",
-		"trace_db_mode", "trace_delayed", "send_sock_name", "send_sock_addr", "force_send_sock", "data_mode",
-		"date_column", "callid_column", "traced_user_column", "msg_column", "method_column", "status_column",
-		"fromip_column", "toip_column", "fromtag_column", "totag_column", "direction_column",
+// move is what becomes of a parameter in kamailio.cfg.
+func move(name string) siptrace.Move {
+	s, err := siptrace.Lookup(name)
+	if err != nil {
+		return siptrace.Changes
 	}
-	// stay work on in the proxy, and are neutral in siptraced.
-	stay = []string{
-		"trace_flag", "trace_sl_acks", "trace_init_mode", "evcb_msg", "trace_dialog_ack", "trace_dialog_spiral", "trace_ephemeral_socket",
-	}
-)
+	return s.Moves
+}
 
 // forced are the proxy's new values, in the order in which they are written.
 func (p *Plan) forced() []kamcfg.Param {
@@ -86,7 +80,7 @@ func (p *Plan) change() {
 		if par.Module != "siptrace" {
 			continue
 		}
-		if slices.Contains(moved, par.Name) && (par.Name != "trace_local_ip" || !p.localHere()) {
+		if move(par.Name) == siptrace.Leaves && (par.Name != "trace_local_ip" || !p.localHere()) {
 			p.remove(par.Span)
 			continue
 		}

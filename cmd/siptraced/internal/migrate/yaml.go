@@ -26,7 +26,7 @@ func (p *Plan) YAML() string {
 	q := p.effective()
 	for _, s := range siptrace.Specs() {
 		_, set := p.set[s.Name]
-		neutral := slices.Contains(stay, s.Name)
+		neutral := s.Moves == siptrace.Stays
 		always := s.Name == "db_url" && p.sinks.db ||
 			slices.ContainsFunc(p.forced(), func(f kamcfg.Param) bool { return f.Name == s.Name })
 		_, named := p.set["send_sock_name"]
