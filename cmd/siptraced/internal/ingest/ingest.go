@@ -26,7 +26,9 @@ type Packet struct {
 	// Reply writes to the sender; nil for datagrams. Mark and Marked are the
 	// handler's, and kept from one packet of a connection to the next. Close is
 	// how it asks for the connection to be closed.
-	Reply  func([]byte) error
+	Reply func([]byte) error
+	// Ask sends to a sender what it does not wait for; nil where it can't be.
+	Ask    func(to netip.AddrPort, b []byte) error
 	Mark   uint64
 	Marked bool
 	Close  bool

@@ -72,7 +72,7 @@ func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
 // read hands datagrams on until the socket's read deadline is set, and then
 // what is still in its buffer.
 func (u *udpSocket) read(s *Server) {
-	p := &Packet{Net: "udp", Local: u.local}
+	p := &Packet{Net: "udp", Local: u.local, Ask: u.send}
 	for {
 		n, err := u.receive()
 		if err != nil {
@@ -101,6 +101,11 @@ func (u *udpSocket) handle(s *Server, p *Packet, n int) {
 		p.Data, p.Source = u.batch.datagram(i)
 		s.handle(p)
 	}
+}
+
+func (u *udpSocket) send(to netip.AddrPort, b []byte) error {
+	_, err := u.conn.WriteToUDPAddrPort(b, to)
+	return err
 }
 
 // receive waits for datagrams and reads as many as there are, up to a batch.

@@ -1,0 +1,341 @@
+package loop
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/xheaders"
+)
+
+const (
+	// answerWait is how long packets of a sender that was asked are parked;
+	// askAgain is how often it is asked meanwhile, as datagrams get lost.
+	answerWait = time.Second
+	askAgain   = 100 * time.Millisecond
+	// mirrorFor is how long a sender counts as a mirror after its answer. Its port
+	// may be somebody else's one day.
+	mirrorFor = time.Minute
+	// agentFor is how long a sender that did not answer counts as an agent; twice as
+	// long each time, up to maxAgentFor.
+	agentFor    = 2 * time.Second
+	maxAgentFor = time.Hour
+	// maxPeers bounds the senders that are remembered, maxParked and maxParkedBytes
+	// what is parked for all of them.
+	maxPeers       = 4096
+	maxParked      = 1 << 15
+	maxParkedBytes = 32 << 20
+)
+
+// Verdict is what Check says of a packet.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Passed    Verdict = iota
+	Returned          // it came from here: drop it
+	Parked            // its sender is being asked; the packet comes again
+	StoreOnly         // it comes over and over: store it, and mirror it no more
+)
+
+// Detector finds messages that come back. Safe for concurrent use.
+type Detector struct {
+	id      ID
+	file    string
+	log     *slog.Logger
+	cutOff  *atomic.Uint64 // messages that are not mirrored again
+	buffers sync.Pool      // *[]byte
+	sent    *memory
+	laps    *laps
+	byPath  notice
+	byText  notice
+	cut     notice
+
+	asking atomic.Int64  // senders that are being asked
+	wake   chan struct{} // Run has something to do
+
+	mu     sync.Mutex // covers what follows
+	peers  map[netip.AddrPort]*peer
+	due    []*ingest.Packet // parked no longer
+	parked int
+	bytes  int
+}
+
+// peer is a sender of something that may have come from here.
+type peer struct {
+	state  peerState
+	until  time.Time // end of the state
+	agent  time.Duration
+	ask    func(to netip.AddrPort, b []byte) error
+	text   question
+	next   time.Time // when to ask again
+	parked []*ingest.Packet
+}
+
+type peerState uint8
+
+const (
+	unknown peerState = iota
+	asking
+	isMirror
+	isAgent
+)
+
+// New makes a detector. What may still come back after a restart is kept in file;
+// "" keeps nothing.
+func New(id ID, file string, c *counters.Set, log *slog.Logger) *Detector {
+	d := &Detector{
+		id: id, file: file, log: log, cutOff: c.Counter("mirrors.cut_off"), sent: newMemory(), laps: newLaps(),
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		byPath:  notice{text: "loop: messages that were mirrored from here come back and are dropped, by their path"},
+		byText:  notice{text: "loop: messages that were mirrored from here come back and are dropped, by their text"},
+		cut:     notice{text: "loop: a sender that is no siptraced returns messages over and over; they are stored, and mirrored no more"},
+		wake:    make(chan struct{}, 1), peers: map[netip.AddrPort]*peer{},
+	}
+	if file != "" {
+		if err := d.sent.load(file); err != nil {
+			log.Warn("loop: what was mirrored before the restart is not known: of that, what comes back is stored again", "file", file, "err", err)
+		}
+	}
+	return d
+}
+
+// Close writes down what may still come back. Nothing is sent any more.
+func (d *Detector) Close() error {
+	if d.file == "" {
+		return nil
+	}
+	return d.sent.save(d.file)
+}
+
+// Path appends the path of a message that is sent from here to dst: that with
+// which it came, and this instance.
+func (d *Detector) Path(dst, path []byte) []byte { return d.id.AppendTo(dst, path) }
+
+// Sent notes that a copy of a message is about to be sent; hasPath: with the path
+// of instances.
+func (d *Detector) Sent(text []byte, hasPath bool) { d.sent.add(d.hash(text), hasPath) }
+
+// hash is that of a message without the X-Siptrace headers, which may be read and
+// cut at one end alone.
+func (d *Detector) hash(text []byte) uint64 {
+	if !bytes.Contains(text, []byte("X-Siptrace")) {
+		return d.sent.hash(text)
+	}
+	b := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(b)
+	*b = xheaders.Cut((*b)[:0], text)
+	return d.sent.hash(*b)
+}
+
+// HasPassed reports whether a packet with this path was here before.
+func (d *Detector) HasPassed(in *ingest.Packet, path []byte) bool {
+	if len(path) == 0 || !d.id.In(path) {
+		return false
+	}
+	d.byPath.count(d.log, in)
+	return true
+}
+
+// Check judges a packet that came in, by its text and its path. It keeps a copy
+// of a packet that it parks.
+func (d *Detector) Check(in *ingest.Packet, text, path []byte) Verdict {
+	if d.HasPassed(in, path) {
+		return Returned
+	}
+	hasPath := len(path) > 0
+	if !hasPath && d.asking.Load() > 0 && d.park(in) {
+		return Parked
+	}
+	hash := d.hash(text)
+	if !d.sent.has(hash, hasPath) {
+		d.laps.first(hash, in.Source)
+		return Passed
+	}
+	if !hasPath {
+		return d.suspect(in, hash)
+	}
+	// Whoever writes paths is a mirror. What was sent with a path came back with it.
+	if !d.sent.take(hash, true) {
+		return Passed
+	}
+	d.byText.count(d.log, in)
+	return Returned
+}
+
+// park keeps a packet of a sender that is being asked.
+func (d *Detector) park(in *ingest.Packet) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peers[in.Source]
+	return p != nil && p.state == asking && in.Ask != nil && d.keep(p, in)
+}
+
+// suspect judges a packet without a path whose text was sent from here.
+func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peers[in.Source]
+	if p == nil {
+		if len(d.peers) >= maxPeers && !d.forget(in.Time) {
+			return Passed
+		}
+		p = &peer{agent: agentFor}
+		d.peers[in.Source] = p
+	}
+	if p.state != asking && in.Ask != nil && in.Time.After(p.until) {
+		p.state, p.until = asking, in.Time.Add(answerWait)
+		p.ask, p.text, p.next = in.Ask, newQuestion(), in.Time
+		d.asking.Add(1)
+		d.signal()
+	}
+	switch {
+	case p.state == asking && in.Ask != nil && d.keep(p, in):
+		return Parked
+	case p.state == isMirror && d.sent.take(hash, false):
+		d.byText.count(d.log, in)
+		return Returned
+	case p.state != isMirror && d.laps.tooMany(hash, in.Source, in.Time):
+		d.cutOff.Add(1)
+		d.cut.count(d.log, in)
+		return StoreOnly
+	}
+	return Passed
+}
+
+// forget makes room among the senders.
+func (d *Detector) forget(now time.Time) bool {
+	for addr, p := range d.peers {
+		if p.state != asking && now.After(p.until) {
+			delete(d.peers, addr)
+		}
+	}
+	return len(d.peers) < maxPeers
+}
+
+func (d *Detector) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// keep parks a packet. Without room its sender's packets wait no longer.
+func (d *Detector) keep(p *peer, in *ingest.Packet) bool {
+	if d.parked >= maxParked || d.bytes+len(in.Data) > maxParkedBytes {
+		d.settle(p, isAgent, in.Time.Add(agentFor))
+		d.signal()
+		return false
+	}
+	// Without Ask and Reply: it is not parked again, and nobody waits for it.
+	p.parked = append(p.parked, &ingest.Packet{Data: bytes.Clone(in.Data), Time: in.Time, Net: in.Net, Source: in.Source, Local: in.Local})
+	d.parked++
+	d.bytes += len(in.Data)
+	return true
+}
+
+// settle ends the asking of a sender.
+func (d *Detector) settle(p *peer, s peerState, until time.Time) {
+	p.state, p.until = s, until
+	d.asking.Add(-1)
+	d.due = append(d.due, p.parked...)
+	p.parked = nil
+}
+
+// Answered takes what a sender says when it may have been asked: the body of an
+// answer, or the question itself, which whoever reflects everything sends back.
+// It reports whether it was asked, and hands the packets that were parked for it
+// to handle.
+func (d *Detector) Answered(from netip.AddrPort, answer []byte, now time.Time, handle func(*ingest.Packet)) bool {
+	if len(answer) != questionSize {
+		return false
+	}
+	d.mu.Lock()
+	p := d.peers[from]
+	known := p != nil && p.text == question(answer)
+	if known {
+		if p.state == asking {
+			d.settle(p, isMirror, now.Add(mirrorFor))
+		} else {
+			p.state, p.until = isMirror, now.Add(mirrorFor) // late
+		}
+		p.agent = agentFor
+	}
+	d.mu.Unlock()
+	d.release(handle)
+	return known
+}
+
+// release hands on what is parked no longer.
+func (d *Detector) release(handle func(*ingest.Packet)) {
+	d.mu.Lock()
+	due := d.due
+	d.due = nil
+	for _, in := range due {
+		d.parked--
+		d.bytes -= len(in.Data)
+	}
+	d.mu.Unlock()
+	for _, in := range due {
+		handle(in)
+	}
+}
+
+// Run asks senders, and hands the packets of those that do not answer to handle,
+// until ctx ends; then it hands on all that is parked.
+func (d *Detector) Run(ctx context.Context, handle func(*ingest.Packet)) {
+	tick := time.NewTimer(askAgain)
+	defer tick.Stop()
+	for {
+		ended := ctx.Err() != nil
+		d.question(time.Now(), ended)
+		d.release(handle)
+		if ended {
+			return
+		}
+		if d.asking.Load() > 0 {
+			tick.Reset(askAgain)
+		} else {
+			tick.Stop()
+		}
+		select {
+		case <-d.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// question asks whoever is to be asked, and gives up on those that do not answer;
+// all: on everybody.
+func (d *Detector) question(now time.Time, all bool) {
+	type one struct {
+		to  netip.AddrPort
+		ask func(netip.AddrPort, []byte) error
+		q   question
+	}
+	var list []one
+	d.mu.Lock()
+	for addr, p := range d.peers {
+		switch {
+		case p.state != asking:
+		case all || now.After(p.until):
+			d.settle(p, isAgent, now.Add(p.agent))
+			p.agent = min(2*p.agent, maxAgentFor)
+		case !now.Before(p.next):
+			p.next = now.Add(askAgain)
+			list = append(list, one{addr, p.ask, p.text})
+		}
+	}
+	d.mu.Unlock()
+	for _, o := range list {
+		// Whether it gets there shows when it answers.
+		_ = o.ask(o.to, o.q[:])
+	}
+}

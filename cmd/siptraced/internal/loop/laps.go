@@ -1,0 +1,89 @@
+package loop
+
+import (
+	"hash/maphash"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/ingest"
+)
+
+const (
+	// maxLaps is how often within lapTime a sender may repeat a text that it was not
+	// the first to send. Over UDP a request is sent 11 times at the most (RFC 3261
+	// §17.1), by each of its branches.
+	maxLaps = 64
+	lapTime = time.Minute
+	// firstSlots and lapSlots bound the memory; a newer text takes an older one's
+	// place.
+	firstSlots = 1 << 16
+	lapSlots   = 1 << 14
+)
+
+// laps counts how often senders that do not answer return a text. It is what ends
+// a loop by way of other programs.
+type laps struct {
+	seed   maphash.Seed
+	firsts [firstSlots]atomic.Uint64 // text and first sender
+	slots  [lapSlots]lap             // the caller of tooMany holds a lock
+}
+
+type lap struct {
+	key   uint64 // text and sender
+	since time.Time
+	count int
+}
+
+func newLaps() *laps { return &laps{seed: maphash.MakeSeed()} }
+
+func (l *laps) key(hash uint64, from netip.AddrPort) uint64 {
+	return hash ^ maphash.Comparable(l.seed, from)
+}
+
+// first notes the sender of a text that is not out.
+func (l *laps) first(hash uint64, from netip.AddrPort) {
+	l.firsts[hash%firstSlots].Store(l.key(hash, from))
+}
+
+// tooMany counts a text that was sent from here before, and reports whether its
+// sender returns it over and over.
+func (l *laps) tooMany(hash uint64, from netip.AddrPort, now time.Time) bool {
+	key := l.key(hash, from)
+	if l.firsts[hash%firstSlots].Load() == key {
+		return false
+	}
+	s := &l.slots[key%lapSlots]
+	if s.key != key || now.Sub(s.since) > lapTime {
+		*s = lap{key: key, since: now}
+	}
+	s.count++
+	return s.count > maxLaps
+}
+
+// noticeInterval is how often one thing is logged.
+const noticeInterval = time.Minute
+
+// notice counts messages that something is done with, and logs that now and then.
+type notice struct {
+	text string
+
+	mu   sync.Mutex // covers what follows
+	n    uint64
+	next time.Time
+}
+
+func (n *notice) count(log *slog.Logger, in *ingest.Packet) {
+	n.mu.Lock()
+	n.n++
+	so, due := n.n, !in.Time.Before(n.next)
+	if due {
+		n.next = in.Time.Add(noticeInterval)
+	}
+	n.mu.Unlock()
+	if due {
+		log.Warn(n.text, "sender", in.Source.String(), "so_far", so)
+	}
+}
