@@ -9,10 +9,22 @@
 // is purged.
 //
 //	s, err := spool.Open(ctx, spool.DefaultConfig(), logger)
-//	r, err := s.Reader(ctx, "store", 0)
+//	consumer := s.Run(sink, spool.Options{})
 //	err = s.Put(&rec)
-//	batch := <-r.Batches()
-//	r.Done(batch)
+//	...
+//	s.Flush(ctx)
+//	consumer.Stop(ctx)
+//	err = s.Close(ctx)
 //
-// What it leaves out: what a sink does with a record, and retries.
+// A Sink opens connections and writes batches. Everything else exists once, in
+// Consumer: gathering, what is in flight and its replay after a failure,
+// backoff, log lines, backlog and lag, the bounds of the backlog, the end.
+//
+// Not included: what a sink does with a record.
+//
+// Mutexes: shard.mu (Put) and Spool.mu (registration) are never held during I/O,
+// and nothing is locked under Spool.mu. Spool.saving is held while the offsets
+// are saved; under it Spool.mu, filePositions.writing and shard.publishing are
+// taken, each alone. shard.publishing is held while the engine takes a batch or
+// trims; under it shard.end.
 package spool

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -41,15 +42,12 @@ func (b *Batch) Release() {
 
 // offer hands a batch that the engine has to the readers that follow.
 func (sh *shard) offer(b *Batch) {
-	readers := sh.readers.Load()
-	if readers == nil {
-		return
-	}
-	for _, r := range *readers {
+	readers := sh.following()
+	for _, r := range readers {
 		if !r.follows.Load() {
 			continue
 		}
-		part := max(1, cap(r.fresh)/len(*readers))
+		part := max(1, cap(r.fresh)/len(readers))
 		c := *b
 		c.memory.users.Add(1)
 		offered := r.fresh
@@ -67,6 +65,23 @@ func (sh *shard) offer(b *Batch) {
 			}
 		}
 	}
+}
+
+// following are the readers that batches are offered to.
+func (sh *shard) following() []*Reader {
+	if p := sh.readers.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// unfollow offers nothing more to a reader that ended.
+func (sh *shard) unfollow(r *Reader) {
+	sh.spool.mu.Lock()
+	defer sh.spool.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(sh.following()), func(o *Reader) bool { return o == r })
+	sh.readers.Store(&rest)
+	r.forget()
 }
 
 // hasAll reports whether the reader has handed out everything there is; from

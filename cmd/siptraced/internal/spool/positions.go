@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"siptraced/cmd/siptraced/internal/statefile"
 )
 
 // positions keeps small texts over a restart: how far each sink came, and how
@@ -32,7 +34,8 @@ type positions interface {
 // filePositions is a file beside the embedded engine. The engine's own storage
 // is no place for it: a flipped bit there can stop the daemon.
 type filePositions struct {
-	path string
+	path    string
+	writing sync.Mutex // held while the file is written
 
 	mu      sync.Mutex // covers what follows
 	values  map[string]string
@@ -87,31 +90,24 @@ func (p *filePositions) put(_ context.Context, key, value string) error {
 }
 
 // flush replaces the file as a whole, so that a crash leaves the old or the new
-// one.
+// one. Nobody waits for the disk but who calls it.
 func (p *filePositions) flush() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.changed {
+	values, changed := maps.Clone(p.values), p.changed
+	p.changed = false
+	p.mu.Unlock()
+	if !changed {
 		return nil
 	}
-	values := maps.Clone(p.values)
-	values[sumKey] = checksum(p.values)
-	text, err := json.MarshalIndent(values, "", "  ")
-	if err != nil {
+	values[sumKey] = checksum(values)
+	if err := statefile.Write(p.path, values); err != nil {
+		p.mu.Lock()
+		p.changed = true
+		p.mu.Unlock()
 		return fmt.Errorf("spool: positions: %w", err)
 	}
-	f, err := os.OpenFile(p.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), p.path)
-	}
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
-	}
-	p.changed = false
 	return nil
 }
 

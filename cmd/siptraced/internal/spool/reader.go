@@ -28,6 +28,40 @@ type Batch struct {
 	data  []byte
 
 	memory *memory // of data; nil: the garbage collector's
+
+	// Shard is where it comes from, and Shared that others of a cluster consume
+	// that shard for the same sink.
+	Shard  int
+	Shared bool
+
+	// The consumer's: how many records are settled, and of these, those it has
+	// seen; whether the present Writer has the batch.
+	part          *part
+	early         *atomic.Int64
+	settled, seen int
+	done, given   bool
+}
+
+// Settle says that the sink is done with the first n records: they are not
+// written again. Write and Flush call it.
+func (b *Batch) Settle(n int) {
+	if n <= b.settled {
+		return
+	}
+	if b.early != nil {
+		b.early.Add(int64(n - b.settled))
+	}
+	b.settled = n
+}
+
+// Settled is how many records, from the first one on, the sink is done with.
+func (b *Batch) Settled() int { return b.settled }
+
+// Done says that the sink is done with the whole batch. Write and Flush call
+// it. The batch and what aliases it are not valid any more once they return.
+func (b *Batch) Done() {
+	b.Settle(b.Records)
+	b.done = true
 }
 
 // Size is the batch's size in bytes.
@@ -70,9 +104,18 @@ type Reader struct {
 	behind  chan struct{} // that not all could be
 	follows atomic.Bool   // whether to offer
 
+	wake      chan struct{} // told that there is a batch; nil: nobody waits there
+	known     bool          // where to begin
+	continues bool          // where another reader of this process stopped
+	from      From
+	resumed   func()      // called when that is known, if it was not from the start
+	ready     atomic.Bool // the place may be written down
+	total     uint64      // records in the shard when the reader began
+
 	place     atomic.Pointer[place]
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
 	saved     place             // what the positions hold, without the time; the janitor's own
+	unsaved   bool              // they hold nothing
 	last      uint64            // last sequence handed out; the pump's own
 	end       uint64            // last sequence in the stream when the reader was opened
 	asked     uint64            // last sequence that was asked for because nothing came
@@ -92,63 +135,149 @@ const prefetch = 4
 // Reader opens the place of a sink in a shard: behind the last position that it
 // was done with. A sink is opened once.
 func (s *Spool) Reader(ctx context.Context, sink string, shard int) (*Reader, error) {
-	sh := s.shards[shard]
-	r := &Reader{
-		shard: sh, key: sink + "." + strconv.Itoa(shard), batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
-		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
-	}
+	return s.reader(ctx, sink, shard, Oldest)
+}
+
+func (s *Spool) reader(ctx context.Context, sink string, shard int, from From) (*Reader, error) {
+	r := s.reserve(sink, s.shards[shard], from)
 	if err := r.resume(ctx); err != nil {
 		return nil, err
 	}
-	iter, err := sh.open(ctx, r.last+1)
-	if err != nil {
-		return nil, err
-	}
-	run, stop := context.WithCancel(context.Background())
-	r.stop = stop
-	go r.pump(run, iter)
-	s.mu.Lock()
-	s.readers = append(s.readers, r)
-	var all []*Reader
-	if p := sh.readers.Load(); p != nil {
-		all = *p
-	}
-	all = append(slices.Clip(all), r)
-	sh.readers.Store(&all)
-	s.mu.Unlock()
+	s.register([]*Reader{r})
+	r.start(context.Background())
 	return r, nil
 }
 
-// resume takes up the position that was saved, or begins one.
-func (r *Reader) resume(ctx context.Context) error {
+// reserve makes the reader of a sink in a shard, without I/O.
+func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
+	r := &Reader{
+		shard: sh, key: sink + "." + strconv.Itoa(sh.index), from: from, batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
+		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
+	}
+	var at place
+	r.end, r.total = sh.tail()
+	old := s.reserved(r.key)
+	switch {
+	case old != nil && old.ready.Load(): // it ran before, in this process
+		at, r.known, r.unsaved, r.continues = *old.place.Load(), true, true, true
+	case !s.shared(): // a cluster is asked later
+		at.seq, at.total, r.known, _ = s.position(context.Background(), r)
+		if s.unqueue(r.key) {
+			at, r.known = place{}, false
+		}
+		r.saved, r.unsaved = at, !r.known
+	}
+	if !r.known && from == Newest {
+		at, r.known, r.unsaved = place{seq: r.end, total: r.total}, true, true
+	}
+	r.begin(at)
+	return r
+}
+
+// begin sets where the reader begins.
+func (r *Reader) begin(at place) {
+	at.taken = time.Now()
+	r.last = at.seq
+	r.place.Store(&at)
+	if r.known && !r.Shared() {
+		r.lastTotal[""] = at.total
+	}
+}
+
+// reserved is the reader that was registered under a key.
+func (s *Spool) reserved(key string) *Reader {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.IndexFunc(s.readers, func(r *Reader) bool { return r.key == key }); i >= 0 {
+		return s.readers[i]
+	}
+	return nil
+}
+
+// register makes readers known, in the place of those of the same keys: the
+// spool keeps what they need.
+func (s *Spool) register(readers []*Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers = slices.DeleteFunc(s.readers, func(old *Reader) bool {
+		return slices.ContainsFunc(readers, func(r *Reader) bool { return r.key == old.key })
+	})
+	s.readers = append(s.readers, readers...)
+	for _, r := range readers {
+		all := append(slices.Clip(r.shard.following()), r)
+		r.shard.readers.Store(&all)
+	}
+}
+
+// start starts reading; run ends it.
+func (r *Reader) start(run context.Context) {
+	run, r.stop = context.WithCancel(run)
+	go func() {
+		defer close(r.stopped)
+		defer r.shard.unfollow(r)
+		for r.resume(run) != nil {
+			select {
+			case <-run.Done():
+				return
+			case <-time.After(maxBackoff):
+			}
+		}
+		r.pump(run)
+	}()
+}
+
+// resume finds out where to begin, where that takes I/O.
+func (r *Reader) resume(ctx context.Context) (err error) {
 	s := r.shard.spool
-	seq, total, known, err := s.position(ctx, r)
-	if err != nil {
-		return err
+	if r.ready.Load() {
+		return nil
+	}
+	if !r.known || s.shared() && !r.continues {
+		if err := r.locate(ctx); err != nil {
+			s.log.Warn("spool: a sink's offset is not known yet, trying again", "sink", r.key, "err", err)
+			return err
+		}
+		if r.resumed != nil {
+			r.resumed()
+		}
+	}
+	r.ready.Store(true)
+	return nil
+}
+
+func (r *Reader) locate(ctx context.Context) error {
+	s := r.shard.spool
+	if s.shared() {
+		forgotten := s.unqueue(r.key)
+		seq, total, known, err := s.position(ctx, r)
+		if err != nil {
+			return err
+		}
+		if known && !forgotten {
+			r.known, r.unsaved, r.saved = true, false, place{seq: seq, total: total}
+			r.begin(r.saved)
+		}
+	}
+	if r.known {
+		return nil
 	}
 	info, err := r.shard.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	if !known && info.State.FirstSeq > 1 && !s.shared() {
+	var at place
+	switch {
+	case info.State.FirstSeq <= 1:
+		// A stream from its beginning on: what is missing there will be seen.
+		r.known, r.unsaved = true, true
+	case !s.shared():
 		// The position was lost, or the sink is new: from the oldest batch on.
 		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
 			n, t := batchHeader(msg.Header)
-			seq, total, known = info.State.FirstSeq-1, t-uint64(n), true
+			at, r.known, r.unsaved = place{seq: info.State.FirstSeq - 1, total: t - uint64(n)}, true, true
 		}
 	}
-	if !known && info.State.FirstSeq <= 1 {
-		// A stream from its beginning on: what is missing there will be seen.
-		known = true
-		if err := s.savePosition(ctx, r, 0, 0); err != nil {
-			return err
-		}
-	}
-	r.saved, r.last, r.end = place{seq: seq, total: total}, seq, info.State.LastSeq
-	r.place.Store(&place{seq, total, time.Now()})
-	if known && !s.shared() {
-		r.lastTotal[""] = total
-	}
+	r.begin(at)
 	return nil
 }
 
@@ -184,14 +313,14 @@ func (sh *shard) open(ctx context.Context, from uint64) (*stored, error) {
 
 // pump carries batches from the engine to Next, and opens the engine's side
 // again when it fails.
-func (r *Reader) pump(ctx context.Context, iter *stored) {
-	defer close(r.stopped)
+func (r *Reader) pump(ctx context.Context) {
+	var iter *stored
+	var err error
 	defer func() {
 		if iter != nil {
 			iter.Stop()
 		}
 	}()
-	var err error
 	if r.last >= r.end {
 		r.endOfOld(ctx)
 	}
@@ -277,6 +406,7 @@ func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 	select {
 	case r.batches <- b:
 		r.last, r.lastTotal[intake] = seq, total
+		r.notify()
 	case <-ctx.Done():
 		return false
 	}
@@ -324,6 +454,7 @@ func (r *Reader) endOfOld(ctx context.Context) {
 	select {
 	case r.batches <- &Batch{Seq: r.last, Missed: noted - last, total: noted, taken: time.Now()}:
 		r.lastTotal[""] = noted
+		r.notify()
 	case <-ctx.Done():
 	}
 }
@@ -348,7 +479,16 @@ func (r *Reader) expired(ctx context.Context) {
 	select {
 	case r.batches <- &Batch{Seq: info.State.LastSeq, Missed: total - last, total: total, taken: time.Now()}:
 		r.last, r.lastTotal[""] = info.State.LastSeq, total
+		r.notify()
 	case <-ctx.Done():
+	}
+}
+
+// notify wakes who waits for batches.
+func (r *Reader) notify() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -415,7 +555,7 @@ func (s *Spool) savePosition(ctx context.Context, r *Reader, seq, total uint64) 
 	if err := s.positions.put(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
 		return fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
-	r.saved = place{seq: seq, total: total}
+	r.saved, r.unsaved = place{seq: seq, total: total}, false
 	return nil
 }
 
@@ -429,6 +569,9 @@ func (s *Spool) janitor(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-s.save:
+		}
+		if ctx.Err() == nil {
 			if err := s.savePositions(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("spool: positions not saved, trying again", "err", err)
 			}
@@ -436,35 +579,63 @@ func (s *Spool) janitor(ctx context.Context) {
 	}
 }
 
+// savePositions writes down how far the sinks came, and gives up what all are
+// done with. Only what is written down as done may go.
 func (s *Spool) savePositions(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	oldest := map[*shard]uint64{}
-	for _, r := range s.readers {
-		at := r.place.Load()
-		if o, ok := oldest[r.shard]; !ok || at.seq < o {
-			oldest[r.shard] = at.seq
-		}
-		if r.saved == (place{seq: at.seq, total: at.total}) {
-			continue
-		}
-		if err := s.savePosition(ctx, r, at.seq, at.total); err != nil {
-			return err
-		}
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	readers := s.registered()
+	if err := s.saveChanges(ctx); err != nil {
+		return err
+	}
+	oldest, err := s.saveOffsets(ctx, readers)
+	if err != nil {
+		return err
 	}
 	for _, sh := range s.shards {
 		if s.shared() {
-			if err := s.look(ctx, sh); err != nil {
+			if err := s.look(ctx, sh, readers); err != nil {
 				return fmt.Errorf("spool: shard %d: %w", sh.index, err)
 			}
 		} else if err := sh.noteTotal(ctx); err != nil {
 			return err
 		}
 	}
-	// Only what is written down as done may go.
 	if err := s.positions.flush(); err != nil {
 		return err
 	}
+	return s.trim(ctx, oldest)
+}
+
+// registered are the readers of this moment.
+func (s *Spool) registered() []*Reader {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.readers)
+}
+
+// saveOffsets puts down the offsets that changed; oldest is the last batch of
+// each shard that all sinks are done with.
+func (s *Spool) saveOffsets(ctx context.Context, readers []*Reader) (oldest map[*shard]uint64, err error) {
+	oldest = map[*shard]uint64{}
+	for _, r := range readers {
+		ready := r.ready.Load()
+		at := r.place.Load()
+		if o, ok := oldest[r.shard]; !ok || at.seq < o {
+			oldest[r.shard] = at.seq
+		}
+		if !ready || !r.unsaved && r.saved == (place{seq: at.seq, total: at.total}) {
+			continue
+		}
+		if err := s.savePosition(ctx, r, at.seq, at.total); err != nil {
+			return nil, err
+		}
+	}
+	return oldest, nil
+}
+
+// trim gives up the batches that all sinks are done with.
+func (s *Spool) trim(ctx context.Context, oldest map[*shard]uint64) error {
 	var failed error
 	for sh, seq := range oldest {
 		if err := sh.purge(ctx, seq); err != nil {
@@ -490,7 +661,7 @@ func (s *Spool) savePositions(ctx context.Context) error {
 // look finds out how much of a cluster's shard waits for each sink. An intake has
 // a subject of its own, and each of its batches says how many records it has
 // spooled with it: its first batch that waits and its last one are enough.
-func (s *Spool) look(ctx context.Context, sh *shard) error {
+func (s *Spool) look(ctx context.Context, sh *shard, readers []*Reader) error {
 	info, err := sh.stream.Info(ctx, jetstream.WithSubjectFilter(sh.subject+".*"))
 	if err != nil {
 		return err
@@ -498,7 +669,7 @@ func (s *Spool) look(ctx context.Context, sh *shard) error {
 	st := info.State
 	sh.lastSeq.Store(st.LastSeq)
 	totals := map[string]uint64{} // by subject
-	for _, r := range s.readers {
+	for _, r := range readers {
 		if r.shard != sh {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,48 +15,82 @@ import (
 // Join is Reader for a sink that begins while messages come in: without a
 // position it begins behind what the shard holds now.
 func (s *Spool) Join(ctx context.Context, sink string, shard int) (*Reader, error) {
-	sh := s.shards[shard]
-	r := &Reader{shard: sh, key: sink + "." + strconv.Itoa(shard)}
-	_, _, known, err := s.position(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	if !known {
-		total, seq := sh.total.Load(), uint64(0)
-		info, err := sh.stream.Info(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("spool: %w", err)
-		}
-		if seq = info.State.LastSeq; seq > 0 && info.State.Msgs > 0 {
-			if msg, err := sh.stream.GetMsg(ctx, seq); err == nil {
-				_, total = batchHeader(msg.Header)
-			}
-		}
-		if err := s.savePosition(ctx, r, seq, total); err != nil {
-			return nil, err
-		}
-	}
-	return s.Reader(ctx, sink, shard)
+	return s.reader(ctx, sink, shard, Newest)
 }
 
 // Leave closes readers of sinks that are no more, and forgets their positions:
 // they keep nothing in the spool any longer.
 func (s *Spool) Leave(ctx context.Context, readers ...*Reader) error {
-	s.mu.Lock()
-	s.readers = slices.DeleteFunc(s.readers, func(r *Reader) bool { return slices.Contains(readers, r) })
-	for _, r := range readers {
-		if p := r.shard.readers.Load(); p != nil {
-			rest := slices.DeleteFunc(slices.Clone(*p), func(o *Reader) bool { return o == r })
-			r.shard.readers.Store(&rest)
-		}
-	}
-	s.mu.Unlock()
-	var failed error
+	s.remove(readers)
 	for _, r := range readers {
 		r.Close()
-		failed = errors.Join(failed, s.positions.remove(ctx, r.key))
 	}
-	return failed
+	return nil
+}
+
+// remove forgets readers and their offsets, without I/O.
+func (s *Spool) remove(readers []*Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers = slices.DeleteFunc(s.readers, func(r *Reader) bool { return slices.Contains(readers, r) })
+	for _, r := range readers {
+		s.changes[r.key] = ""
+	}
+	s.saveSoon()
+}
+
+// PutMeta has a small text written down beside the offsets, in a moment; an
+// empty one is forgotten. Keys have letters, digits, '-', '_' and '.'. It does no
+// I/O.
+func (s *Spool) PutMeta(key, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes[keptPrefix+key] = value
+	s.saveSoon()
+}
+
+func (s *Spool) saveSoon() {
+	select {
+	case s.save <- struct{}{}:
+	default:
+	}
+}
+
+// unqueue takes back that an offset is to be forgotten, and reports whether it
+// was.
+func (s *Spool) unqueue(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, was := s.changes[key]
+	delete(s.changes, key)
+	return was
+}
+
+// saveChanges puts down what PutMeta and remove left.
+func (s *Spool) saveChanges(ctx context.Context) error {
+	s.mu.Lock()
+	changes := s.changes
+	s.changes = map[string]string{}
+	s.mu.Unlock()
+	for key, value := range changes {
+		var err error
+		if value == "" {
+			err = s.positions.remove(ctx, key)
+		} else {
+			err = s.positions.put(ctx, key, value)
+		}
+		if err != nil {
+			s.mu.Lock()
+			for k, v := range changes {
+				if _, newer := s.changes[k]; !newer {
+					s.changes[k] = v
+				}
+			}
+			s.mu.Unlock()
+			return fmt.Errorf("spool: positions: %w", err)
+		}
+	}
+	return nil
 }
 
 // Forget removes the positions of the sinks whose names begin so, but for those
@@ -142,11 +175,10 @@ func (r *Reader) Opened() (waiting, before uint64) {
 	if r.Shared() {
 		return r.Pending(), 0
 	}
-	total := r.shard.total.Load()
-	if done := r.place.Load().total; total > done {
-		waiting = total - done
+	if done := r.place.Load().total; r.total > done {
+		waiting = r.total - done
 	}
-	return waiting, total - min(total, r.shard.recovered)
+	return waiting, r.total - min(r.total, r.shard.recovered)
 }
 
 // Age is how long ago the spool took b.

@@ -67,8 +67,12 @@ type Spool struct {
 	full      atomic.Bool
 	shards    []*shard
 
-	mu      sync.Mutex // covers readers
+	mu      sync.Mutex // covers what follows; never held during I/O
 	readers []*Reader
+	changes map[string]string // of the positions, to be written down; "": forgotten
+
+	save   chan struct{} // asks the janitor to save now
+	saving sync.Mutex    // held while the positions are saved
 
 	memories sync.Pool    // of batches
 	usual    atomic.Int64 // bytes of one
@@ -101,6 +105,7 @@ type shard struct {
 	failed  atomic.Uint64 // of these, those not taken
 	hurry   chan struct{} // asks the publisher not to wait for more records
 
+	end     sync.Mutex    // makes the next two one
 	total   atomic.Uint64 // records in the stream since it was made
 	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
 	bytes   atomic.Int64  // in the stream, as of the last second and without what went since
@@ -131,7 +136,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Spool{cfg: cfg, log: log, session: nuid.Next()}
+	s := &Spool{cfg: cfg, log: log, session: nuid.Next(), changes: map[string]string{}, save: make(chan struct{}, 1)}
 	for began := time.Now(); ; {
 		err := s.open(ctx)
 		if err == nil {
@@ -324,6 +329,21 @@ func (sh *shard) recoverTotal(ctx context.Context, last uint64) error {
 	sh.total.Store(total)
 	sh.recovered = total
 	return nil
+}
+
+// advance notes that the stream ends with a batch.
+func (sh *shard) advance(seq, total uint64) {
+	sh.end.Lock()
+	defer sh.end.Unlock()
+	sh.lastSeq.Store(seq)
+	sh.total.Store(total)
+}
+
+// tail is the stream's last batch and the records up to it.
+func (sh *shard) tail() (seq, total uint64) {
+	sh.end.Lock()
+	defer sh.end.Unlock()
+	return sh.lastSeq.Load(), sh.total.Load()
 }
 
 func (sh *shard) totalKey() string { return "taken." + strconv.Itoa(sh.index) }
@@ -519,7 +539,7 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			sh.publishing.Lock()
 			var ack *jetstream.PubAck
 			if ack, err = s.js.PublishMsg(attempt, msg); err == nil {
-				sh.lastSeq.Store(ack.Sequence)
+				sh.advance(ack.Sequence, total)
 			}
 			sh.publishing.Unlock()
 			cancel()
@@ -527,7 +547,6 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			full = errors.As(err, &api) && api.ErrorCode == errStreamFull
 		}
 		if err == nil {
-			sh.total.Store(total)
 			sh.bytes.Add(int64(len(b.data)))
 			sh.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
 			s.Stats.Spooled.Add(uint64(b.records))

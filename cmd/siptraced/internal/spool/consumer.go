@@ -1,0 +1,155 @@
+package spool
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Consumer carries the spool to one sink: it gathers batches, keeps those in
+// flight, and gives them again after a failure.
+type Consumer struct {
+	spool   *Spool
+	sink    Sink
+	opt     Options
+	log     *slog.Logger
+	readers []*Reader
+	workers []*worker
+	// early are records that are settled, in batches that still count as waiting.
+	early atomic.Int64
+
+	drain     chan struct{} // closed when the consumer is to end
+	drainOnce sync.Once
+	cancel    context.CancelFunc
+	ended     chan struct{} // closed when all workers and readers ended
+}
+
+// Run starts to consume for a sink, where it stopped the last time. It does no
+// I/O and waits for nothing: offsets and connections come later, in the
+// background. From this moment on the spool keeps what the sink needs.
+func (s *Spool) Run(k Sink, opt Options) *Consumer {
+	c := &Consumer{spool: s, sink: k, opt: opt, log: opt.Log, drain: make(chan struct{}), ended: make(chan struct{})}
+	if c.log == nil {
+		c.log = s.log
+	}
+	c.log = c.log.With("sink", k.Name())
+	if c.opt.Backoff == 0 {
+		c.opt.Backoff = 10 * time.Second
+	}
+	run, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	var all sync.WaitGroup
+	var w *worker
+	for _, sh := range s.shards {
+		if w == nil || !opt.OneWriter {
+			w = newWorker(c)
+			c.workers = append(c.workers, w)
+		}
+		r := s.reserve(k.Name(), sh, opt.From)
+		r.wake, r.resumed = w.wake, func() { c.countBacklog(r) }
+		c.readers = append(c.readers, r)
+		w.parts = append(w.parts, &part{reader: r})
+		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Shared: s.shared()})
+	}
+	for _, r := range c.readers {
+		if r.known && !s.shared() {
+			c.countBacklog(r)
+		}
+	}
+	s.register(c.readers)
+	for _, r := range c.readers {
+		r.start(run)
+	}
+	for _, w := range c.workers {
+		all.Go(func() { w.run(run) })
+	}
+	go func() {
+		all.Wait()
+		cancel()
+		for _, r := range c.readers {
+			<-r.stopped
+		}
+		close(c.ended)
+	}()
+	return c
+}
+
+func (c *Consumer) countBacklog(r *Reader) {
+	waiting, before := r.Opened()
+	if n := c.opt.Count.Backlog; n != nil {
+		n.Add(waiting)
+	}
+	if n := c.opt.Count.Before; n != nil {
+		n.Add(before)
+	}
+}
+
+// Name is the sink's name.
+func (c *Consumer) Name() string { return c.sink.Name() }
+
+// Pending is how many records wait for the sink.
+func (c *Consumer) Pending() (n uint64) {
+	for _, r := range c.readers {
+		n += r.Pending()
+	}
+	return n - min(n, uint64(max(0, c.early.Load())))
+}
+
+// Lag is how far the slowest shard is behind the intake.
+func (c *Consumer) Lag() (d time.Duration) {
+	for _, r := range c.readers {
+		d = max(d, r.Lag())
+	}
+	return d
+}
+
+// State is how the sink does: of several Writers, the one that fails longest.
+func (c *Consumer) State() State {
+	var worst State
+	for i, w := range c.workers {
+		st := *w.state.Load()
+		if i == 0 || worst.Connected && !st.Connected || worst.Connected == st.Connected && st.Since.Before(worst.Since) {
+			worst = st
+		}
+	}
+	return worst
+}
+
+// stopGrace is how long a Writer may take to come back after its context ended.
+const stopGrace = 500 * time.Millisecond
+
+// Stop lets the sink take what the spool holds, until ctx ends, and ends the
+// consumer. It does not wait for a sink that fails: what is left, and the
+// offset, stay in the spool.
+func (c *Consumer) Stop(ctx context.Context) {
+	c.drainOnce.Do(func() { close(c.drain) })
+	if n := c.Pending(); n > 0 {
+		c.log.Info("sink: waiting for it to take what the spool holds", "messages", n)
+	}
+	select {
+	case <-c.ended:
+		return
+	case <-ctx.Done():
+	}
+	c.halt()
+}
+
+// halt ends the consumer at once.
+func (c *Consumer) halt() {
+	c.drainOnce.Do(func() { close(c.drain) })
+	c.cancel()
+	select {
+	case <-c.ended:
+	case <-time.After(stopGrace):
+		c.log.Warn("sink: it is stuck, going on without it", "messages", c.Pending())
+	}
+}
+
+// Remove ends the consumer at once and forgets its offset: the spool keeps
+// nothing for it any longer.
+func (c *Consumer) Remove() {
+	c.halt()
+	c.spool.remove(c.readers)
+}
