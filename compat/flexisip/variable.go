@@ -114,11 +114,7 @@ func spelled(e siptrace.Endpoint, buf []byte, text func(proto, host, port string
 	if e.Text != "" {
 		return append(buf, text(siptrace.SplitEndpoint(e.Text))...)
 	}
-	e, ok := e.Parsed()
-	if !ok {
-		e = siptrace.Unknown()
-	}
-	return addr(e, buf)
+	return addr(e.OrUnknown(), buf)
 }
 
 func host(e siptrace.Endpoint, buf []byte) []byte {

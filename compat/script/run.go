@@ -298,11 +298,8 @@ func (m *Message) end(which int) *siptrace.Endpoint {
 	return &m.Rec.To
 }
 
-// addr is the address of an end, also of one that came as text.
-func (m *Message) addr(which int) netip.AddrPort {
-	e, _ := m.end(which).Parsed()
-	return e.Addr
-}
+// addr is the address of an end, invalid where nobody knows it.
+func (m *Message) addr(which int) netip.AddrPort { return m.end(which).Addr }
 
 // host is the address of an end without brackets, written once.
 func (m *Message) host(which int) []byte {
@@ -319,9 +316,5 @@ func (m *Message) host(which int) []byte {
 }
 
 func (m *Message) proto(which int) siptrace.Proto {
-	e, ok := m.end(which).Parsed()
-	if !ok {
-		return siptrace.Any
-	}
-	return e.Proto
+	return m.end(which).OrUnknown().Proto
 }

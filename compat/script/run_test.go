@@ -103,8 +103,8 @@ if (src_ip == 2001:db8::/32) xlog("net6"); if (src_ip == [2001:db8::1]) xlog("ho
 			"2001:db8::1 5061 2001:db8::2 5061 tls tls|tls:[2001:db8::1]:5061 [2001:db8::1] 2001:db8::1 5061 tls|tls:[2001:db8::2]:5061 [2001:db8::2] 2001:db8::2 5061 tls|out net6 host6 not ten ports tls six subnet time",
 		},
 		{
-			siptrace.Endpoint{Text: "udp:10.1.2.3:5060"},
-			siptrace.Endpoint{Text: "hello"},
+			siptrace.TextEndpoint("udp:10.1.2.3:5060"),
+			siptrace.TextEndpoint("hello"),
 			siptrace.In,
 			"10.1.2.3 5060 <null> 0 udp udp|udp:10.1.2.3:5060 10.1.2.3 10.1.2.3 5060 udp|hello <null> <null> 0 any|in not ten subnet time",
 		},

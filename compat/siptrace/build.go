@@ -15,16 +15,15 @@ type Capture struct {
 	Src, Dst netip.AddrPort
 	Payload  []byte
 
-	CorrelationID []byte
-	CaptureID     uint32
-	Source        netip.AddrPort // who sent the packet to us
+	Meta
 }
 
 // Builder turns captures into records. It is safe for concurrent use.
 type Builder struct {
 	Own *Sockets
-	// LocalIP stands in place of the proxy's own end (trace_local_ip).
-	LocalIP string
+	// LocalIP, unless it is the zero Endpoint, stands in place of the proxy's own
+	// end (trace_local_ip).
+	LocalIP Endpoint
 
 	spirals spirals
 }
@@ -43,17 +42,15 @@ func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
 		}
 	}
 	*rec = Record{
-		Time:          c.Time,
-		CallID:        m.CallID,
-		Msg:           c.Payload,
-		Method:        m.MethodName(),
-		From:          Endpoint{Proto: proto, Addr: c.Src},
-		To:            Endpoint{Proto: proto, Addr: c.Dst},
-		FromTag:       m.From.Tag,
-		ToTag:         m.To.Tag,
-		CorrelationID: c.CorrelationID,
-		CaptureID:     c.CaptureID,
-		Source:        c.Source,
+		Time:    c.Time,
+		CallID:  m.CallID,
+		Msg:     c.Payload,
+		Method:  m.MethodName(),
+		From:    Endpoint{Proto: proto, Addr: c.Src},
+		To:      Endpoint{Proto: proto, Addr: c.Dst},
+		FromTag: m.From.Tag,
+		ToTag:   m.To.Tag,
+		Meta:    c.Meta,
 	}
 	if !m.IsRequest {
 		rec.Status = m.Status
@@ -78,12 +75,12 @@ func (b *Builder) direct(rec *Record, c *Capture, m *sipmsg.Message) {
 	}
 	rec.From.Addr = b.Own.advertise(c.Proto, c.Src)
 	rec.To.Addr = b.Own.advertise(c.Proto, c.Dst)
-	if b.LocalIP != "" {
-		if rec.Direction == Out {
-			rec.From.Text = b.LocalIP
-		} else if toOwn {
-			rec.To.Text = b.LocalIP
-		}
+	switch {
+	case b.LocalIP == Endpoint{}:
+	case rec.Direction == Out:
+		rec.From = b.LocalIP
+	case toOwn:
+		rec.To = b.LocalIP
 	}
 }
 

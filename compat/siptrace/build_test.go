@@ -114,11 +114,11 @@ func TestBuild(t *testing.T) {
 				tt.via = "UDP"
 			}
 			text := request(tt.via)
-			b := &Builder{Own: NewSockets(tt.own, tt.advertise), LocalIP: tt.localIP}
+			b := &Builder{Own: NewSockets(tt.own, tt.advertise), LocalIP: TextEndpoint(tt.localIP)}
 			var directions []string
 			for range strings.Fields(tt.directions) {
 				var rec Record
-				b.Build(&rec, &Capture{Time: time.Unix(1, 0), Proto: tt.proto, Src: ap(tt.src), Dst: ap(tt.dst), Payload: []byte(text), Source: ap(tt.source)}, message(t, text))
+				b.Build(&rec, &Capture{Time: time.Unix(1, 0), Proto: tt.proto, Src: ap(tt.src), Dst: ap(tt.dst), Payload: []byte(text), Meta: Meta{Source: ap(tt.source)}}, message(t, text))
 				if from, to := rec.From.String(), rec.To.String(); from != tt.from || to != tt.to {
 					t.Errorf("got %s -> %s, want %s -> %s", from, to, tt.from, tt.to)
 				}
@@ -134,7 +134,7 @@ func TestBuild(t *testing.T) {
 func TestBuildFields(t *testing.T) {
 	b := &Builder{Own: NewSockets(nil, false)}
 	var rec Record
-	c := &Capture{Time: time.Unix(1, 2000), Proto: UDP, Src: ap("192.0.2.1:1"), Dst: ap("192.0.2.2:2"), CorrelationID: []byte("x"), CaptureID: 7}
+	c := &Capture{Time: time.Unix(1, 2000), Proto: UDP, Src: ap("192.0.2.1:1"), Dst: ap("192.0.2.2:2"), Meta: Meta{CorrelationID: []byte("x"), CaptureID: 7}}
 	text := "SIP/2.0 200 OK\r\nFrom: <sip:a@b>;tag=f\r\nTo: <sip:c@d>;tag=t\r\nCall-ID: c@h\r\nCSeq: 1 bye\r\n\r\n"
 	c.Payload = []byte(text)
 	b.Build(&rec, c, message(t, text))

@@ -49,7 +49,8 @@ type Endpoint struct {
 	Proto Proto
 	Addr  netip.AddrPort
 	// Text, when set, is the whole column: an address that came as text
-	// (X-Siptrace-Fromip, trace_local_ip) and stays as it was written.
+	// (X-Siptrace-Fromip, trace_local_ip) and stays as it was written. Proto and
+	// Addr are what it names; zero, if that can't be read.
 	Text string
 }
 
@@ -58,35 +59,61 @@ func Unknown() Endpoint {
 	return Endpoint{Proto: Any, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 5060)}
 }
 
-// Parsed returns e with its transport and address, which are read from Text where that is all there is. It reports
-// false for an end that is not known, and for a Text that is no proto:address:port.
-func (e Endpoint) Parsed() (Endpoint, bool) {
-	if e.Addr.Addr().IsValid() {
-		if e.Proto == "" {
-			e.Proto = Any
-		}
-		return e, true
+// OrUnknown is e, or [Unknown] if e has no address.
+func (e Endpoint) OrUnknown() Endpoint {
+	if !e.Addr.Addr().IsValid() {
+		return Unknown()
 	}
-	if e.Text == "" {
-		return e, false
+	if e.Proto == "" {
+		e.Proto = Any
 	}
-	p, err := ParseEndpoint(e.Text)
-	return p, err == nil
+	return e
 }
+
+// TextEndpoint is the end that a text names.
+func TextEndpoint(text string) Endpoint {
+	e, err := ParseEndpoint(text)
+	if err != nil {
+		e = Endpoint{}
+	}
+	e.Text = text
+	return e
+}
+
+// maxEndpoints bounds an EndpointCache: relaying nodes, and who talks to them,
+// are few.
+const maxEndpoints = 1024
+
+// EndpointCache remembers ends that came as text, in bounded memory, so that each
+// is read once. The zero value is ready. Not safe for concurrent use.
+type EndpointCache struct{ seen map[string]Endpoint }
+
+// Get is the end that a text names; none for an empty text.
+func (c *EndpointCache) Get(text []byte) Endpoint {
+	e, ok := c.seen[string(text)]
+	if ok || len(text) == 0 {
+		return e
+	}
+	if e = TextEndpoint(string(text)); len(text) > maxEndpointText {
+		return e
+	}
+	if c.seen == nil || len(c.seen) >= maxEndpoints {
+		c.seen = map[string]Endpoint{}
+	}
+	c.seen[e.Text] = e
+	return e
+}
+
+// maxEndpointText is over the longest text that names an end.
+const maxEndpointText = 64
 
 // Append appends the column's text to dst.
 func (e Endpoint) Append(dst []byte) []byte {
 	if e.Text != "" {
 		return append(dst, e.Text...)
 	}
-	if !e.Addr.Addr().IsValid() {
-		e = Unknown()
-	}
-	proto := e.Proto
-	if proto == "" {
-		proto = Any
-	}
-	dst = append(dst, proto...)
+	e = e.OrUnknown()
+	dst = append(dst, e.Proto...)
 	dst = e.AppendHost(append(dst, ':'))
 	return strconv.AppendUint(append(dst, ':'), uint64(e.Addr.Port()), 10)
 }

@@ -116,6 +116,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.counters.Func("spooled", d.spool.Stats.Spooled.Load)
 	d.counters.Func("spool.damaged", d.spool.Stats.Damaged.Load)
+	d.counters.Func("spool.clipped", d.spool.Stats.Clipped.Load)
 	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
 	d.counters.Func("rejected.shutdown", d.spool.Stats.Lost.Load)
 	if err := d.restoreState(); err != nil {

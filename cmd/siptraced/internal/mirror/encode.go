@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
@@ -24,10 +25,6 @@ const (
 	outcomes         // how many there are
 )
 
-// unknownEnd stands for an address that nobody knows, as in the columns fromip
-// and toip.
-var unknownEnd = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 5060)
-
 // encoder turns records into what goes over the wire to one destination. It
 // belongs to one goroutine.
 type encoder struct {
@@ -38,7 +35,6 @@ type encoder struct {
 	headers       xheaders.Headers
 	from, to, cut []byte
 	msg           sipmsg.Message
-	ends          map[string]siptrace.Endpoint // addresses that came as text
 }
 
 // want says what of a record goes to the destination.
@@ -69,34 +65,53 @@ func (e *encoder) pass(rec *siptrace.Record) bool {
 // appendHEP appends rec as HEP.
 func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
 	if rec.Packet != nil {
-		return append(dst, rec.Packet...), nil
+		return e.appendPacket(dst, rec)
 	}
 	at := rec.Time
 	if e.dst.Time == TimeRelay {
 		at = time.Now()
 	}
-	usec := at.UnixMicro()
+	sec, usec := hepmap.Time(at)
 	p := &e.packet
 	*p = hep.Packet{
 		Version: e.version(), Type: hep.TypeSIP,
-		HasTime: true, Sec: uint32(usec / 1e6), Usec: uint32(usec % 1e6),
+		HasTime: true, Sec: sec, Usec: usec,
 		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
+		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(p.Vendor[:0], rec.Vendor),
+	}
+	if len(rec.Path) > 0 {
+		p.Vendor = append(p.Vendor, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: rec.Path})
 	}
 	if e.dst.Incoming && rec.CaptureID != 0 {
 		p.CaptureID = rec.CaptureID
 	}
 	if rec.Type == siptrace.TypeLog {
 		// From the socket that sends it to the collector (vectors fact 32).
-		p.Version, p.Type, p.Src, p.Dst, p.Proto = 3, hep.TypeLog, e.local, e.remote, protoOf(e.dst.Transport)
+		p.Version, p.Type, p.Src, p.Dst = 3, hep.TypeLog, e.local, e.remote
+		p.Proto, _ = hepmap.Proto(e.dst.Transport)
 		return p.Append(dst)
 	}
-	from, to := e.end(rec.From), e.end(rec.To)
+	from, to := rec.From.OrUnknown(), rec.To.OrUnknown()
 	p.Src, p.Dst = from.Addr, to.Addr
 	// The second address decides, as in the module.
-	if p.Proto = protoOf(to.Proto); to.Proto == siptrace.Any {
-		p.Proto = protoOf(from.Proto)
+	if to.Proto == siptrace.Any {
+		to.Proto = from.Proto
 	}
+	p.Proto, _ = hepmap.Proto(to.Proto)
 	return p.Append(dst)
+}
+
+// appendPacket appends a packet that came by HEP and is not SIP as it came, but
+// without the key of who sent it: ours, if there is one, stands in its place.
+func (e *encoder) appendPacket(dst []byte, rec *siptrace.Record) ([]byte, error) {
+	var add []hep.Chunk
+	if len(e.dst.AuthKey) > 0 {
+		add = append(add, hep.Chunk{Type: hepmap.ChunkAuthKey, Data: e.dst.AuthKey})
+	}
+	if len(rec.Path) > 0 {
+		add = append(add, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: rec.Path})
+	}
+	return hepmap.AppendForwarded(dst, rec.Packet, add...)
 }
 
 func (e *encoder) version() int {
@@ -141,42 +156,4 @@ func (e *encoder) appendSIP(dst []byte, rec *siptrace.Record) []byte {
 		return append(dst, rec.Msg...)
 	}
 	return out
-}
-
-// maxEnds bounds the addresses remembered: those of a relaying node are few.
-const maxEnds = 1024
-
-// end is an endpoint as an address: one that came as text is read.
-func (e *encoder) end(p siptrace.Endpoint) siptrace.Endpoint {
-	if p.Text != "" {
-		parsed, ok := e.ends[p.Text]
-		if !ok {
-			var err error
-			if parsed, err = siptrace.ParseEndpoint(p.Text); err != nil {
-				parsed = siptrace.Endpoint{Proto: siptrace.Any}
-			}
-			if e.ends == nil || len(e.ends) >= maxEnds {
-				e.ends = map[string]siptrace.Endpoint{}
-			}
-			e.ends[p.Text] = parsed
-		}
-		p = parsed
-	}
-	if !p.Addr.Addr().IsValid() {
-		p.Addr = unknownEnd
-	}
-	return p
-}
-
-// protoOf is a transport's number in HEP; what has none is taken for UDP.
-func protoOf(p siptrace.Proto) hep.Proto {
-	switch p {
-	case siptrace.TCP:
-		return hep.TCP
-	case siptrace.TLS, siptrace.WS, siptrace.WSS: // Kamailio sends all three as TLS
-		return hep.TLS
-	case siptrace.SCTP:
-		return hep.SCTP
-	}
-	return hep.UDP
 }

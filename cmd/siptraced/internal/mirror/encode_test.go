@@ -3,9 +3,12 @@ package mirror
 import (
 	"bytes"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
 	"siptraced/xheaders"
@@ -23,7 +26,7 @@ func sample() siptrace.Record {
 	return siptrace.Record{
 		Time: time.Unix(1700000000, 42000), CallID: []byte("c@h"), Msg: []byte(options), Method: []byte("OPTIONS"),
 		From: siptrace.Endpoint{Proto: siptrace.UDP, Addr: a4}, To: siptrace.Endpoint{Proto: siptrace.UDP, Addr: b4},
-		Direction: siptrace.In, Sinks: siptrace.ToHEP, CaptureID: 7,
+		Direction: siptrace.In, Meta: siptrace.Meta{CaptureID: 7}, Route: siptrace.Route{Sinks: siptrace.ToHEP},
 	}
 }
 
@@ -76,11 +79,13 @@ func TestHEP(t *testing.T) {
 		},
 		{name: "mixed ends", protocol: HEP2, rec: func(r *siptrace.Record) { r.To.Addr = b6 }, want: want{2, hep.UDP, "192.0.2.1:5060", "[2001:db8::2]:5070", 4465, 1, "-", ""}},
 		{
-			name: "address text", protocol: HEP3, rec: func(r *siptrace.Record) { r.From.Text, r.To.Text = "udp:10.0.0.1:1", "tcp:::1:15060" },
+			name: "address text", protocol: HEP3, rec: func(r *siptrace.Record) {
+				r.From, r.To = siptrace.TextEndpoint("udp:10.0.0.1:1"), siptrace.TextEndpoint("tcp:::1:15060")
+			},
 			want: want{3, hep.TCP, "10.0.0.1:1", "[::1]:15060", 70001, 1, "-", ""},
 		},
 		{
-			name: "unknown ends", protocol: HEP1, rec: func(r *siptrace.Record) { r.From.Text, r.To.Addr = "hello", netip.AddrPort{} },
+			name: "unknown ends", protocol: HEP1, rec: func(r *siptrace.Record) { r.From, r.To.Addr = siptrace.TextEndpoint("hello"), netip.AddrPort{} },
 			want: want{1, hep.UDP, "255.255.255.255:5060", "255.255.255.255:5060", 0, 1, "-", ""},
 		},
 		{
@@ -127,6 +132,49 @@ func TestHEPAsItCame(t *testing.T) {
 	e, rec := encoderOf(HEP1, func(*Destination) {}), siptrace.Record{Type: 5, Packet: []byte("HEP3 as it came")}
 	if out, err := e.appendHEP(nil, &rec); err != nil || string(out) != "HEP3 as it came" {
 		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// What HEP3 said beside the message goes on by HEP3; the sender's key never does.
+func TestMetaGoesOn(t *testing.T) {
+	other := hep.Chunk{Vendor: 3, Type: 1, Data: []byte("x")}
+	path := hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: []byte("path")}
+	rec := sample()
+	rec.NodeName, rec.VLAN, rec.Path, rec.Vendor = []byte("node"), 7, path.Data, hepmap.AppendForeign(nil, []hep.Chunk{other})
+	packet, err := (&hep.Packet{Version: 3, Type: 5, AuthKey: []byte("theirs"), NodeName: rec.NodeName, VLAN: 7, Vendor: []hep.Chunk{other}, Payload: []byte("{}")}).Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := rec
+	log.Type, log.Packet = 5, packet
+	for _, rec := range []siptrace.Record{rec, log} {
+		e := encoderOf(HEP3, func(d *Destination) { d.AuthKey = []byte("ours") })
+		var p hep.Packet
+		for range 2 { // what the encoder reuses must not add up
+			out, err := e.appendHEP(nil, &rec)
+			if err == nil {
+				err = p.Decode(out)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		slices.SortFunc(p.Vendor, func(a, b hep.Chunk) int { return int(a.Vendor) - int(b.Vendor) })
+		if string(p.NodeName) != "node" || p.VLAN != 7 || string(p.AuthKey) != "ours" || !reflect.DeepEqual(p.Vendor, []hep.Chunk{other, path}) {
+			t.Errorf("type %d: got %+v", rec.Type, p)
+		}
+		if rec.Packet == nil {
+			continue
+		}
+		out, err := encoderOf(HEP3, func(*Destination) {}).appendHEP(nil, &rec)
+		if err != nil || bytes.Contains(out, []byte("theirs")) {
+			t.Errorf("without a key of ours: got %q, %v", out, err)
+		}
+	}
+	for _, version := range []Protocol{HEP1, HEP2} {
+		if _, err := encoderOf(version, func(*Destination) {}).appendHEP(nil, &rec); err != nil {
+			t.Errorf("%s: %v", version, err)
+		}
 	}
 }
 
@@ -209,7 +257,9 @@ func TestHeadersRoundTrip(t *testing.T) {
 
 func TestNoAllocation(t *testing.T) {
 	e, rec, buf := encoderOf(HEP3, func(d *Destination) { d.XHeaders = true }), sample(), make([]byte, 0, 4096)
-	rec.From.Text = "udp:10.0.0.1:5060"
+	rec.From = siptrace.TextEndpoint("udp:10.0.0.1:5060")
+	rec.NodeName, rec.VLAN, rec.Path = []byte("node"), 7, []byte("path")
+	rec.Vendor = hepmap.AppendForeign(nil, []hep.Chunk{{Vendor: 3, Type: 1, Data: []byte("x")}})
 	n := testing.AllocsPerRun(100, func() {
 		if _, err := e.appendHEP(buf[:0], &rec); err != nil {
 			t.Fatal(err)

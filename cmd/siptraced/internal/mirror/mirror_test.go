@@ -369,7 +369,7 @@ func TestOtherTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.put(t, 1, func(rec *siptrace.Record) {
-		*rec = siptrace.Record{Type: 5, Packet: packet, Sinks: siptrace.ToListed, CallID: rec.CallID}
+		*rec = siptrace.Record{Type: 5, Packet: packet, CallID: rec.CallID, Route: siptrace.Route{Sinks: siptrace.ToListed}}
 	})
 	r.stop(t, true)
 	waitFor(t, "the packet", func() bool { return udp.count() == 1 })

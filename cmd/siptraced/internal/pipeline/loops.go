@@ -69,11 +69,6 @@ func (r *recent) moment(rec *siptrace.Record) uint64 {
 }
 
 func putEnd(b []byte, e siptrace.Endpoint) {
-	if e.Text != "" {
-		if parsed, err := siptrace.ParseEndpoint(e.Text); err == nil {
-			e = parsed
-		}
-	}
 	ip := e.Addr.Addr().As16()
 	copy(b, ip[:])
 	binary.LittleEndian.PutUint16(b[16:], e.Addr.Port())

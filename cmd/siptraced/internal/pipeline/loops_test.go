@@ -167,8 +167,8 @@ func TestSinks(t *testing.T) {
 		{name: "trace_mode 5", set: func(p *siptrace.Params) { p.TraceMode = 5 }, duplicate: true, want: siptrace.ToStore | siptrace.ToHEP | siptrace.ToSIP},
 		{name: "listed", listed: true, want: siptrace.ToStore | siptrace.ToListed},
 		{name: "listed alone", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, listed: true, want: siptrace.ToListed},
-		{name: "named", rec: siptrace.Record{Destinations: []string{"sip:x"}}, want: siptrace.ToStore | siptrace.ToSIP, ensured: 1},
-		{name: "named, and a rule's sinks", rec: siptrace.Record{Destinations: []string{"sip:x"}, Sinks: siptrace.ToHEP}, want: siptrace.ToHEP, ensured: 1},
+		{name: "named", rec: siptrace.Record{Route: siptrace.Route{Destinations: []string{"sip:x"}}}, want: siptrace.ToStore | siptrace.ToSIP, ensured: 1},
+		{name: "named, and a rule's sinks", rec: siptrace.Record{Route: siptrace.Route{Destinations: []string{"sip:x"}, Sinks: siptrace.ToHEP}}, want: siptrace.ToHEP, ensured: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			params := siptrace.DefaultParams()

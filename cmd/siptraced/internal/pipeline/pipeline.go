@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/sipmsg"
@@ -118,9 +119,6 @@ type state struct {
 	pairs, watch bool
 }
 
-// mirrored are the sinks beside the database.
-const mirrored = siptrace.ToHEP | siptrace.ToSIP | siptrace.ToListed
-
 // choose decides which sinks take rec, unless a rule did.
 func (st *state) choose(rec *siptrace.Record) {
 	switch {
@@ -139,7 +137,7 @@ func (p *Pipeline) put(st *state, rec *siptrace.Record) *atomic.Uint64 {
 	if rec.Sinks == 0 {
 		return p.noSink
 	}
-	if st.Mirrors != nil && rec.Sinks&mirrored != 0 {
+	if st.Mirrors != nil && rec.Sinks&siptrace.Mirrored != 0 {
 		for _, d := range rec.Destinations {
 			st.Mirrors.EnsureDestination(d)
 		}
@@ -157,7 +155,9 @@ type work struct {
 	headers xheaders.Headers
 	capture siptrace.Capture
 	record  siptrace.Record
+	ends    siptrace.EndpointCache
 	cut     []byte
+	vendor  []byte // chunks of other vendors
 	users   [][]byte
 	judge   any
 	source  *source // of the last packet
@@ -199,7 +199,7 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 func (p *Pipeline) SetRules(r Rules) {
 	st := &state{
 		Rules:   r,
-		builder: siptrace.Builder{Own: r.Own, LocalIP: r.Params.LocalIP()},
+		builder: siptrace.Builder{Own: r.Own, LocalIP: siptrace.TextEndpoint(r.Params.LocalIP())},
 		sinks:   r.Params.Sinks(r.DuplicateAll),
 		named:   r.Params.Sinks(true),
 		pairs:   r.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) == siptrace.ModeHEP|siptrace.ModeSIP,
@@ -242,7 +242,9 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 			return p.passOn(w, st, in)
 		}
 	} else {
-		*c = siptrace.Capture{Time: in.Time, Proto: protoOf(in.Net), Src: in.Source, Dst: in.Local, Payload: in.Data, Source: in.Source}
+		*c = siptrace.Capture{
+			Time: in.Time, Proto: protoOf(in.Net), Src: in.Source, Dst: in.Local, Payload: in.Data, Meta: siptrace.Meta{Source: in.Source},
+		}
 	}
 	if err := w.msg.Parse(c.Payload); err != nil {
 		if !isHEP && blank(in.Data) {
@@ -267,7 +269,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 			return count
 		}
 		st.builder.Build(rec, c, &w.msg)
-		relayed(rec, &w.headers)
+		w.relayed()
 	} else {
 		st.builder.Build(rec, c, &w.msg)
 	}
@@ -364,8 +366,7 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) *atomic.Uint64 
 		}
 	}
 	w.record = siptrace.Record{
-		Time: w.capture.Time, CallID: k.CorrelationID, CorrelationID: k.CorrelationID, CaptureID: k.CaptureID,
-		Source: in.Source, Type: k.Type, Packet: data, Sinks: sinks,
+		Time: w.capture.Time, CallID: k.CorrelationID, Type: k.Type, Packet: data, Meta: w.capture.Meta, Route: siptrace.Route{Sinks: sinks},
 	}
 	return p.put(st, &w.record)
 }
@@ -390,7 +391,7 @@ func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) b
 		}
 		own := siptrace.Record{
 			Time: h.Time(), Msg: xheaders.Cut(w.cut[:0], rec.Msg),
-			From: siptrace.Endpoint{Text: string(h.FromIP)}, To: siptrace.Endpoint{Text: string(h.ToIP)},
+			From: w.ends.Get(h.FromIP), To: w.ends.Get(h.ToIP),
 		}
 		w.cut = own.Msg
 		return p.back(st, in, p.relayed.moment(&own))
@@ -427,13 +428,35 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 		return p.hepKeepalive
 	}
 	w.capture = siptrace.Capture{
-		Time: in.Time, Proto: protoOf(k.Proto.String()), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
-		CorrelationID: k.CorrelationID, CaptureID: k.CaptureID, Source: in.Source,
+		Time: in.Time, Proto: hepmap.Transport(k.Proto), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
+		Meta: siptrace.Meta{
+			Source: in.Source, CorrelationID: k.CorrelationID, CaptureID: k.CaptureID, NodeName: k.NodeName, VLAN: k.VLAN,
+		},
 	}
 	if k.HasTime {
 		w.capture.Time = time.Unix(int64(k.Sec), int64(k.Usec)*1000)
 	}
+	if len(k.Vendor) > 0 {
+		w.vendorChunks()
+	}
 	return nil
+}
+
+// vendorChunks takes what siptraced and others add to HEP3. Chunks of ours that
+// are not for the wire, as the spool has them, are left out.
+func (w *work) vendorChunks() {
+	m := &w.capture.Meta
+	w.vendor = hepmap.AppendForeign(w.vendor[:0], w.packet.Vendor)
+	m.Vendor = w.vendor
+	for _, c := range w.packet.Vendor {
+		switch {
+		case c.Vendor != hepmap.Vendor:
+		case c.Type == hepmap.ChunkPath:
+			m.Path = c.Data
+		case c.Type == hepmap.ChunkOrigin:
+			m.Origin = c.Data
+		}
+	}
 }
 
 // syncTimeout bounds how long an acknowledgement may take; none comes then.
@@ -483,9 +506,10 @@ func (p *Pipeline) readHeaders(w *work, in *ingest.Packet) *atomic.Uint64 {
 	return nil
 }
 
-// relayed gives rec what the first node knew of the message.
-func relayed(rec *siptrace.Record, h *xheaders.Headers) {
-	rec.From.Text, rec.To.Text = string(h.FromIP), string(h.ToIP)
+// relayed gives the record what the first node knew of the message.
+func (w *work) relayed() {
+	rec, h := &w.record, &w.headers
+	rec.From, rec.To = w.ends.Get(h.FromIP), w.ends.Get(h.ToIP)
 	rec.Direction = h.Dir
 	if len(h.Method) > 0 {
 		rec.Method = h.Method

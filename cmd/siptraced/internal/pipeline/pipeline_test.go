@@ -1,11 +1,13 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
@@ -29,13 +32,7 @@ func (f *fakeSpool) Put(r *siptrace.Record) error {
 	if f.err != nil {
 		return f.err
 	}
-	c := *r
-	c.Users = nil
-	for _, u := range r.Users {
-		c.Users = append(c.Users, append([]byte{}, u...))
-	}
-	c.Msg, c.Method = append([]byte(nil), r.Msg...), append([]byte(nil), r.Method...)
-	f.got = append(f.got, c)
+	f.got = append(f.got, r.CloneInto(nil))
 	return nil
 }
 
@@ -200,8 +197,8 @@ func TestJudge(t *testing.T) {
 			return nil
 		}, want: []string{"[]  [] 2"}},
 		{name: "one record more", judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
-			out.Make(&siptrace.Record{Table: "more"})
-			out.Make(&siptrace.Record{Table: "dest", Destinations: []string{"sip:x"}})
+			out.Make(&siptrace.Record{Route: siptrace.Route{Table: "more"}})
+			out.Make(&siptrace.Record{Route: siptrace.Route{Table: "dest", Destinations: []string{"sip:x"}}})
 			return nil
 		}, want: []string{"[] more [] 1", "[] dest [sip:x] 5", "[]  [] 1"}},
 		{name: "one record more without a sink", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
@@ -234,6 +231,67 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What HEP3 says beside the message comes along; chunks of siptraced's vendor id
+// only if they are for the wire.
+func TestMeta(t *testing.T) {
+	const ours = hepmap.Vendor
+	other := hep.Chunk{Vendor: 3, Type: 1, Data: []byte("x")}
+	in := wrap(t, func(p *hep.Packet) {
+		p.NodeName, p.VLAN, p.CorrelationID, p.AuthKey = []byte("node"), 7, []byte("c-1"), []byte("key")
+		p.Vendor = []hep.Chunk{
+			{Vendor: ours, Type: 15, Data: []byte{1}}, {Vendor: ours, Type: hepmap.ChunkPath, Data: []byte("path")},
+			other, {Vendor: ours, Type: hepmap.ChunkOrigin, Data: []byte("origin")},
+		}
+	})
+	source := netip.MustParseAddrPort("192.0.2.7:9060")
+	want := siptrace.Meta{
+		Source: source, CorrelationID: []byte("c-1"), CaptureID: 1, NodeName: []byte("node"), VLAN: 7,
+		Vendor: hepmap.AppendForeign(nil, []hep.Chunk{other}), Path: []byte("path"), Origin: []byte("origin"),
+	}
+	f := &fakeSpool{}
+	p := New(Rules{Params: siptrace.DefaultParams(), Own: siptrace.NewSockets(nil, false)}, f, counters.New())
+	p.SetRules(Rules{Params: traced(), Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{}, HasListed: true})
+	p.Handle(&ingest.Packet{Data: in, Net: "udp", Source: source})
+	// A packet that is no SIP has them too.
+	p.Handle(&ingest.Packet{Data: bytes.Replace(in, []byte("\x00\x0b\x00\x07\x01"), []byte("\x00\x0b\x00\x07\x05"), 1), Net: "udp", Source: source})
+	p.Handle(&ingest.Packet{Data: wrap(t, func(*hep.Packet) {}), Net: "udp", Source: source})
+	if len(f.got) != 3 || f.got[1].Packet == nil {
+		t.Fatalf("got %+v", f.got)
+	}
+	for i := range 2 {
+		if got := f.got[i].Meta; !reflect.DeepEqual(got, want) {
+			t.Errorf("record %d\n got %+v\nwant %+v", i, got, want)
+		}
+	}
+	if got := f.got[2].Meta; !reflect.DeepEqual(got, siptrace.Meta{Source: source, CaptureID: 1}) {
+		t.Errorf("the next message has %+v", got)
+	}
+}
+
+// The ends that X-Siptrace headers name are read once, with their addresses.
+func TestRelayedEnds(t *testing.T) {
+	for _, tt := range []struct{ from, want, addr string }{
+		{"tcp:192.0.2.9:5070", "tcp", "192.0.2.9:5070"}, {"hello", "", "invalid AddrPort"},
+	} {
+		f, params := &fakeSpool{}, traced()
+		params.XHeadersRead = true
+		p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, counters.New())
+		p.Handle(&ingest.Packet{Data: plain(strings.Replace(xset, "udp:192.0.2.9:5060", tt.from, 1)), Net: "udp", Source: netip.MustParseAddrPort("192.0.2.7:5060")})
+		if len(f.got) != 1 {
+			t.Fatalf("%s: got %d records", tt.from, len(f.got))
+		}
+		if e := f.got[0].From; e.Text != tt.from || string(e.Proto) != tt.want || e.Addr.String() != tt.addr {
+			t.Errorf("got %+v", e)
+		}
+	}
+}
+
+func traced() siptrace.Params {
+	p := siptrace.DefaultParams()
+	p.TraceOn = true
+	return p
 }
 
 type sink struct{}

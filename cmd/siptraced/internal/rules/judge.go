@@ -470,7 +470,7 @@ func hlogRecord(at time.Time, callID, correlation, text []byte) *siptrace.Record
 	if correlation == nil {
 		correlation = callID
 	}
-	return &siptrace.Record{Time: at, CallID: callID, CorrelationID: correlation, Msg: text}
+	return &siptrace.Record{Time: at, CallID: callID, Msg: text, Meta: siptrace.Meta{CorrelationID: correlation}}
 }
 
 // traceMsgRecord is a message of the operator's own making (sip_trace_msg): it
@@ -489,5 +489,8 @@ func traceMsgRecord(at time.Time, text []byte, from, to, destination string, cor
 	}
 	// The protocol is that of the second address.
 	src.Proto = dst.Proto
-	return &siptrace.Record{Time: at, Msg: text, From: src, To: dst, Destinations: []string{destination}, Sinks: siptrace.ToHEP, CorrelationID: correlation}, nil
+	return &siptrace.Record{
+		Time: at, Msg: text, From: src, To: dst, Meta: siptrace.Meta{CorrelationID: correlation},
+		Route: siptrace.Route{Destinations: []string{destination}, Sinks: siptrace.ToHEP},
+	}, nil
 }

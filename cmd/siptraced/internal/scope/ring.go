@@ -2,7 +2,6 @@ package scope
 
 import (
 	"bytes"
-	"slices"
 	"unsafe"
 
 	"siptraced/compat/siptrace"
@@ -35,7 +34,7 @@ func (g *ring) put(call uint64, now, since int64, limit int, r *siptrace.Record)
 		g.entries = make([]entry, max(1, limit*3/8/int(unsafe.Sizeof(entry{}))))
 	}
 	g.trim(since)
-	size := textSize(r)
+	size := r.Size()
 	if size > len(g.mem)/2 {
 		return // nothing of the rest would be left
 	}
@@ -53,7 +52,7 @@ func (g *ring) put(call uint64, now, since int64, limit int, r *siptrace.Record)
 	g.n++
 	e := g.at(g.n - 1)
 	e.call, e.wall, e.start, e.end = call, now, start, start+size
-	copyInto(&e.rec, r, g.mem[start:start:start+size])
+	e.rec = r.CloneInto(g.mem[start : start : start+size])
 	g.end = start + size
 }
 
@@ -80,33 +79,4 @@ func (g *ring) newest(call uint64, r *siptrace.Record) *entry {
 		}
 	}
 	return nil
-}
-
-func textSize(r *siptrace.Record) int {
-	return len(r.CallID) + len(r.Msg) + len(r.Method) + len(r.Status) + len(r.FromTag) + len(r.ToTag) + len(r.CorrelationID) + len(r.Packet)
-}
-
-// clone returns a copy of r that shares no memory with it.
-func clone(r *siptrace.Record) (c siptrace.Record) {
-	copyInto(&c, r, make([]byte, 0, textSize(r)))
-	return c
-}
-
-// copyInto makes dst a copy of src with its text appended to mem, which has the
-// room.
-func copyInto(dst, src *siptrace.Record, mem []byte) {
-	*dst = *src
-	for _, f := range [...]*[]byte{&dst.CallID, &dst.Msg, &dst.Method, &dst.Status, &dst.FromTag, &dst.ToTag, &dst.CorrelationID, &dst.Packet} {
-		if *f == nil {
-			continue
-		}
-		n := len(mem)
-		mem = append(mem, *f...)
-		*f = mem[n:len(mem):len(mem)]
-	}
-	dst.Destinations = slices.Clone(src.Destinations)
-	dst.Users = slices.Clone(src.Users)
-	for i, u := range dst.Users {
-		dst.Users[i] = slices.Clone(u)
-	}
 }

@@ -48,6 +48,7 @@ type Stats struct {
 	Refused atomic.Uint64 // not taken: full
 	Lost    atomic.Uint64 // not taken: closed before the engine took them
 	Damaged atomic.Uint64 // were on disk and are not any more: found at start
+	Clipped atomic.Uint64 // taken, but a field or the chunks of others were over the bounds
 	Batches atomic.Uint64
 }
 
@@ -414,6 +415,9 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		b.data = b.data[:whole]
 		sh.full <- b
 		b, sh.cur = next, next
+	}
+	if sh.codec.clipped {
+		s.Stats.Clipped.Add(1)
 	}
 	b.records++
 	sh.taken++

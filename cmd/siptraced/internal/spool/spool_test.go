@@ -21,29 +21,55 @@ func record(i int, callID string) siptrace.Record {
 		CallID: []byte(callID), Msg: fmt.Appendf(nil, "OPTIONS sip:a SIP/2.0\r\nn: %d\r\n\r\n", i), Method: []byte("OPTIONS"),
 		From:      siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")},
 		To:        siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.2:5060")},
-		Direction: siptrace.In, Sinks: siptrace.ToStore,
+		Direction: siptrace.In, Route: siptrace.Route{Sinks: siptrace.ToStore},
 	}
 }
 
 func TestCodec(t *testing.T) {
 	v6 := netip.MustParseAddrPort("[2001:db8::1]:5061")
 	tests := map[string]func(*siptrace.Record){
-		"plain":         func(*siptrace.Record) {},
-		"reply":         func(r *siptrace.Record) { r.Status, r.FromTag, r.ToTag = []byte("200"), []byte("f"), []byte("t") },
-		"wss":           func(r *siptrace.Record) { r.From.Proto, r.To.Proto = siptrace.WSS, siptrace.WSS },
-		"ipv6":          func(r *siptrace.Record) { r.From.Addr, r.To.Addr = v6, v6 },
-		"mixed ends":    func(r *siptrace.Record) { r.To.Addr = v6 },
-		"no address":    func(r *siptrace.Record) { r.From.Addr = netip.AddrPort{} },
-		"address text":  func(r *siptrace.Record) { r.From.Text, r.To.Text = "hello", "udp:192.0.2.9:5060" },
-		"users":         func(r *siptrace.Record) { r.Users = [][]byte{{}, []byte("sip:a@b"), []byte("sip:c@d")} },
-		"no rows":       func(r *siptrace.Record) { r.Users = [][]byte{} },
-		"table":         func(r *siptrace.Record) { r.Table = "sip_trace_alt" },
-		"hep":           func(r *siptrace.Record) { r.CaptureID, r.CorrelationID = 70001, []byte("c-1") },
-		"source":        func(r *siptrace.Record) { r.Source = v6 },
-		"odd bytes":     func(r *siptrace.Record) { r.CallID, r.Msg = []byte("a\x00\xff"), []byte("\x00\xff\x00") },
-		"100 KB":        func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("0123456789"), 10000) },
-		"one part":      func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart) },
-		"one part + 1":  func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart+1) },
+		"plain":      func(*siptrace.Record) {},
+		"reply":      func(r *siptrace.Record) { r.Status, r.FromTag, r.ToTag = []byte("200"), []byte("f"), []byte("t") },
+		"wss":        func(r *siptrace.Record) { r.From.Proto, r.To.Proto = siptrace.WSS, siptrace.WSS },
+		"ipv6":       func(r *siptrace.Record) { r.From.Addr, r.To.Addr = v6, v6 },
+		"mixed ends": func(r *siptrace.Record) { r.To.Addr = v6 },
+		"no address": func(r *siptrace.Record) { r.From.Addr = netip.AddrPort{} },
+		"address text": func(r *siptrace.Record) {
+			r.From, r.To = siptrace.TextEndpoint("hello"), siptrace.TextEndpoint("tcp:192.0.2.9:5060")
+		},
+		"one as text": func(r *siptrace.Record) {
+			r.From, r.To.Proto = siptrace.TextEndpoint("udp:192.0.2.9:5060"), siptrace.WSS
+		},
+		"users":        func(r *siptrace.Record) { r.Users = [][]byte{{}, []byte("sip:a@b"), []byte("sip:c@d")} },
+		"no rows":      func(r *siptrace.Record) { r.Users = [][]byte{} },
+		"table":        func(r *siptrace.Record) { r.Table = "sip_trace_alt" },
+		"hep":          func(r *siptrace.Record) { r.CaptureID, r.CorrelationID = 70001, []byte("c-1") },
+		"source":       func(r *siptrace.Record) { r.Source = v6 },
+		"odd bytes":    func(r *siptrace.Record) { r.CallID, r.Msg = []byte("a\x00\xff"), []byte("\x00\xff\x00") },
+		"100 KB":       func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("0123456789"), 10000) },
+		"one part":     func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart) },
+		"one part + 1": func(r *siptrace.Record) { r.Msg = bytes.Repeat([]byte("x"), maxPart+1) },
+		"nowhere":      func(r *siptrace.Record) { r.Sinks = 0 },
+		"year 9999":    func(r *siptrace.Record) { r.Time = time.Unix(253402214399, 42000) },
+		"year 2106":    func(r *siptrace.Record) { r.Time = time.Unix(1<<32, 0) },
+		"year 1969":    func(r *siptrace.Record) { r.Time = time.Unix(-1, 999999000) },
+		"meta": func(r *siptrace.Record) {
+			r.NodeName, r.VLAN, r.Path, r.Origin = []byte("node"), 7, []byte("path"), []byte("origin")
+		},
+		"vendor": func(r *siptrace.Record) { r.Vendor = []byte("\x00\x03\x00\x01\x00\x09abc") },
+		"long vendor": func(r *siptrace.Record) {
+			r.Vendor, r.Msg = bytes.Repeat([]byte("v"), maxVendor), bytes.Repeat([]byte("x"), 100_000)
+		},
+		"many fields": func(r *siptrace.Record) {
+			// What a HEP3 packet of 61,618 bytes may hold.
+			long := func(c string) []byte { return bytes.Repeat([]byte(c), maxField) }
+			r.CallID, r.Method, r.FromTag, r.ToTag, r.Status = long("i"), long("m"), long("f"), long("t"), long("s")
+			r.CorrelationID, r.NodeName, r.Path, r.Origin = long("c"), long("n"), long("p"), long("o")
+			r.Msg, r.Vendor = bytes.Repeat([]byte("x"), 50_000), long("v")
+			for range 64 {
+				r.Users, r.Destinations = append(r.Users, long("u")), append(r.Destinations, string(long("d")))
+			}
+		},
 		"sinks":         func(r *siptrace.Record) { r.Sinks = siptrace.ToHEP | siptrace.ToSIP },
 		"destinations":  func(r *siptrace.Record) { r.Destinations = []string{"sip:192.0.2.3:9060", "sip:h;transport=tcp"} },
 		"log line":      func(r *siptrace.Record) { r.Type, r.Msg = siptrace.TypeLog, []byte("text") },
@@ -89,6 +115,37 @@ func TestCodec(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", normal(got[1]), normal(want))
 			}
 		})
+	}
+}
+
+// A record that a HEP3 packet of 61,618 bytes made is taken, whatever its fields
+// hold; what is over the bounds is clipped, and counted.
+func TestClipped(t *testing.T) {
+	s := open(t, testConfig(t))
+	defer closeAll(t, s, nil)
+	long := func(c string, n int) []byte { return bytes.Repeat([]byte(c), n) }
+	r := record(1, "a@b")
+	for _, step := range []struct {
+		change  func()
+		clipped uint64
+	}{
+		{func() {}, 0},
+		{func() {
+			r.CallID, r.Method, r.FromTag, r.ToTag = long("i", maxField), long("m", maxField), long("f", maxField), long("t", maxField)
+		}, 0},
+		{func() { r.CorrelationID, r.Msg = long("c", 28<<10), long("x", 17<<10) }, 1},
+		{func() { r.CorrelationID, r.Vendor = nil, long("v", maxVendor+1) }, 2},
+		{func() { r.Vendor, r.CallID = nil, long("i", 1<<20) }, 3},
+		{func() { r.CallID, r.NodeName, r.Path = nil, long("n", 60<<10), long("p", 60<<10) }, 4},
+		{func() { r.NodeName, r.Path = nil, nil }, 4},
+	} {
+		step.change()
+		if err := s.Put(&r); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Stats.Clipped.Load(); got != step.clipped {
+			t.Errorf("%d clipped, want %d", got, step.clipped)
+		}
 	}
 }
 

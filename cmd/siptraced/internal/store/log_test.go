@@ -28,9 +28,10 @@ func testLogs(t *testing.T, b backend, name string) {
 		t.Fatal(err)
 	}
 	r.put(t, "call", "a message")
-	line(siptrace.Record{CallID: []byte("call"), Msg: []byte("of our own \xff\x00")})
-	line(siptrace.Record{CallID: []byte("call"), Packet: packet, CaptureID: 2001})
-	line(siptrace.Record{CallID: []byte("call"), Msg: []byte("for mirrors"), Sinks: siptrace.ToHEP})
+	stored := siptrace.Route{Sinks: siptrace.ToStore}
+	line(siptrace.Record{CallID: []byte("call"), Msg: []byte("of our own \xff\x00"), Route: stored})
+	line(siptrace.Record{CallID: []byte("call"), Packet: packet, Meta: siptrace.Meta{CaptureID: 2001}, Route: stored})
+	line(siptrace.Record{CallID: []byte("call"), Msg: []byte("for mirrors"), Route: siptrace.Route{Sinks: siptrace.ToHEP}})
 	got := r.stop(t)
 	if got["store.log_lines"] != 2 || got["store.rows"] != 1 || got["store.skipped"] != 1 {
 		t.Errorf("%v", got)

@@ -134,6 +134,7 @@ func (r *rig) put(t *testing.T, callID, msg string) {
 	end := siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}
 	err := r.spool.Put(&siptrace.Record{
 		Time: time.Unix(1700000000, 0), CallID: []byte(callID), Msg: []byte(msg), Method: []byte("OPTIONS"), From: end, To: end, Direction: siptrace.In,
+		Route: siptrace.Route{Sinks: siptrace.ToStore},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +306,7 @@ func testUsers(t *testing.T, b backend) {
 	r := newRig(t, b.url, t.TempDir())
 	end := siptrace.Endpoint{Proto: siptrace.UDP}
 	for _, users := range [][][]byte{{{}, []byte("c"), []byte("a")}, {}, {[]byte("b")}, nil} {
-		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Msg: []byte("m"), Users: users, From: end, To: end}); err != nil {
+		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Msg: []byte("m"), From: end, To: end, Route: siptrace.Route{Sinks: siptrace.ToStore, Users: users}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -351,7 +352,7 @@ func testTables(t *testing.T, b backend) {
 	r := newRig(t, b.url, t.TempDir())
 	put := func(table, msg string) {
 		t.Helper()
-		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Table: table, Msg: []byte(msg)}); err != nil {
+		if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Msg: []byte(msg), Route: siptrace.Route{Sinks: siptrace.ToStore, Table: table}}); err != nil {
 			t.Fatal(err)
 		}
 	}

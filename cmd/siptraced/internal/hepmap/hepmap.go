@@ -1,0 +1,136 @@
+// Package hepmap says how HEP writes what records hold: transports, times, and
+// the vendor chunks that siptraced passes on or adds.
+//
+//	proto := hepmap.Transport(packet.Proto)          // siptrace.UDP, ...
+//	n, exact := hepmap.Proto(siptrace.WSS)           // hep.TLS, false
+//	raw = hepmap.AppendForeign(raw, packet.Vendor)   // for siptrace.Meta
+//	chunks = hepmap.Chunks(chunks, raw)              // and back
+package hepmap
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"siptraced/compat/siptrace"
+	"siptraced/hep"
+)
+
+// Vendor is siptraced's vendor id ("ST"). Between siptraceds, and in the spool,
+// a HEP3 packet has chunks of it:
+//
+//	| vendor 0x5354 | type | length, header included | body ... |   big endian
+const Vendor = 0x5354
+
+// The types of chunks that go over the wire; the spool has more of its own, all
+// below 0x100.
+const (
+	ChunkPath   = 0x100 + iota // siptrace.Meta.Path
+	ChunkOrigin                // siptrace.Meta.Origin
+)
+
+// transports is which transport has which IP protocol number in HEP.
+var transports = [...]struct {
+	proto     hep.Proto
+	transport siptrace.Proto
+}{
+	{hep.UDP, siptrace.UDP},
+	{hep.TCP, siptrace.TCP},
+	{hep.TLS, siptrace.TLS},
+	{hep.SCTP, siptrace.SCTP},
+}
+
+// Proto is a transport's number in HEP. Kamailio sends WS and WSS as TLS, and
+// what has no number as UDP: exact is false then.
+func Proto(p siptrace.Proto) (n hep.Proto, exact bool) {
+	for i := range transports {
+		if transports[i].transport == p {
+			return transports[i].proto, true
+		}
+	}
+	if p == siptrace.WS || p == siptrace.WSS {
+		return hep.TLS, false
+	}
+	return hep.UDP, false
+}
+
+// Transport is the transport of a number, Any for one that SIP does not use.
+func Transport(n hep.Proto) siptrace.Proto {
+	for i := range transports {
+		if transports[i].proto == n {
+			return transports[i].transport
+		}
+	}
+	return siptrace.Any
+}
+
+// Time is a moment as HEP has it: seconds in 32 bits, the first or the last
+// possible one for what is out of range (1970, 2106), and microseconds.
+func Time(t time.Time) (sec, usec uint32) {
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32)), uint32(t.Nanosecond() / 1000)
+}
+
+// ChunkAuthKey is the generic chunk of the authentication key (HEP3
+// specification).
+const ChunkAuthKey = 14
+
+const (
+	packetHeader = 6
+	chunkHeader  = 6
+)
+
+// AppendForeign appends the chunks of other vendors, each with its header.
+func AppendForeign(dst []byte, chunks []hep.Chunk) []byte {
+	for _, c := range chunks {
+		if c.Vendor != Vendor {
+			dst = appendChunk(dst, c)
+		}
+	}
+	return dst
+}
+
+func appendChunk(dst []byte, c hep.Chunk) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, c.Vendor)
+	dst = binary.BigEndian.AppendUint16(dst, c.Type)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(chunkHeader+len(c.Data)))
+	return append(dst, c.Data...)
+}
+
+// AppendForwarded appends a HEP3 packet as it came, but without the key of who
+// sent it and without siptraced's chunks; others are added to it. Errors are
+// those of [hep.Packet.Append]; what is no HEP3 packet stays as it is.
+func AppendForwarded(dst, packet []byte, add ...hep.Chunk) ([]byte, error) {
+	if n, err := hep.Split(packet); err != nil || n != len(packet) {
+		return append(dst, packet...), nil
+	}
+	start := len(dst)
+	dst = append(dst, packet[:packetHeader]...)
+	for _, c := range add {
+		dst = appendChunk(dst, c)
+	}
+	for _, c := range Chunks(nil, packet[packetHeader:]) {
+		if c.Vendor != Vendor && (c.Vendor != 0 || c.Type != ChunkAuthKey) {
+			dst = appendChunk(dst, c)
+		}
+	}
+	n := len(dst) - start
+	if n > hep.MaxPacket {
+		return dst[:start], &hep.Error{Err: hep.ErrTooLarge, Version: 3, Got: n, Want: hep.MaxPacket}
+	}
+	binary.BigEndian.PutUint16(dst[start+packetHeader-2:], uint16(n))
+	return dst, nil
+}
+
+// Chunks appends the chunks in raw, which AppendForeign made and the chunks
+// alias. What is cut off at the end is left out.
+func Chunks(dst []hep.Chunk, raw []byte) []hep.Chunk {
+	for len(raw) >= chunkHeader {
+		n := int(binary.BigEndian.Uint16(raw[4:]))
+		if n < chunkHeader || n > len(raw) {
+			break
+		}
+		dst = append(dst, hep.Chunk{Vendor: binary.BigEndian.Uint16(raw), Type: binary.BigEndian.Uint16(raw[2:]), Data: raw[chunkHeader:n:n]})
+		raw = raw[n:]
+	}
+	return dst
+}
