@@ -3,6 +3,7 @@ package kamcfg
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -129,33 +130,36 @@ type Alias struct {
 	Pos         Pos
 }
 
-// Route is the body of an event_route or a route[NAME]: the bytes between its
-// braces after preprocessing, for a compiler. Comments and directives are blank,
-// defines are put in, substitutions made, strings in pieces joined. Lines has the
-// place of each line of Text; without includes inside the body they count up by
-// one.
+// Route is the body of a route block, as tokens: comments and directives are
+// gone, defines are put in, substitutions made, strings in pieces joined.
 type Route struct {
-	Name  string // "siptrace:msg", "NAME"
-	Text  string
-	Pos   Pos // of the word event_route or route
-	Lines []Pos
-}
-
-// Block is a route block of any kind, taken apart into tokens.
-type Block struct {
-	Kind   string // the word before it: "request_route", "route", "event_route"
-	Name   string // what stands in brackets, or empty
-	Pos    Pos
-	Span   Span    // from that word to the closing brace
+	Name   string  // what stands in brackets: "siptrace:msg", "NAME"; or empty
+	Pos    Pos     // of the word before it: event_route, route
 	Tokens []Token // between the braces
+	End    Pos     // of the closing brace
 }
 
-// Token is a word, string, variable or sign of a block after preprocessing.
+// Same reports whether both say the same, wherever they stand.
+func (r Route) Same(o Route) bool {
+	return r.Name == o.Name && slices.EqualFunc(r.Tokens, o.Tokens, func(a, b Token) bool {
+		return a.Kind == b.Kind && a.Text == b.Text && a.Adjoins == b.Adjoins
+	})
+}
+
+// Block is a route block of any kind.
+type Block struct {
+	Kind string // the word before it: "request_route", "route", "event_route"
+	Route
+	Span Span // from that word to the closing brace
+}
+
+// Token is a word, string, variable or sign after preprocessing.
 type Token struct {
-	Kind byte // Word, String, Variable, or the sign itself
-	Text string
-	Pos  Pos
-	Span Span // of the define's use where the token comes from one
+	Kind    byte // Word, String, Variable, or the sign itself
+	Text    string
+	Pos     Pos
+	Span    Span // of the define's use where the token comes from one
+	Adjoins bool // nothing stands between it and the token before: "=" and "=" are "=="
 }
 
 // Kinds of Token; the text of a String is its value.

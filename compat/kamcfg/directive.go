@@ -83,7 +83,7 @@ func (l *lexer) directive() error {
 		return l.include(name, at)
 	case name == "subst" || name == "substdef" || name == "substdefs":
 		l.drop(n)
-		l.out = append(l.out, ' ')
+		l.apart = true
 		return l.substDirective(name, at)
 	case (strings.HasPrefix(name, "def") || strings.HasPrefix(name, "trydef") || strings.HasPrefix(name, "redef")) && spaced && slices.Contains(directives, name):
 		l.drop(n)
@@ -96,9 +96,7 @@ func (l *lexer) directive() error {
 	case skipping:
 		l.drop(2)
 	case mark == "!!":
-		start := len(l.out)
-		l.out = append(l.out, l.take())
-		l.token('!', "!", start, at)
+		l.token(l.take(), "!", at)
 	default:
 		if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
 			l.cfg.note(at, "#!%s is a comment for Kamailio; did you mean #!%s NAME?", name, near)

@@ -18,10 +18,10 @@
 // that Kamailio only logs (an unclosed string or comment at the end of a file)
 // is an error here; so are a number that it would cut to 32 or 16 bits, defines
 // that contain each other, on which it hangs, a #!subst whose $env(NAME) isn't
-// set, and one with GNU's back references or \w.
+// set, and one with back references.
 //
 // Left out: the meaning of the statements inside route blocks (their tokens are
-// kept, and the text of event routes for a compiler), the names and types of
+// kept for a compiler), the names and types of
 // module and core parameters, "modparam before loadmodule", and DNS. Files are
 // looked for beside the file that includes them, not in Kamailio's working
 // directory. The package never opens a socket; addresses of this host come

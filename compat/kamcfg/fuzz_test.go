@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -49,8 +48,10 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, r := range p.Config().EventRoutes {
-			if n := strings.Count(r.Text, "\n") + 1; n != len(r.Lines) {
-				t.Fatalf("%d lines of text, %d places", n, len(r.Lines))
+			for _, k := range r.Tokens {
+				if k.Pos.File == "" || k.Pos.Line < 1 || k.Text == "" && k.Kind != String {
+					t.Fatalf("token without a place or text: %+v", k)
+				}
 			}
 		}
 		for _, l := range p.Config().Listens {

@@ -1,7 +1,6 @@
 package kamcfg
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -32,12 +31,8 @@ const (
 )
 
 type token struct {
-	kind       byte
-	text       string // of a string: its value
-	start, end int    // place in lexer.out: without space between, end == start of the next
-	pos        Pos
-	span       Span
-	put        bool // by a define: span is the define's use
+	Token
+	put bool // by a define: Span is the define's use
 }
 
 // source is one open file, or the main one.
@@ -74,9 +69,9 @@ type lexer struct {
 	defs  map[string]string
 	subst []substitution
 
-	out   []byte // the text after preprocessing
-	lines []Pos  // place of each line of out
 	toks  []token
+	apart bool // space, a comment or a directive came after the last token
+	size  int  // of all tokens: their bytes, and one for each
 
 	from int  // where the token being read begins in its file
 	put  bool // and whether it comes from a define
@@ -131,25 +126,20 @@ func (l *lexer) drop(n int) {
 	}
 }
 
-// newline ends a line of out; what follows stands at the current place.
-func (l *lexer) newline() {
-	l.out = append(l.out, '\n')
-	l.lines = append(l.lines, l.pos())
-}
-
-// blank reads a byte of which only a line end is kept.
+// blank reads a byte that only sets tokens apart.
 func (l *lexer) blank() {
-	if l.take() == '\n' {
-		l.newline()
-	}
+	l.take()
+	l.apart = true
 }
 
-func (l *lexer) token(kind byte, text string, start int, at Pos) {
+func (l *lexer) token(kind byte, text string, at Pos) {
 	span := Span{l.src.name, l.from, l.src.off}
 	if l.put {
 		span = l.src.use
 	}
-	l.toks = append(l.toks, token{kind, text, start, len(l.out), at, span, l.put})
+	l.toks = append(l.toks, token{Token{kind, text, at, span, !l.apart && len(l.toks) > 0}, l.put})
+	l.apart = false
+	l.size += len(text) + 1
 }
 
 // run reads everything from the main file to its end.
@@ -158,7 +148,7 @@ func (l *lexer) run(name string, data []byte) error {
 		return err
 	}
 	for {
-		if len(l.out) > maxBytes {
+		if l.size > maxBytes {
 			return fail(l.pos(), "", "the configuration is longer than %d bytes", maxBytes)
 		}
 		c := l.peek(0)
@@ -168,7 +158,7 @@ func (l *lexer) run(name string, data []byte) error {
 			}
 			l.srcs = l.srcs[:len(l.srcs)-1]
 			l.src = l.srcs[len(l.srcs)-1]
-			l.newline()
+			l.apart = true
 			continue
 		}
 		if err := l.next(byte(c)); err != nil {
@@ -182,7 +172,7 @@ func (l *lexer) run(name string, data []byte) error {
 		}
 		return fail(l.conds[n-1].pos, hint, "%s is never closed", l.conds[n-1].what)
 	}
-	l.toks = append(l.toks, token{kind: tEOF, start: len(l.out), end: len(l.out), pos: l.pos()})
+	l.toks = append(l.toks, token{Token: Token{Kind: tEOF, Pos: l.pos()}})
 	return nil
 }
 
@@ -215,15 +205,11 @@ func (l *lexer) next(c byte) error {
 	case isWord(int(c)):
 		return l.word()
 	case c <= ' ' || c >= 0x7f: // Kamailio ignores bytes that it doesn't know
-		if c != '\n' {
-			l.out = append(l.out, ' ')
-		}
 		l.blank()
 	default:
-		at, start := l.pos(), len(l.out)
-		l.out = append(l.out, l.take())
-		l.token(c, string(c), start, at)
-		if n := len(l.toks); c == '[' && n > 1 && l.toks[n-2].kind == tWord && l.toks[n-2].text == "event_route" {
+		at := l.pos()
+		l.token(l.take(), string(c), at)
+		if n := len(l.toks); c == '[' && n > 1 && l.toks[n-2].Kind == tWord && l.toks[n-2].Text == "event_route" {
 			return l.eventName()
 		}
 	}
@@ -237,7 +223,7 @@ func isWord(c int) bool {
 func isBlank(c int) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\b' }
 
 func (l *lexer) lineComment() {
-	l.out = append(l.out, ' ')
+	l.apart = true
 	for c := l.peek(0); c >= 0 && c != '\n'; c = l.peek(0) {
 		l.take()
 	}
@@ -246,7 +232,7 @@ func (l *lexer) lineComment() {
 // blockComment reads a comment; they nest.
 func (l *lexer) blockComment() error {
 	at := l.pos()
-	l.out = append(l.out, ' ')
+	l.apart = true
 	for depth := 0; ; {
 		switch c, d := l.peek(0), l.peek(1); {
 		case c < 0:
@@ -269,80 +255,77 @@ func (l *lexer) blockComment() error {
 // str reads a string; strings in double quotes that follow each other with
 // nothing but space between are one.
 func (l *lexer) str(q byte) error {
-	at, start := l.pos(), len(l.out)
-	var val, raw []byte
-	pieces := 1
-	raw = append(raw, l.take())
+	at := l.pos()
+	var val []byte
+	n := 1 // bytes read
+	l.take()
 	for {
 		c := l.peek(0)
 		if c < 0 {
-			hint := "close it with " + string(q)
-			for _, t := range l.toks {
-				if t.kind == tString && strings.Contains(t.text, "\n") {
-					hint += ", or the one at " + t.pos.String() + ", which goes over more than one line"
-					break
-				}
-			}
-			return fail(at, hint, "string is never closed")
+			return fail(at, l.quoteHint(q), "string is never closed")
 		}
-		if len(raw) > maxString {
+		if n++; n > maxString {
 			return fail(at, "is a closing quote missing?", "string is longer than %d bytes", maxString)
 		}
-		raw = append(raw, l.take())
-		if byte(c) == q {
-			n := 0
-			for q == '"' && (isBlank(l.peek(n)) || l.peek(n) == '\n') {
-				n++
+		l.take()
+		switch {
+		case byte(c) == q:
+			if !l.joins(q) {
+				s, err := l.substitute(string(val), at)
+				if err != nil {
+					return err
+				}
+				l.token(tString, s, at)
+				l.loaded()
+				return nil
 			}
-			if q != '"' || l.peek(n) != '"' {
-				break
-			}
-			for range n + 1 {
-				raw = append(raw, l.take())
-			}
-			pieces++
-			continue
-		}
-		if c != '\\' || q == '\'' {
+		case c == '\\' && q == '"':
+			var more int
+			val, more = l.escape(val)
+			l.drop(more)
+			n += more
+		default:
 			val = append(val, byte(c))
-			continue
-		}
-		n := 0
-		val, n = l.escape(val)
-		for range n {
-			raw = append(raw, l.take())
 		}
 	}
-	s, err := l.substitute(string(val), at)
-	if err != nil {
-		return err
+}
+
+// joins steps into the string in double quotes that follows with nothing but
+// space between.
+func (l *lexer) joins(q byte) bool {
+	n := 0
+	for isBlank(l.peek(n)) || l.peek(n) == '\n' {
+		n++
 	}
-	if s == string(val) && pieces == 1 {
-		l.out = append(l.out, raw...)
-	} else { // written anew, on one line; the lines that it had follow
-		l.out = append(l.out, quote(s)...)
-		l.out = append(l.out, bytes.Repeat([]byte{'\n'}, bytes.Count(raw, []byte{'\n'}))...)
+	if q != '"' || l.peek(n) != '"' {
+		return false
 	}
-	for i := range bytes.Count(raw, []byte{'\n'}) {
-		l.lines = append(l.lines, Pos{at.File, at.Line + i + 1})
+	l.drop(n + 1)
+	return true
+}
+
+// quoteHint is what to do about a string that is never closed.
+func (l *lexer) quoteHint(q byte) string {
+	for _, t := range l.toks {
+		if t.Kind == tString && strings.Contains(t.Text, "\n") {
+			return "close it with " + string(q) + ", or the one at " + t.Pos.String() + ", which goes over more than one line"
+		}
 	}
-	l.token(tString, s, start, at)
-	l.loaded()
-	return nil
+	return "close it with " + string(q)
 }
 
 // loaded defines MOD_name once the name of a module has been read.
 func (l *lexer) loaded() {
 	n := len(l.toks) - 1
-	name := l.toks[n].text
-	if n > 0 && l.toks[n-1].kind == '(' {
+	name := l.toks[n].Text
+	if n > 0 && l.toks[n-1].Kind == '(' {
 		n--
 	}
-	if n < 1 || l.toks[n-1].kind != tWord || l.toks[n-1].text != "loadmodule" && l.toks[n-1].text != "loadmodulex" {
+	if n < 1 || l.toks[n-1].Kind != tWord || l.toks[n-1].Text != "loadmodule" && l.toks[n-1].Text != "loadmodulex" {
 		return
 	}
-	if l.toks[n-1].text == "loadmodulex" {
-		name, _ = l.evaluate(name, l.toks[n].pos)
+	if l.toks[n-1].Text == "loadmodulex" {
+		name, _ = l.evaluate(name, l.toks[n].Pos)
 	}
 	if name = "MOD_" + moduleName(name); l.defs[name] == "" {
 		l.defs[name] = ""
@@ -403,57 +386,53 @@ func digit(c int) int {
 // variable reads a pseudo-variable or select: between its parentheses quotes,
 // braces and # are plain characters, and no define is looked for.
 func (l *lexer) variable() error {
-	at, start := l.pos(), len(l.out)
-	l.out = append(l.out, l.take())
+	at := l.pos()
+	b := []byte{l.take()}
 	for isWord(l.peek(0)) || l.peek(0) == '.' {
-		l.out = append(l.out, l.take())
+		b = append(b, l.take())
 	}
-	if l.peek(0) == '(' {
-		for depth := 0; ; {
-			switch c := l.peek(0); c {
-			case -1:
-				return fail(at, "close its parenthesis", "variable is never closed")
-			case '\n':
-				l.blank()
-				continue
-			case '(':
-				depth++
-			case ')':
-				depth--
-			}
-			l.out = append(l.out, l.take())
-			if depth == 0 {
-				break
-			}
-			if len(l.out)-start > maxString {
-				return fail(at, "close its parenthesis", "variable is longer than %d bytes", maxString)
-			}
+	for depth := 0; l.peek(0) == '(' || depth > 0; {
+		c := l.peek(0)
+		switch c {
+		case -1:
+			return fail(at, "close its parenthesis", "variable is never closed")
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+		if b = append(b, l.take()); depth == 0 {
+			break
+		}
+		if len(b) > maxString {
+			return fail(at, "close its parenthesis", "variable is longer than %d bytes", maxString)
 		}
 	}
-	l.token(tVar, string(l.out[start:]), start, at)
+	l.token(tVar, string(b), at)
 	return nil
 }
 
 // eventName reads up to the bracket after "event_route[": the name is taken as
 // it stands, quotes around it are ignored.
 func (l *lexer) eventName() error {
-	at, start := l.pos(), len(l.out)
+	at := l.pos()
+	var b []byte
 	for c := l.peek(0); c != ']'; c = l.peek(0) {
 		if c < 0 || c == '\n' {
 			return fail(at, "close it with ]", "name of the event route is never closed")
 		}
-		l.out = append(l.out, l.take())
+		b = append(b, l.take())
 	}
-	name := strings.Trim(string(l.out[start:]), " \t\r\"'")
+	name := strings.Trim(string(b), " \t\r\"'")
 	if name == "" || strings.ContainsAny(name, " \t\"'") {
 		return fail(at, "write it without space, as in event_route[siptrace:msg]", "name of the event route is malformed")
 	}
-	l.token(tEvent, name, start, at)
+	l.token(tEvent, name, at)
 	return nil
 }
 
 func (l *lexer) word() error {
-	at, start, ahead := l.pos(), len(l.out), len(l.src.back)
+	at, ahead := l.pos(), len(l.src.back)
 	n := 0
 	for isWord(l.peek(n)) {
 		n++
@@ -474,8 +453,7 @@ func (l *lexer) word() error {
 			return l.expand(w, v, ahead, at)
 		}
 	}
-	l.out = append(l.out, w...)
-	l.token(tWord, w, start, at)
+	l.token(tWord, w, at)
 	return nil
 }
 
@@ -557,17 +535,13 @@ func (l *lexer) push(name string, data []byte, at Pos) error {
 	l.src = &source{name: name, data: data, line: 1}
 	l.srcs = append(l.srcs, l.src)
 	l.cfg.Files = append(l.cfg.Files, name)
-	if len(l.srcs) == 1 {
-		l.lines = append(l.lines, l.pos())
-	} else {
-		l.newline()
-	}
+	l.apart = true
 	return nil
 }
 
-// parseInt reads a number as Kamailio's scanner does: 12, 0x1f, 017, 101b.
+// ParseInt reads a number as Kamailio's scanner does: 12, 0x1f, 017, 101b.
 // What isn't a number is a name (ok false); too large a number is an error.
-func parseInt(s string) (v int64, ok bool, err error) {
+func ParseInt(s string) (v int64, ok bool, err error) {
 	base, bits, d := 10, 31, s
 	switch {
 	case strings.HasPrefix(s, "0x"):

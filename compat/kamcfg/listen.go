@@ -31,11 +31,11 @@ type Interface struct {
 
 // address reads [proto:]host[:port], or several hosts in parentheses.
 func (p *parser) address(what string) ([]Listen, error) {
-	at := p.at(0).pos
+	at := p.at(0).Pos
 	l := Listen{Pos: at}
-	if w := p.at(0); p.is(1, ':') && (w.kind == '*' || w.kind == tWord && isProto(w.text)) {
-		if w.kind == tWord {
-			l.Proto = strings.ToLower(w.text)
+	if w := p.at(0); p.is(1, ':') && (w.Kind == '*' || w.Kind == tWord && isProto(w.Text)) {
+		if w.Kind == tWord {
+			l.Proto = strings.ToLower(w.Text)
 		}
 		p.i += 2
 	}
@@ -103,12 +103,12 @@ func isProto(s string) bool {
 }
 
 func (p *parser) portNumber() (int, error) {
-	n, ok, err := parseInt(p.at(0).text)
+	n, ok, err := ParseInt(p.at(0).Text)
 	if !p.is(0, tWord) || !ok {
 		return 0, p.unexpected("write the port as a decimal number, without a 0 before it", "where a port should be")
 	}
 	if err != nil || n < 0 || n > 65535 {
-		return 0, fail(p.at(0).pos, "ports are 1 to 65535", "%s is not a port", p.at(0).text)
+		return 0, fail(p.at(0).Pos, "ports are 1 to 65535", "%s is not a port", p.at(0).Text)
 	}
 	p.i++
 	return int(n), nil
@@ -117,10 +117,10 @@ func (p *parser) portNumber() (int, error) {
 // host reads an address, an interface or a name. IPv6 is in brackets, or a
 // string.
 func (p *parser) host(what string) (string, error) {
-	at := p.at(0).pos
+	at := p.at(0).Pos
 	switch {
 	case p.is(0, tString):
-		h := p.at(0).text
+		h := p.at(0).Text
 		p.i++
 		if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(h, "["), "]")); err == nil {
 			return a.String(), nil
@@ -130,23 +130,22 @@ func (p *parser) host(what string) (string, error) {
 		}
 		return h, nil
 	case p.accept('['):
-		start := p.at(0).start
-		for p.is(0, tWord) || p.is(0, ':') || p.is(0, '.') {
-			p.i++
+		n := 0
+		for p.is(n, tWord) || p.is(n, ':') || p.is(n, '.') {
+			n++
 		}
-		a, err := netip.ParseAddr(strings.TrimSpace(string(p.lexer.out[start:p.at(0).start])))
+		a, err := netip.ParseAddr(p.joined(n))
 		if !p.accept(']') || err != nil || !a.Is6() {
 			return "", fail(at, "write it as [2001:db8::1], without zone", "IPv6 address of %s is malformed", what)
 		}
 		return a.String(), nil
 	}
 	n := p.word()
-	if n == 0 || n == 1 && slices.Contains(statements, p.at(0).text) {
+	if n == 0 || n == 1 && slices.Contains(statements, p.at(0).Text) {
 		hint := "write [proto:]host[:port], IPv6 in brackets"
 		return "", p.unexpected(hint, "where a host of "+what+" should be")
 	}
-	h := string(p.lexer.out[p.at(0).start:p.at(n-1).end])
-	p.i += n
+	h := p.joined(n)
 	if strings.Trim(h, "0123456789.") == "" {
 		if _, err := netip.ParseAddr(h); err != nil {
 			return "", fail(at, "write [proto:]host[:port]", "%s is not an IPv4 address", h)
@@ -158,14 +157,14 @@ func (p *parser) host(what string) (string, error) {
 // more says whether the token at hand is another address rather than the next
 // statement.
 func (p *parser) more() bool {
-	switch t := p.at(0); t.kind {
+	switch t := p.at(0); t.Kind {
 	case tString, '(', '[':
 		return true
 	case '*':
 		return p.is(1, ':')
 	case tWord:
 		n := p.word()
-		return !slices.Contains(statements, t.text) && !slices.Contains(listenWords, t.text) &&
+		return !slices.Contains(statements, t.Text) && !slices.Contains(listenWords, t.Text) &&
 			!p.is(n, '=') && !p.is(n, '[') && !p.is(n, '{') && !p.is(n, '(')
 	}
 	return false
@@ -194,7 +193,7 @@ func (p *parser) listen(t token) error {
 		return err
 	}
 	word := func(w string) bool {
-		if !p.is(0, tWord) || p.at(0).text != w && p.at(0).text != strings.ToUpper(w) {
+		if !p.is(0, tWord) || p.at(0).Text != w && p.at(0).Text != strings.ToUpper(w) {
 			return false
 		}
 		p.i++
@@ -213,16 +212,16 @@ func (p *parser) listen(t token) error {
 				return p.unexpected("put it in quotes", "as the "+w+" of a socket")
 			}
 			if w == "name" {
-				name = p.at(0).text
+				name = p.at(0).Text
 			}
 			p.i++
 		}
 	}
 	virtual := word("virtual")
-	if p.is(0, tWord) && slices.Contains(listenWords, p.at(0).text) {
+	if p.is(0, tWord) && slices.Contains(listenWords, p.at(0).Text) {
 		return p.unexpected("their order is: advertise, name, virtual", "at the end of a listen line")
 	}
-	return p.add(t.pos, all, adv, name, virtual)
+	return p.add(t.Pos, all, adv, name, virtual)
 }
 
 // add takes over the sockets of one line or block.
@@ -251,17 +250,17 @@ func (p *parser) socket(t token) error {
 	name, virtual := "", false
 	for !p.accept('}') {
 		k := p.at(0)
-		if k.kind == ';' {
+		if k.Kind == ';' {
 			p.i++
 			continue
 		}
 		p.i++
-		if k.kind != tWord || !p.accept('=') {
+		if k.Kind != tWord || !p.accept('=') {
 			p.i--
 			return p.unexpected("write socket={ bind = udp:192.0.2.1:5060; name = \"s1\"; }", "in a socket block")
 		}
 		var err error
-		switch k.text {
+		switch k.Text {
 		case "bind":
 			bind, err = p.address("bind")
 		case "advertise":
@@ -269,24 +268,24 @@ func (p *parser) socket(t token) error {
 		case "name", "agname", "virtual":
 			var v Value
 			v, err = p.value("a name is in quotes, virtual is yes or no")
-			if k.text == "name" {
+			if k.Text == "name" {
 				name = v.Str
-			} else if k.text == "virtual" {
+			} else if k.Text == "virtual" {
 				virtual = v.Int != 0
 			}
 		default:
 			known := []string{"bind", "advertise", "name", "agname", "virtual"}
-			err = fail(k.pos, suggest(k.text, known, "known are "+strings.Join(known, ", ")), "socket has no attribute %s", k.text)
+			err = fail(k.Pos, suggest(k.Text, known, "known are "+strings.Join(known, ", ")), "socket has no attribute %s", k.Text)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if len(bind) == 0 {
-		return fail(t.pos, "add bind = udp:192.0.2.1:5060;", "socket without bind")
+		return fail(t.Pos, "add bind = udp:192.0.2.1:5060;", "socket without bind")
 	}
 	first := len(p.cfg.Listens)
-	if err := p.add(t.pos, bind, adv, name, virtual); err != nil {
+	if err := p.add(t.Pos, bind, adv, name, virtual); err != nil {
 		return err
 	}
 	if bind[0].Port != bind[len(bind)-1].Port { // a range: the name gets the port, the advertised port goes up
@@ -297,7 +296,7 @@ func (p *parser) socket(t token) error {
 			}
 			if l.AdvertisePort > 0 {
 				if l.AdvertisePort += b.Port - bind[0].Port; l.AdvertisePort > 65535 {
-					return fail(t.pos, "advertise a lower port", "range of advertised ports goes beyond 65535")
+					return fail(t.Pos, "advertise a lower port", "range of advertised ports goes beyond 65535")
 				}
 			}
 		}
@@ -309,7 +308,7 @@ func (p *parser) socket(t token) error {
 func (p *parser) alias(t token) error {
 	all, err := p.addresses("alias")
 	for _, a := range all {
-		p.cfg.Aliases = append(p.cfg.Aliases, Alias{a.Proto, a.Host, a.Port, t.pos})
+		p.cfg.Aliases = append(p.cfg.Aliases, Alias{a.Proto, a.Host, a.Port, t.Pos})
 	}
 	return err
 }

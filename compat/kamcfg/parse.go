@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"siptraced/compat/ere"
 )
 
 // Options say what Kamailio would have from its command line and its host. The
@@ -84,20 +86,34 @@ func (p *parser) at(k int) token { return p.lexer.toks[min(p.i+k, len(p.lexer.to
 // span is from the token at index first to the one just read.
 func (p *parser) span(first int) Span {
 	a, b := p.lexer.toks[first], p.at(-1)
-	if a.put || a.span.File != b.span.File {
+	if a.put || a.Span.File != b.Span.File {
 		return Span{}
 	}
-	return Span{a.span.File, a.span.From, b.span.To}
+	return Span{a.Span.File, a.Span.From, b.Span.To}
 }
 
-func (p *parser) is(k int, kind byte) bool { return p.at(k).kind == kind }
+func (p *parser) is(k int, kind byte) bool { return p.at(k).Kind == kind }
 
 // adjoins says that the k-th token ahead follows the one before it without space.
-func (p *parser) adjoins(k int) bool { return p.at(k).start == p.at(k-1).end }
+func (p *parser) adjoins(k int) bool { return p.at(k).Adjoins }
+
+// joined steps over n tokens and gives their text, with a space where they had some.
+func (p *parser) joined(n int) string {
+	var b strings.Builder
+	for i := range n {
+		if t := p.at(i); i > 0 && !t.Adjoins {
+			b.WriteString(" " + t.Text)
+		} else {
+			b.WriteString(t.Text)
+		}
+	}
+	p.i += n
+	return b.String()
+}
 
 // accept steps over a token of that kind.
 func (p *parser) accept(kind byte) bool {
-	if p.at(0).kind != kind || kind == tEOF {
+	if p.at(0).Kind != kind || kind == tEOF {
 		return false
 	}
 	p.i++
@@ -108,24 +124,24 @@ func (p *parser) accept(kind byte) bool {
 // they may hold passwords.
 func (p *parser) unexpected(hint, where string) error {
 	t := p.at(0)
-	what := "unexpected " + strconv.Quote(t.text)
+	what := "unexpected " + strconv.Quote(t.Text)
 	switch {
-	case t.kind == tEOF:
+	case t.Kind == tEOF:
 		what = "unexpected end of the file"
-	case t.kind == tString:
+	case t.Kind == tString:
 		what = "unexpected string"
-	case len(t.text) > 40:
+	case len(t.Text) > 40:
 		what = "unexpected text"
 	}
-	return fail(t.pos, p.quoteMissing(hint), "%s %s", what, where)
+	return fail(t.Pos, p.quoteMissing(hint), "%s %s", what, where)
 }
 
 // quoteMissing replaces a hint where a string just read goes over more than one
 // line: then the text after it makes no sense for want of a quote.
 func (p *parser) quoteMissing(hint string) string {
 	for _, s := range p.lexer.toks[max(0, p.i-8):p.i] {
-		if s.kind == tString && strings.Contains(s.text, "\n") {
-			return "the string at " + s.pos.String() + " goes over more than one line: is its closing quote missing?"
+		if s.Kind == tString && strings.Contains(s.Text, "\n") {
+			return "the string at " + s.Pos.String() + " goes over more than one line: is its closing quote missing?"
 		}
 	}
 	return hint
@@ -144,13 +160,13 @@ var statements = append([]string{
 func (p *parser) file() error {
 	for !p.is(0, tEOF) {
 		t := p.at(0)
-		if t.kind == ';' {
+		if t.Kind == ';' {
 			p.i++
 			continue
 		}
-		if t.kind != tWord {
+		if t.Kind != tWord {
 			hint := "statements are name=value, modparam(...), loadmodule, route blocks"
-			if t.kind == '}' {
+			if t.Kind == '}' {
 				hint = "a block above has one closing brace too many"
 			}
 			return p.unexpected(hint, "where a statement should begin")
@@ -158,19 +174,19 @@ func (p *parser) file() error {
 		p.i++
 		var err error
 		switch {
-		case slices.Contains(routeWords, t.text):
+		case slices.Contains(routeWords, t.Text):
 			err = p.route(t)
-		case t.text == "modparam", t.text == "modparamx":
+		case t.Text == "modparam", t.Text == "modparamx":
 			err = p.modparam(t)
-		case t.text == "loadmodule", t.text == "loadmodulex":
+		case t.Text == "loadmodule", t.Text == "loadmodulex":
 			err = p.loadmodule(t)
-		case t.text == "listen":
+		case t.Text == "listen":
 			err = p.listen(t)
-		case t.text == "alias":
+		case t.Text == "alias":
 			err = p.alias(t)
-		case t.text == "socket" && p.is(0, '=') && p.is(1, '{'):
+		case t.Text == "socket" && p.is(0, '=') && p.is(1, '{'):
 			err = p.socket(t)
-		case (t.text == "flags" || t.text == "avpflags") && p.is(0, tWord):
+		case (t.Text == "flags" || t.Text == "avpflags") && p.is(0, tWord):
 			p.flags()
 		default:
 			err = p.global(t)
@@ -182,78 +198,68 @@ func (p *parser) file() error {
 	return nil
 }
 
-// route steps over a block: its tokens are kept, and the text of an event route
-// or a named one.
+// route steps over a block, whose tokens are kept.
 func (p *parser) route(t token) error {
 	first, name := p.i-1, ""
 	if p.accept('[') {
 		for !p.is(0, ']') {
 			if p.is(0, tEOF) || p.is(0, '{') {
-				return fail(t.pos, "close it with ]", "name of the %s is never closed", t.text)
+				return fail(t.Pos, "close it with ]", "name of the %s is never closed", t.Text)
 			}
-			name += p.at(0).text
+			name += p.at(0).Text
 			p.i++
 		}
 		p.i++
-	} else if t.text == "event_route" {
+	} else if t.Text == "event_route" {
 		return p.unexpected("write event_route[module:event] { ... }", "after event_route")
 	}
 	open := p.at(0)
-	if open.kind != '{' {
-		return p.unexpected("write "+t.text+" { ... }", "where the block of "+t.text+" should begin")
+	if open.Kind != '{' {
+		return p.unexpected("write "+t.Text+" { ... }", "where the block of "+t.Text+" should begin")
 	}
 	inner := p.i + 1
 	for depth := 0; ; p.i++ {
-		switch p.at(0).kind {
+		switch p.at(0).Kind {
 		case tEOF:
-			return fail(open.pos, "close it with }; a brace within may be too many", "block of %s is never closed", t.text)
+			return fail(open.Pos, "close it with }; a brace within may be too many", "block of %s is never closed", t.Text)
 		case '{':
 			depth++
 		case '}':
 			depth--
 		case tWord:
-			if next := p.at(1).kind; slices.Contains(routeWords, p.at(0).text) && (next == '{' || next == '[') {
-				return fail(open.pos, "close it with }", "block of %s is not closed where the next one begins (%s)", t.text, p.at(0).pos)
+			if next := p.at(1).Kind; slices.Contains(routeWords, p.at(0).Text) && (next == '{' || next == '[') {
+				return fail(open.Pos, "close it with }", "block of %s is not closed where the next one begins (%s)", t.Text, p.at(0).Pos)
 			}
 		}
 		if depth == 0 {
 			break
 		}
 	}
-	end := p.at(0)
-	b := Block{Kind: t.text, Name: name, Pos: t.pos}
+	b := Block{Kind: t.Text, Route: Route{Name: name, Pos: t.Pos, End: p.at(0).Pos}}
 	for _, t := range p.lexer.toks[inner:p.i] {
-		b.Tokens = append(b.Tokens, Token{t.kind, t.text, t.pos, t.span})
+		b.Tokens = append(b.Tokens, t.Token)
 	}
 	p.i++
 	b.Span = p.span(first)
 	p.cfg.Blocks = append(p.cfg.Blocks, b)
-	if t.text != "event_route" && (t.text != "route" || name == "") {
-		return nil
+	switch {
+	case t.Text == "route" && name != "":
+		p.cfg.Routes = append(p.cfg.Routes, b.Route)
+	case t.Text == "event_route":
+		if r, ok := p.cfg.EventRoute(name); ok {
+			return fail(t.Pos, "Kamailio takes one; put them together", "event_route[%s] is already at %s", name, r.Pos)
+		}
+		p.cfg.EventRoutes = append(p.cfg.EventRoutes, b.Route)
 	}
-	text := p.lexer.out[open.end:end.start]
-	line := strings.Count(string(p.lexer.out[:open.end]), "\n")
-	r := Route{
-		Name: name, Text: string(text), Pos: t.pos,
-		Lines: p.lexer.lines[line : line+1+strings.Count(string(text), "\n")],
-	}
-	if t.text == "route" {
-		p.cfg.Routes = append(p.cfg.Routes, r)
-		return nil
-	}
-	if r, ok := p.cfg.EventRoute(name); ok {
-		return fail(t.pos, "Kamailio takes one; put them together", "event_route[%s] is already at %s", name, r.Pos)
-	}
-	p.cfg.EventRoutes = append(p.cfg.EventRoutes, r)
 	return nil
 }
 
 // modparam reads modparam("module", "name", value).
 func (p *parser) modparam(t token) error {
 	first := p.i - 1
-	form := `write ` + t.text + `("module", "parameter", value)`
+	form := `write ` + t.Text + `("module", "parameter", value)`
 	if !p.accept('(') {
-		return p.unexpected(form, "after "+t.text)
+		return p.unexpected(form, "after "+t.Text)
 	}
 	var args [2]string
 	for i, what := range []string{"module", "parameter"} {
@@ -263,11 +269,11 @@ func (p *parser) modparam(t token) error {
 			}
 			return p.unexpected(form, "instead of the name of a "+what)
 		}
-		args[i] = p.at(0).text
+		args[i] = p.at(0).Text
 		p.i++
 		if !p.accept(',') {
 			if p.is(0, ')') {
-				return fail(p.at(0).pos, form, "%s has too few arguments", t.text)
+				return fail(p.at(0).Pos, form, "%s has too few arguments", t.Text)
 			}
 			return p.unexpected(form, "where a comma should be")
 		}
@@ -277,27 +283,27 @@ func (p *parser) modparam(t token) error {
 	if err != nil {
 		return err
 	}
-	value := p.lexer.toks[from].span
-	value.To = p.at(-1).span.To
+	value := p.lexer.toks[from].Span
+	value.To = p.at(-1).Span.To
 	if p.is(0, ',') {
-		return fail(p.at(0).pos, form, "%s has too many arguments", t.text)
+		return fail(p.at(0).Pos, form, "%s has too many arguments", t.Text)
 	}
 	if err := p.closed(t); err != nil {
 		return err
 	}
 	var unresolved error
-	if t.text == "modparamx" {
+	if t.Text == "modparamx" {
 		for _, s := range []*string{&args[0], &args[1], &v.Str} {
 			var not error
-			if *s, not = p.lexer.evaluate(*s, t.pos); not != nil {
+			if *s, not = p.lexer.evaluate(*s, t.Pos); not != nil {
 				unresolved = not
 			}
 		}
 	}
-	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.pos, Span: p.span(first), ValueSpan: value, Unresolved: unresolved}
+	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.Pos, Span: p.span(first), ValueSpan: value, Unresolved: unresolved}
 	if strings.Trim(par.Module, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
-		if par.match, err = regexp.CompilePOSIX("^(" + par.Module + ")$"); err != nil {
-			return fail(t.pos, `separate names by |, as in "acc|siptrace"`, "module names of %s are not a regular expression", t.text)
+		if par.match, err = ere.Compile("^("+par.Module+")$", 0); err != nil {
+			return fail(t.Pos, `separate names by |, as in "acc|siptrace"`, "module names of %s are not a regular expression", t.Text)
 		}
 	}
 	p.cfg.Params = append(p.cfg.Params, par)
@@ -313,22 +319,22 @@ var booleans = map[string]int64{
 func (p *parser) value(hint string) (Value, error) {
 	t := p.at(0)
 	if p.accept(tString) {
-		return Value{Str: t.text}, nil
+		return Value{Str: t.Text}, nil
 	}
 	minus := p.is(0, '-') && p.is(1, tWord)
-	w := t.text
+	w := t.Text
 	if minus {
-		w = p.at(1).text
+		w = p.at(1).Text
 	}
-	n, ok, err := parseInt(w)
+	n, ok, err := ParseInt(w)
 	if b, is := booleans[w]; is && !minus {
 		n, ok = b, true
 	}
-	if t.kind != tWord && !minus || !ok {
+	if t.Kind != tWord && !minus || !ok {
 		return Value{}, p.unexpected(hint, "where a string or a number should be")
 	}
 	if err != nil {
-		return Value{}, fail(t.pos, "Kamailio would cut it", "%s: %v", w, err)
+		return Value{}, fail(t.Pos, "Kamailio would cut it", "%s: %v", w, err)
 	}
 	p.i++
 	if minus {
@@ -344,7 +350,7 @@ func (p *parser) loadmodule(t token) error {
 	if !p.is(0, tString) {
 		return p.unexpected(`write loadmodule "name.so"`, "instead of the name of a module")
 	}
-	name := p.at(0).text
+	name := p.at(0).Text
 	p.i++
 	if paren && p.accept(',') && !p.accept(tString) {
 		return p.unexpected("options of loadmodule are a string", "after the name of a module")
@@ -354,10 +360,10 @@ func (p *parser) loadmodule(t token) error {
 			return err
 		}
 	}
-	if t.text == "loadmodulex" {
-		name, _ = p.lexer.evaluate(name, t.pos)
+	if t.Text == "loadmodulex" {
+		name, _ = p.lexer.evaluate(name, t.Pos)
 	}
-	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.pos, p.span(first)})
+	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.Pos, p.span(first)})
 	return nil
 }
 
@@ -367,11 +373,11 @@ func (p *parser) closed(t token) error {
 	case p.accept(')'):
 		return nil
 	case p.is(0, tString):
-		return p.unexpected("only strings in double quotes with nothing but space between become one", "after the last argument of "+t.text)
-	case p.at(0).pos != p.at(-1).pos:
-		return fail(t.pos, p.quoteMissing("close it with )"), "parenthesis of %s is never closed", t.text)
+		return p.unexpected("only strings in double quotes with nothing but space between become one", "after the last argument of "+t.Text)
+	case p.at(0).Pos != p.at(-1).Pos:
+		return fail(t.Pos, p.quoteMissing("close it with )"), "parenthesis of %s is never closed", t.Text)
 	}
-	return p.unexpected("close the parenthesis of "+t.text+" with )", "after its last argument")
+	return p.unexpected("close the parenthesis of "+t.Text+" with )", "after its last argument")
 }
 
 func moduleName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".so") }
@@ -391,13 +397,13 @@ func (p *parser) flags() {
 // global reads a core parameter or variable: name=value, group.name=value desc
 // "text", group[1].name=value, and the few that go without "=".
 func (p *parser) global(t token) error {
-	name := t.text
+	name := t.Text
 	for {
 		if p.is(0, '.') && p.is(1, tWord) {
-			name += "." + p.at(1).text
+			name += "." + p.at(1).Text
 			p.i += 2
 		} else if p.is(0, '[') && p.is(1, tWord) && p.is(2, ']') && p.is(3, '.') {
-			name += "[" + p.at(1).text + "]"
+			name += "[" + p.at(1).Text + "]"
 			p.i += 3
 		} else {
 			break
@@ -410,26 +416,25 @@ func (p *parser) global(t token) error {
 	if !p.accept('=') && !(bare && p.is(0, tString)) {
 		return p.unexpected(suggest(name, statements, "write name=value"), "after "+name)
 	}
-	g := Global{Name: name, Pos: t.pos}
+	g := Global{Name: name, Pos: t.Pos}
 	var err error
-	_, num, _ := parseInt(p.at(0).text)
-	_, boolean := booleans[p.at(0).text]
+	_, num, _ := ParseInt(p.at(0).Text)
+	_, boolean := booleans[p.at(0).Text]
 	if run := p.word(); p.is(0, tString) || p.is(0, '-') || run == 1 && (num || boolean) {
 		if g.Value, err = p.value("write " + name + "=value"); err != nil {
 			return err
 		}
 	} else if run > 0 { // LOG_LOCAL0, 192.0.2.1, sip.example.com
-		g.Value.Str = string(p.lexer.out[p.at(0).start:p.at(run-1).end])
-		p.i += run
+		g.Value.Str = p.joined(run)
 	} else {
 		return p.unexpected("write "+name+"=value", "where the value of "+name+" should be")
 	}
-	if p.at(0).kind == tWord && (p.at(0).text == "desc" || p.at(0).text == "descr" || p.at(0).text == "description") && p.is(1, tString) {
+	if p.at(0).Kind == tWord && (p.at(0).Text == "desc" || p.at(0).Text == "descr" || p.at(0).Text == "description") && p.is(1, tString) {
 		p.i += 2
 	}
 	if name == "port" {
 		if !g.Value.IsInt || g.Value.Int < 1 || g.Value.Int > 65535 {
-			return fail(t.pos, "ports are 1 to 65535", "port is not one")
+			return fail(t.Pos, "ports are 1 to 65535", "port is not one")
 		}
 		p.port = int(g.Value.Int)
 	}

@@ -168,14 +168,20 @@ func TestOperator(t *testing.T) {
 	if !ok {
 		t.Fatal("no event_route[siptrace:msg]")
 	}
-	text := strings.Split(r.Text, "\n")
-	if len(text) != len(r.Lines) {
-		t.Fatalf("%d lines of text, %d places", len(text), len(r.Lines))
-	}
 	var got []string
-	for i, line := range text {
-		if line = strings.TrimSpace(line); line != "" {
-			got = append(got, fmt.Sprintf("%s:%d %s", filepath.Base(r.Lines[i].File), r.Lines[i].Line, line))
+	for _, k := range r.Tokens {
+		at := fmt.Sprintf("%s:%d", filepath.Base(k.Pos.File), k.Pos.Line)
+		text := k.Text
+		if k.Kind == String {
+			text = quote(text)
+		}
+		if n := len(got); n > 0 && strings.HasPrefix(got[n-1], at+" ") {
+			if !k.Adjoins {
+				text = " " + text
+			}
+			got[n-1] += text
+		} else {
+			got = append(got, at+" "+text)
 		}
 	}
 	diff(t, "event route", got, []string{
@@ -183,7 +189,7 @@ func TestOperator(t *testing.T) {
 		`trace.cfg:10 $ua =~ "^203.0.113.7") {`,
 		`drop.inc:2 drop;`,
 		`trace.cfg:12 }`,
-		`trace.cfg:13 $var(n) = 1  + 1;`,
+		`trace.cfg:13 $var(n) = 1 + 1;`,
 		`trace.cfg:14 xlog("L_DBG", "kept 203.0.113.7\n"`,
 		`trace.cfg:15 );`,
 		`trace.cfg:19 return;`,

@@ -3,7 +3,6 @@ package kamcfg
 import (
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -91,6 +90,7 @@ func TestPreprocess(t *testing.T) {
 		{"only what follows", "alias=\"FOO\"\n#!subst '/FOO/bar/'\nalias=\"FOO\"", "FOO bar", "", ""},
 		{"other separators", "#!subst \"!FOO!bar!g\"\n#!subst \"xaxbx\"\nalias=\"FOOa\"", "bbra", "", ""},
 		{"escaped separator", "#!subst \"!F\\!O!b\\!r!\"\nalias=\"xF!Oy\"", "xb!ry", "", ""},
+		{"GNU's classes, word ends and counts", "#!subst '/\\<a\\w{,2}\\s/X/'\nalias=\"ab c\"", "Xc", "", ""},
 		{"groups", "#!subst '/F(.)(.)O/[\\2\\1\\0\\12&]/'\nalias=\"xFabOy\"", "x[baFabOa2&]y", "", ""},
 		{"group that didn't match", "#!subst '/(a)|(b)/[\\1\\2]/g'\nalias=\"ab\"", "[a][b]", "", ""},
 		{"group that isn't there", "#!subst '/a/[\\7]/'\nalias=\"a\"", "[]", "", ""},
@@ -118,11 +118,11 @@ func TestPreprocess(t *testing.T) {
 		{"too short", "#!subst '/a'", "", "string of #!subst has 2 bytes", ""},
 		{"two separators", "#!subst '/FOO/bar'", "", "#!subst has no third separator /", ""},
 		{"unknown flag", "#!subst '/FOO/bar/e'", "", "#!subst has an unknown flag; the flags are g, i and s", ""},
-		{"bad expression", "#!subst '/FOO(/bar/'", "", "missing closing )", ""},
+		{"bad expression", "#!subst '/FOO(/bar/'", "", "( is never closed", ""},
 		{"nothing to repeat", "#!subst '/*a/X/'", "", "can't be used", ""},
 		{"unknown variable", "#!subst '/FOO/a$b/'", "", "variable without value at start; use $env(NAME)", ""},
 		{"runtime variable", "#!subst '/FOO/a$var(x)b/'", "", "variable without value at start", ""},
-		{"back reference", "#!subst '/(.)\\1/X/'", "", "no back references", "GNU's library has them"},
+		{"back reference", "#!subst '/(.)\\1/X/'", "", "a piece of it is a back reference", "GNU's library has them"},
 		{"variable of the environment that isn't set", "#!substdefs '/FOO/$env(NOSUCH)/'", "", "environment variable NOSUCH is not set", "Kamailio puts <null>"},
 		{"define that isn't", "#!subst '/FOO/$def(NOSUCH)/'", "", "NOSUCH is not defined here", "Kamailio puts nothing"},
 
@@ -283,36 +283,41 @@ func TestExpression(t *testing.T) {
 	}
 }
 
-// TestEventRouteText: what a compiler gets, and where it came from.
-func TestEventRouteText(t *testing.T) {
-	tests := []struct {
-		name, body, want string
-		lines            []int
-	}{
-		{"plain", " drop; ", " drop; ", []int{2}},
-		{"empty", "", "", []int{2}},
-		{"braces in strings and variables", ` $var(x) = "}"; $(rU{s.len}) '{' `, ` $var(x) = "}"; $(rU{s.len}) '{' `, []int{2}},
-		{"comments", "\n# }\n// }\n/* }\n*/ drop;\n", "\n \n \n \n drop;\n", []int{2, 3, 4, 5, 6, 7}},
-		{"defines, not in strings and variables", ` X "X" $var(X) @X XX `, ` 1 "X" $var(X) @X XX `, []int{2}},
-		{"substitution is quoted anew", ` "a\\FOO\n" `, ` "a\\b\"r\n" `, []int{2}},
-		{"joined strings keep their lines", "\"a\"\n  \"b\" drop", "\"ab\"\n drop", []int{2, 3}},
-		{"string over lines", "'a\nb'\nX", "'a\nb'\n1", []int{2, 3, 4}},
-		{"conditions", "\n#!ifdef NO\n drop;\n#!else\n exit;\n#!endif\n", "\n\n\n\n exit;\n\n", []int{2, 3, 4, 5, 6, 7, 8}},
-		{"define with continuation", "\n#!define Z 1 \\\n + 2\nZ", "\n\n\n1  + 2", []int{2, 3, 4, 5}},
-	}
-	for _, tt := range tests {
+// TestEventRoute: what a compiler gets, and where it came from.
+func TestEventRoute(t *testing.T) {
+	for _, tt := range []struct{ name, body, want string }{
+		{"plain", " drop; ", `2:drop ;`},
+		{"empty", "", ""},
+		{"braces in strings and variables", ` $var(x) = "}"; $(rU{s.len}) '{' `, `2:$var(x) 2:= 2:"}" ; 2:$(rU{s.len}) 2:"{"`},
+		{"comments", "\n# }\n// }\n/* }\n*/ drop/**/;\n", "6:drop 6:;"},
+		{"defines, not in strings and variables", ` X "X" $var(X) @X XX `, `2:1 2:"X" 2:$var(X) 2:@X 2:XX`},
+		{"substitution", ` "a\\FOO\n" `, `2:"a\\b\"r\n"`},
+		{"joined strings", "\"a\"\n  \"b\" drop", `2:"ab" 3:drop`},
+		{"string over lines", "'a\nb'\nX", `2:"a\nb" 4:1`},
+		{"conditions", "\n#!ifdef NO\n drop;\n#!else\n exit;\n#!endif\n", "6:exit ;"},
+		{"define with continuation", "\n#!define Z 1 \\\n + 2\nZ", "5:1 5:+ 5:2"},
+		{"signs", "$var(x)==1&& !1 = =2", "2:$var(x) = = 1 & & 2:! 1 2:= 2:= 2"},
+		{"variable over lines", "$_s(a\nb) ;", "2:$_s(a\nb) 3:;"},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := parse(t, "#!define X 1\n#!subst '/FOO/b\"r/'\nevent_route[siptrace:msg] {"+tt.body+"}\nroute { }\n", Options{})
 			r, _ := c.EventRoute("siptrace:msg")
-			if r.Text != tt.want {
-				t.Errorf("text:\n got %q\nwant %q", r.Text, tt.want)
+			var got []string
+			for _, k := range r.Tokens {
+				text := k.Text
+				if k.Kind == String {
+					text = quote(text)
+				}
+				if !k.Adjoins || len(got) == 0 {
+					text = fmt.Sprintf("%d:%s", k.Pos.Line-1, text)
+				}
+				got = append(got, text)
 			}
-			var lines []int
-			for _, p := range r.Lines {
-				lines = append(lines, p.Line-1)
+			if s := strings.Join(got, " "); s != tt.want {
+				t.Errorf("got  %s\nwant %s", s, tt.want)
 			}
-			if !slices.Equal(lines, tt.lines) {
-				t.Errorf("lines: got %v, want %v", lines, tt.lines)
+			if end := 3 + strings.Count(tt.body, "\n"); r.End.Line != end {
+				t.Errorf("ends at line %d, want %d", r.End.Line, end)
 			}
 		})
 	}

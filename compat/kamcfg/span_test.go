@@ -89,7 +89,7 @@ event_route[siptrace:msg]
 		t.Errorf("missing: %v", want)
 	}
 	one, event := cfg.Blocks[0], cfg.Blocks[1]
-	if len(cfg.Routes) != 1 || cfg.Routes[0].Name != "ONE" || !strings.Contains(cfg.Routes[0].Text, "sip:192.0.2.1") {
+	if len(cfg.Routes) != 1 || cfg.Routes[0].Name != "ONE" || !cfg.Routes[0].Same(cfg.Blocks[0].Route) {
 		t.Errorf("routes: %+v", cfg.Routes)
 	}
 	if one.Kind != "route" || one.Name != "ONE" || event.Kind != "event_route" || event.Name != "siptrace:msg" {

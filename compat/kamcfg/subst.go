@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+
+	"siptraced/compat/ere"
 )
 
 // substitution is one #!subst: it is applied to every string that follows it,
@@ -74,10 +76,10 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 		}
 	}
 	form := "write #!" + directive + ` "/regexp/replacement/flags"`
-	if len(l.toks) == n || l.toks[n].kind != tString {
+	if len(l.toks) == n || l.toks[n].Kind != tString {
 		return fail(at, form, "#!%s wants a string", directive)
 	}
-	text := l.toks[n].text
+	text := l.toks[n].Text
 	l.toks = l.toks[:n]
 	if len(text) < 3 || len(text) > maxSubst {
 		return fail(at, form, "string of #!%s has %d bytes, not 3 to %d", directive, len(text), maxSubst)
@@ -93,37 +95,32 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 	}
 
 	sub := substitution{}
-	mode := syntax.POSIX // without flag s: ^ and $ know lines, . and [^x] stop at a line end
+	mode := ere.Captures | ere.Newline
 	for _, f := range flags {
 		switch f {
 		case 'g':
 			sub.all = true
 		case 'i':
-			mode |= syntax.FoldCase
+			mode |= ere.FoldCase
 		case 's':
-			mode |= syntax.MatchNL | syntax.OneLine
+			mode &^= ere.Newline
 		default:
 			return fail(at, "the flags are g, i and s", "#!%s has an unknown flag", directive)
 		}
 	}
-	tree, err := syntax.Parse(re, mode)
-	if err == nil {
-		sub.re, err = regexp.Compile(tree.String())
-	}
-	var prog *syntax.Prog
-	if err == nil {
-		prog, err = syntax.Compile(tree.Simplify())
-	}
-	if err != nil {
-		code := ""
-		var e *syntax.Error // its text would repeat the expression
+	var err error
+	if sub.re, err = ere.Compile(re, mode); err != nil {
+		reason := ""
+		var e *ere.Error // its text would repeat the expression
 		if errors.As(err, &e) {
-			code = ": " + e.Code.String()
+			reason = ": " + e.Reason
+			if e.Piece != "" {
+				reason = ": a piece of it " + e.Reason
+			}
 		}
-		return fail(at, `write POSIX extended syntax, [[:alnum:]_] instead of \w, and no back references`, "#!%s has a regular expression that can't be used%s", directive, code)
+		return fail(at, "write POSIX extended syntax", "#!%s has a regular expression that can't be used%s", directive, reason)
 	}
-	sub.re.Longest()
-	sub.cost = len(prog.Inst)
+	sub.cost = cost(sub.re)
 	if sub.repl, err = l.replacement(repl, directive, at); err != nil {
 		return err
 	}
@@ -145,6 +142,20 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 		return fail(at, "", "more than %d substitutions", maxSubsts)
 	}
 	return nil
+}
+
+// cost is the steps that an expression takes for one byte, at most: the size of
+// its program.
+func cost(re *regexp.Regexp) int {
+	tree, err := syntax.Parse(re.String(), syntax.Perl)
+	if err != nil {
+		return maxWork
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return maxWork
+	}
+	return len(prog.Inst)
 }
 
 // cut splits at the first separator that has no backslash before it.

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"siptraced/compat/kamcfg"
 	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
 )
 
 // Options say what a route may lean on. The zero value works.
@@ -21,9 +23,6 @@ type Options struct {
 	Debug int
 	// MaxLoops is max_while_loops, the rounds of one while. 0: 100, Kamailio's default.
 	MaxLoops int
-	// MaxSteps bounds one run: 1 for each statement, each 32 bytes searched by a
-	// regular expression and each 64 bytes copied. 0: DefaultMaxSteps.
-	MaxSteps int
 	// Location is the time zone of $time(x) and $Tf. nil: time.Local.
 	Location *time.Location
 }
@@ -40,7 +39,6 @@ type Program struct {
 	varCount int
 	headers  []string  // canonical names of those asked for
 	letters  [256]bool // that their names begin with, in any form
-	maxSteps int
 	location *time.Location
 }
 
@@ -69,17 +67,8 @@ type compiler struct {
 // Compile compiles the body of event_route[siptrace:msg]. Every error is a
 // *kamcfg.Error: what stands where that can't be run, and the remedy.
 func Compile(r kamcfg.Route, opt Options) (*Program, error) {
-	if opt.MaxLoops <= 0 {
-		opt.MaxLoops = 100
-	}
-	if opt.MaxSteps <= 0 {
-		opt.MaxSteps = DefaultMaxSteps
-	}
-	if opt.Location == nil {
-		opt.Location = time.Local
-	}
-	c := &compiler{opt: opt, avps: map[string]int{}, vars: map[string]int{}, routes: map[string]*routine{}, routeName: r.Name}
-	p := &Program{name: r.Name, maxSteps: opt.MaxSteps, location: opt.Location}
+	c := newCompiler(opt, r.Name)
+	p := &Program{name: r.Name}
 	var err error
 	if p.tree, err = c.parse(r); err != nil {
 		return nil, err
@@ -97,14 +86,58 @@ func Compile(r kamcfg.Route, opt Options) (*Program, error) {
 			return nil, err
 		}
 	}
+	c.finish(p)
+	return p, nil
+}
+
+func newCompiler(opt Options, name string) *compiler {
+	if opt.MaxLoops <= 0 {
+		opt.MaxLoops = 100
+	}
+	if opt.Location == nil {
+		opt.Location = time.Local
+	}
+	return &compiler{opt: opt, avps: map[string]int{}, vars: map[string]int{}, routes: map[string]*routine{}, routeName: name}
+}
+
+// finish gives p what its runs need.
+func (c *compiler) finish(p *Program) {
 	p.routes, p.avps, p.avpCount, p.varCount, p.headers = c.called, c.avps, len(c.avps), len(c.vars), c.headers
+	p.location = c.opt.Location
 	for c := range p.letters {
 		long := sipmsg.CanonicalName(string([]byte{byte(c)}))
 		p.letters[c] = slices.ContainsFunc(p.headers, func(name string) bool {
 			return fold(name[0]) == fold(byte(c)) || strings.EqualFold(name, long)
 		})
 	}
-	return p, nil
+}
+
+// Format is a text in which pseudo-variables are put in, as in xlog(). It does not
+// change: any number of goroutines may use it.
+type Format struct {
+	prog Program // of what its pseudo-variables need
+	text func(*Message) ([]byte, bool)
+}
+
+// CompileFormat compiles a text such as "$ci-abc"; $$ is a dollar sign.
+func CompileFormat(text string) (*Format, error) {
+	c := newCompiler(Options{}, "")
+	parts, why := c.parts(text)
+	if why != nil {
+		return nil, fmt.Errorf("%s; %s", why.msg, why.hint)
+	}
+	f := &Format{text: formatted(parts)}
+	c.finish(&f.prog)
+	return f, nil
+}
+
+// Text returns the text for one message; a pseudo-variable without a value is
+// "<null>" in it. ok is false where the text is one pseudo-variable, and that has
+// no value, or where it grew over its bound. It lives until m is used again.
+func (f *Format) Text(m *Message, sip *sipmsg.Message, rec *siptrace.Record) (text []byte, ok bool) {
+	m.reset(&f.prog, sip, rec)
+	text, ok = f.text(m)
+	return text, ok && !m.bad
 }
 
 // AVP finds the slot of an AVP for [Message.Values]. name is as a parameter has

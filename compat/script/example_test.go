@@ -37,9 +37,36 @@ event_route[siptrace:msg] {
 	res := prog.Run(&m, &sip, &siptrace.Record{})
 	fmt.Printf("dropped %v, users %s\n", res.Dropped, m.Values(user, nil))
 
-	_, err = script.Compile(kamcfg.Route{Text: `t_relay();`, Pos: kamcfg.Pos{File: "kamailio.cfg", Line: 7}}, script.Options{})
+	cfg, err = kamcfg.ParseBytes("kamailio.cfg", []byte("event_route[siptrace:msg] {\n\tt_relay();\n}\n"), kamcfg.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = script.Compile(cfg.EventRoutes[0], script.Options{})
 	fmt.Println(err)
 	// Output:
 	// dropped false, users [4930@example.com]
-	// kamailio.cfg:7: t_relay() can't be run outside the proxy; transactions live in the proxy
+	// kamailio.cfg:2: t_relay() can't be run outside the proxy; transactions live in the proxy
+}
+
+func ExampleCompileFormat() {
+	f, err := script.CompileFormat("$ci-abc, $$5 of $fU")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var sip sipmsg.Message
+	if err := sip.Parse([]byte("INVITE sip:b@example.com SIP/2.0\r\nCall-ID: 7@h\r\n\r\n")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	var m script.Message
+	text, ok := f.Text(&m, &sip, &siptrace.Record{})
+	fmt.Printf("%s, %v\n", text, ok)
+
+	_, err = script.CompileFormat("$du")
+	fmt.Println(err)
+	// Output:
+	// 7@h-abc, $5 of <null>, true
+	// $du has no value outside the proxy; the destination is chosen in the proxy; use $siptrace(dst_addr)
 }

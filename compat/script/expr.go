@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 
+	"siptraced/compat/ere"
 	"siptraced/compat/kamcfg"
 )
 
@@ -400,14 +401,14 @@ func (m *Message) regex(pattern []byte) *regexp.Regexp {
 		return re
 	}
 	m.steps -= 1000
-	var re *regexp.Regexp
-	if re2, err := translate(string(pattern), anyCase); err == nil {
-		re, _ = regexp.Compile(re2)
+	re, err := ere.Compile(string(pattern), anyCase)
+	if err != nil {
+		re = nil
 	}
 	if m.regexes == nil || len(m.regexes) >= 64 {
 		m.regexes = map[string]*regexp.Regexp{}
 	}
-	if len(pattern) <= maxPattern {
+	if len(pattern) <= ere.MaxPattern {
 		m.regexes[string(pattern)] = re
 	}
 	return re

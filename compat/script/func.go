@@ -444,20 +444,25 @@ func (c *compiler) format(e *call, i int) (func(*Message) (b []byte, ok bool), e
 	if why != nil {
 		return nil, fail(e.pos, why)
 	}
+	return formatted(parts), nil
+}
+
+// formatted is a text with its pseudo-variables put in.
+func formatted(parts []part) func(*Message) (b []byte, ok bool) {
 	switch {
 	case len(parts) == 0:
-		return func(*Message) ([]byte, bool) { return empty.s, true }, nil
+		return func(*Message) ([]byte, bool) { return empty.s, true }
 	case len(parts) == 1 && parts[0].pv != nil:
-		return single(parts[0].pv), nil
+		return single(parts[0].pv)
 	case len(parts) == 1:
 		s := parts[0].text
-		return func(*Message) ([]byte, bool) { return s, true }, nil
+		return func(*Message) ([]byte, bool) { return s, true }
 	}
 	get := filled(parts)
 	return func(m *Message) ([]byte, bool) {
 		v := get(m)
 		return v.s, v.kind == isStr
-	}, nil
+	}
 }
 
 // filled puts the values of its pseudo-variables into a text; one without value

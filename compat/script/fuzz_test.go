@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"siptraced/compat/kamcfg"
@@ -29,9 +30,11 @@ func FuzzRoute(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		for _, r := range cfg.Routes {
-			f.Add(r.Text, options)
-			f.Add(r.Text, ok200)
+		for _, block := range cfg.Blocks {
+			text := string(b[block.Span.From:block.Span.To])
+			text = text[strings.IndexByte(text, '{')+1 : len(text)-1]
+			f.Add(text, options)
+			f.Add(text, ok200)
 		}
 	}
 	for _, file := range []string{"testdata/conditions.txt", "testdata/refused.txt"} {
@@ -41,8 +44,7 @@ func FuzzRoute(f *testing.F) {
 	}
 	f.Add(`while(1) { $avp(x) = $(mb{s.replace,a,bb}{param.value,x}) + $hdr(X) =~ $rU; switch($rm) { case /"^A|b": break; default: exit; } }`, options)
 	f.Fuzz(func(t *testing.T, text string, raw []byte) {
-		const limit = 2000
-		p, err := script.Compile(route(text), script.Options{Debug: 3, MaxSteps: limit})
+		p, err := try(text, script.Options{Debug: 3})
 		if err != nil {
 			var e *kamcfg.Error
 			if !errors.As(err, &e) || e.Pos.File == "" || e.Msg == "" {

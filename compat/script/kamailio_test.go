@@ -107,7 +107,7 @@ func TestConditions(t *testing.T) {
 	}
 	var m script.Message
 	for i, c := range list {
-		p, err := script.Compile(route(setup+"if ("+c+") drop;"), script.Options{})
+		p, err := try(setup+"if ("+c+") drop;", script.Options{})
 		if err != nil {
 			t.Errorf("%s: %v", c, err)
 			continue

@@ -17,14 +17,14 @@ const (
 
 // parser reads the statements of one route.
 type parser struct {
-	*lexer
+	reader
 	c     *compiler
 	tok   token
 	depth int
 }
 
 func (c *compiler) parse(r kamcfg.Route) (list []*stmt, err error) {
-	p := &parser{lexer: &lexer{in: r.Text, pos: r.Pos, lines: r.Lines}, c: c}
+	p := &parser{reader: reader{list: r.Tokens, end: r.End}, c: c}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (c *compiler) parse(r kamcfg.Route) (list []*stmt, err error) {
 
 func (p *parser) advance() (err error) {
 	if p.c.nodes++; p.c.nodes > maxNodes {
-		return p.fail(p.off, "", "the route has more than %d words", maxNodes)
+		return fault(p.tok.pos, "", "the route has more than %d words", maxNodes)
 	}
 	p.tok, err = p.next()
 	return err
@@ -48,20 +48,20 @@ func (p *parser) is(op string) bool { return p.tok.kind == tOp && p.tok.text == 
 
 func (p *parser) word(w string) bool { return p.tok.kind == tWord && p.tok.text == w }
 
-func (p *parser) here() kamcfg.Pos { return p.at(p.tok.off) }
+func (p *parser) here() kamcfg.Pos { return p.tok.pos }
 
 func (p *parser) unexpected(hint string) error {
 	switch p.tok.kind {
 	case tEOF:
-		return p.fail(p.tok.off, hint, "unexpected end of the route")
+		return fault(p.tok.pos, hint, "unexpected end of the route")
 	case tString:
-		return p.fail(p.tok.off, hint, "unexpected string")
+		return fault(p.tok.pos, hint, "unexpected string")
 	}
 	raw := p.tok.raw
 	if len(raw) > 40 {
 		raw = raw[:40] + "..."
 	}
-	return p.fail(p.tok.off, hint, "unexpected %q", raw)
+	return fault(p.tok.pos, hint, "unexpected %q", raw)
 }
 
 func (p *parser) expect(op, hint string) error {
@@ -73,7 +73,7 @@ func (p *parser) expect(op, hint string) error {
 
 func (p *parser) nest() error {
 	if p.depth++; p.depth > maxNesting {
-		return p.fail(p.tok.off, "", "nested more than %d deep", maxNesting)
+		return fault(p.tok.pos, "", "nested more than %d deep", maxNesting)
 	}
 	return nil
 }
@@ -83,13 +83,13 @@ func (p *parser) block() (list []*stmt, err error) {
 	if !p.is("{") {
 		return p.statement(nil)
 	}
-	open := p.tok.off
+	open := p.tok.pos
 	if err = p.advance(); err != nil {
 		return nil, err
 	}
 	for !p.is("}") {
 		if p.tok.kind == tEOF {
-			return nil, p.fail(open, "close it with }", "block is never closed")
+			return nil, fault(open, "close it with }", "block is never closed")
 		}
 		if list, err = p.statement(list); err != nil {
 			return nil, err
@@ -157,11 +157,11 @@ func (p *parser) statement(list []*stmt) ([]*stmt, error) {
 		}
 		return append(list, s), p.end("after " + s.String())
 	case "else":
-		return nil, p.fail(p.tok.off, "one statement without braces may stand between if and else", "else without if")
+		return nil, fault(p.tok.pos, "one statement without braces may stand between if and else", "else without if")
 	case "case", "default":
 		return nil, p.unexpected("it belongs into switch (...) { }")
 	case "continue":
-		return nil, p.fail(p.tok.off, "Kamailio has no continue: turn the condition round", "continue is not known")
+		return nil, fault(p.tok.pos, "Kamailio has no continue: turn the condition round", "continue is not known")
 	}
 	name := p.tok
 	if err := p.advance(); err != nil {
@@ -169,9 +169,9 @@ func (p *parser) statement(list []*stmt) ([]*stmt, error) {
 	}
 	if !p.is("(") {
 		if p.is("=") || p.is("[") {
-			return nil, p.fail(name.off, "variables are $var(name) and $avp(name)", "%s can't be assigned here", name.text)
+			return nil, fault(name.pos, "variables are $var(name) and $avp(name)", "%s can't be assigned here", name.text)
 		}
-		return nil, p.fail(name.off, p.c.suggest(name.text, statementWords), "unexpected %q", name.text)
+		return nil, fault(name.pos, p.c.suggest(name.text, statementWords), "unexpected %q", name.text)
 	}
 	s.kind = sCall
 	if s.expr, err = p.call(name); err != nil {
@@ -185,7 +185,7 @@ func (p *parser) end(where string) error {
 	if p.is(";") {
 		return p.advance()
 	}
-	return p.fail(p.tok.off, "end each statement with a semicolon", "; is missing %s", where)
+	return fault(p.tok.pos, "end each statement with a semicolon", "; is missing %s", where)
 }
 
 // head reads the condition of if, while and switch.
@@ -203,15 +203,14 @@ func (p *parser) leaving(s *stmt) (err error) {
 		return nil
 	}
 	if p.is("(") {
-		rest := *p.lexer
-		t := p.tok
+		rest, t := p.reader, p.tok
 		if err = p.advance(); err != nil {
 			return err
 		}
 		if p.is(")") {
 			return p.advance()
 		}
-		*p.lexer, p.tok = rest, t
+		p.reader, p.tok = rest, t
 	}
 	s.expr, err = p.expression(0)
 	return err
@@ -238,7 +237,7 @@ func (p *parser) assign(s *stmt, list []*stmt) ([]*stmt, error) {
 
 // cases reads { case ...: ... default: ... }.
 func (p *parser) cases(s *stmt) (err error) {
-	open := p.tok.off
+	open := p.tok.pos
 	if err = p.expect("{", "write switch (...) { case ...: }"); err != nil {
 		return err
 	}
@@ -246,7 +245,7 @@ func (p *parser) cases(s *stmt) (err error) {
 	for !p.is("}") {
 		switch {
 		case p.tok.kind == tEOF:
-			return p.fail(open, "close it with }", "switch is never closed")
+			return fault(open, "close it with }", "switch is never closed")
 		case p.word("case"):
 			cur = &caseLabel{pos: p.here()}
 			if err = p.advance(); err != nil {
@@ -258,14 +257,14 @@ func (p *parser) cases(s *stmt) (err error) {
 					return err
 				}
 			}
-			off := p.tok.off
+			at := p.here()
 			e, err := p.expression(0)
 			if err != nil {
 				return err
 			}
 			lit, ok := e.(*literal)
 			if !ok || cur.isRegex && lit.v.kind != isStr {
-				return p.fail(off, `write case "TEXT":, case 200: or case /"regex":`, "a case wants a constant")
+				return fault(at, `write case "TEXT":, case 200: or case /"regex":`, "a case wants a constant")
 			}
 			cur.value = lit
 			s.cases = append(s.cases, cur)
@@ -321,7 +320,7 @@ func (p *parser) expression(level int) (expr, error) {
 		}
 		var r expr
 		if r, err = p.expression(level + 1); err == nil {
-			l, err = p.c.fold(&binary{pos: p.at(op.off), op: op.text, l: l, r: r})
+			l, err = p.c.fold(&binary{pos: op.pos, op: op.text, l: l, r: r})
 		}
 	}
 	return l, err
@@ -343,11 +342,11 @@ func (p *parser) unary() (expr, error) {
 			if err != nil {
 				return nil, err
 			}
-			return p.c.fold(&unary{pos: p.at(t.off), op: t.text, x: x})
+			return p.c.fold(&unary{pos: t.pos, op: t.text, x: x})
 		case "(":
 			return p.parenthesis()
 		case "@":
-			return nil, p.fail(t.off, "use a pseudo-variable, such as $rU for @ruri.user", "selects are not run here")
+			return nil, fault(t.pos, "use a pseudo-variable, such as $rU for @ruri.user", "selects are not run here")
 		}
 		return nil, p.unexpected("an expression is wanted")
 	}
@@ -367,7 +366,7 @@ func (p *parser) unary() (expr, error) {
 			return nil, err
 		}
 		x, err := p.unary()
-		return &unary{pos: p.at(t.off), op: t.text, x: x}, err
+		return &unary{pos: t.pos, op: t.text, x: x}, err
 	}
 	if err := p.advance(); err != nil {
 		return nil, err
@@ -380,7 +379,7 @@ func (p *parser) unary() (expr, error) {
 
 // parenthesis reads ( expression ), (int)x and (str)x.
 func (p *parser) parenthesis() (expr, error) {
-	open := p.tok.off
+	open := p.tok.pos
 	if err := p.advance(); err != nil {
 		return nil, err
 	}
@@ -393,21 +392,21 @@ func (p *parser) parenthesis() (expr, error) {
 			return nil, err
 		}
 		x, err := p.unary()
-		return &unary{pos: p.at(open), op: op, x: x}, err
+		return &unary{pos: open, op: op, x: x}, err
 	}
 	x, err := p.expression(0)
 	if err != nil {
 		return nil, err
 	}
 	if !p.is(")") {
-		return nil, p.fail(open, "close it with )", "parenthesis is not closed where %q stands", p.tok.raw)
+		return nil, fault(open, "close it with )", "parenthesis is not closed where %q stands", p.tok.raw)
 	}
 	return x, p.advance()
 }
 
 // call reads the arguments of a function whose name has been read.
 func (p *parser) call(name token) (expr, error) {
-	c := &call{pos: p.at(name.off), name: name.text}
+	c := &call{pos: name.pos, name: name.text}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}
@@ -435,7 +434,7 @@ func (p *parser) call(name token) (expr, error) {
 	}
 	if c.name == "strlen" || c.name == "strempty" {
 		if len(c.args) != 1 {
-			return nil, p.fail(name.off, "write "+c.name+"(expression)", "%s takes one argument", c.name)
+			return nil, fault(name.pos, "write "+c.name+"(expression)", "%s takes one argument", c.name)
 		}
 		return &unary{pos: c.pos, op: c.name, x: c.args[0]}, p.advance()
 	}
@@ -445,7 +444,7 @@ func (p *parser) call(name token) (expr, error) {
 func (p *parser) pv() (*pvar, error) {
 	pv, err := p.c.pvar(p.tok.text)
 	if err != nil {
-		e := p.fail(p.tok.off, err.hint, "%s", err.msg)
+		e := fault(p.tok.pos, err.hint, "%s", err.msg)
 		return nil, e
 	}
 	pv.pos = p.here()
@@ -461,9 +460,9 @@ var protocols = []string{"udp", "tcp", "tls", "sctp", "ws", "wss"}
 
 // core reads method=="INVITE" and the like; the word has been read.
 func (p *parser) core(name token) (expr, error) {
-	e := &coreTest{pos: p.at(name.off), what: name.text}
+	e := &coreTest{pos: name.pos, what: name.text}
 	if !slices.Contains(coreWords, name.text) {
-		return nil, p.fail(name.off, p.c.suggest(name.text, append(coreWords, functionNames()...)), "%s is not known here", name.text)
+		return nil, fault(name.pos, p.c.suggest(name.text, append(coreWords, functionNames()...)), "%s is not known here", name.text)
 	}
 	if name.text == "msg" {
 		if err := p.expect(":", "write msg:len"); err != nil {
@@ -487,32 +486,24 @@ func (p *parser) core(name token) (expr, error) {
 		return nil, p.unexpected(e.what + " can't be compared so")
 	}
 	if addr {
-		p.space()
-		start := p.off
-		quoted := start < len(p.in) && p.in[start] == '"'
-		if !quoted {
-			for p.off < len(p.in) && (isWord(p.in[p.off]) || strings.IndexByte(".:/[]", p.in[p.off]) >= 0) {
-				p.off++
-			}
-			e.text = p.in[start:p.off]
+		start := p.tok.pos
+		if p.i < len(p.list) && p.list[p.i].Kind == kamcfg.String {
 			if err := p.advance(); err != nil {
 				return nil, err
 			}
+			start, e.text = p.tok.pos, p.tok.text
 		} else {
-			if err := p.advance(); err != nil {
-				return nil, err
-			}
-			e.text = p.tok.text
-			if err := p.advance(); err != nil {
-				return nil, err
-			}
+			e.text = p.address()
+		}
+		if err := p.advance(); err != nil {
+			return nil, err
 		}
 		if e.text == "myself" {
-			return nil, p.fail(start, `use $siptrace(direction) == "in" or "out"`, "myself is not known outside the proxy")
+			return nil, fault(start, `use $siptrace(direction) == "in" or "out"`, "myself is not known outside the proxy")
 		}
 		prefix, err := parsePrefix(e.text)
 		if err != nil {
-			return nil, p.fail(start, "write an address, or a network such as 10.0.0.0/8; names are not looked up", "%q is not an address", e.text)
+			return nil, fault(start, "write an address, or a network such as 10.0.0.0/8; names are not looked up", "%q is not an address", e.text)
 		}
 		e.prefix = prefix
 		return e, nil
@@ -524,7 +515,7 @@ func (p *parser) core(name token) (expr, error) {
 	e.text, e.num = t.text, t.num
 	switch {
 	case t.kind == tWord && t.text == "myself":
-		return nil, p.fail(t.off, "compare the host, as in $rd == \"sip.example.com\"", "myself is not known outside the proxy")
+		return nil, fault(t.pos, "compare the host, as in $rd == \"sip.example.com\"", "myself is not known outside the proxy")
 	case e.what == "proto" || e.what == "af":
 		known := protocols
 		if e.what == "af" {

@@ -25,6 +25,29 @@ type pvar struct {
 
 func (p *pvar) String() string { return p.raw }
 
+// pvLen is the length of the pseudo-variable that s begins with: a name of
+// letters, digits, '_' and '.', then what stands in parentheses. 0: never closed.
+func pvLen(s string) int {
+	n := 1
+	for n < len(s) && (isWord(s[n]) || s[n] == '.') {
+		n++
+	}
+	if n == len(s) || s[n] != '(' {
+		return n
+	}
+	for depth := 0; n < len(s); n++ {
+		switch s[n] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return n + 1
+			}
+		}
+	}
+	return 0
+}
+
 // index is [n] or [*]; without one, set is false and n is 0.
 type index struct {
 	n        int

@@ -2,9 +2,9 @@ package script
 
 import (
 	"math/rand/v2"
-	"regexp"
-	"strings"
 	"testing"
+
+	"siptraced/compat/ere"
 )
 
 // TestMatchers compares the direct comparisons and the look for needed text with
@@ -18,13 +18,13 @@ func TestMatchers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var m Message
 	for _, pattern := range patterns {
-		for _, mode := range []regexMode{anyCase, byLines, exactCase} {
-			re2, err := translate(pattern, mode)
+		for _, mode := range []ere.Flags{anyCase, byLines, exactCase} {
+			re, err := ere.Compile(pattern, mode)
 			if err != nil {
 				t.Errorf("%s: %v", pattern, err)
 				continue
 			}
-			re, match := regexp.MustCompile(re2), must(t, pattern, mode)
+			match := must(t, pattern, mode)
 			texts := []string{"", "abc", "ABC", "xabcx", "INVITE", "invite", "ack", "sip:a@h", "SIPS:K", "ä", "a\nb"}
 			for range 300 {
 				b := make([]byte, rng.IntN(12))
@@ -42,7 +42,7 @@ func TestMatchers(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, pattern string, mode regexMode) matcher {
+func must(t testing.TB, pattern string, mode ere.Flags) matcher {
 	t.Helper()
 	match, err := compileRegex(pattern, mode)
 	if err != nil {
@@ -51,19 +51,27 @@ func must(t *testing.T, pattern string, mode regexMode) matcher {
 	return match
 }
 
-// TestTranslate shows what becomes of POSIX in RE2.
-func TestTranslate(t *testing.T) {
-	for in, want := range map[string]string{
-		`a.c`: `a.c`, `a\.c`: `a\.c`, `a\d`: `ad`, `a+?`: `(?:a+)?`, `(a|b)*+`: `(?:(?:a|b)*)+`, `[]a]`: `[\]a]`, `[^]a-]`: `[^\]a\-]`, `[\d]`: `[\\d]`,
-		`[[:digit:]x]`: `[[:digit:]x]`, `[[:upper:]]`: `[[:alpha:]]`, `a{,3}`: `a{0,3}`, `a{2,}b`: `a{2,}b`, `a)`: `a\)`, `\<ab\>`: `\bab\b`, "\\`a\\'": `\Aa\z`,
-		`(a)(b)`: `(?:a)(?:b)`, `[+--]`: `[\+-\-]`, `é+`: `é+`,
-	} {
-		got, err := translate(in, anyCase)
-		if got = strings.TrimPrefix(got, "(?is)"); got != want || err != nil {
-			t.Errorf("%s: got %s, %v, want %s", in, got, err, want)
+// BenchmarkMatch shows what the comparisons of literal.go are worth.
+func BenchmarkMatch(b *testing.B) {
+	texts := [][]byte{
+		[]byte("Deskphone 9000/4.2.1"), []byte("+4930123456"), []byte("sip:+4930123456@biloxi.example.com;transport=udp"),
+		[]byte("a84b4c76e66710@pc33.atlanta.example.com"),
+	}
+	for _, pattern := range []string{"friendly-scanner", "sipvicious|sipcli|sundayddr", "^(100|112|911)$", `\.test\.example$`, `@probe\.example\.com$`, `^\+49`} {
+		re, err := ere.Compile(pattern, anyCase)
+		if err != nil {
+			b.Fatal(err)
 		}
-		if _, err := regexp.Compile(got); err != nil {
-			t.Error(err)
+		match := must(b, pattern, anyCase)
+		var m Message
+		for name, f := range map[string]func([]byte) bool{"engine": re.Match, "here": func(t []byte) bool { return match(&m, t) }} {
+			b.Run(pattern+"/"+name, func(b *testing.B) {
+				for b.Loop() {
+					for _, t := range texts {
+						f(t)
+					}
+				}
+			})
 		}
 	}
 }

@@ -20,8 +20,9 @@ const (
 	maxDepth   = 255       // routes within routes, as in Kamailio
 )
 
-// DefaultMaxSteps is the default of Options.MaxSteps.
-const DefaultMaxSteps = 100_000
+// maxSteps bounds one run: 1 for each statement, each 32 bytes searched by a
+// regular expression and each 64 bytes copied.
+const maxSteps = 100_000
 
 // Fault is why a part of a run came to nothing.
 type Fault uint8
@@ -87,7 +88,6 @@ type Result struct {
 	Flags   uint32 // bit n is setflag(n)
 	Actions []Action
 	Faults  Faults
-	Steps   int // what the run cost: statements, and more for long texts searched or copied
 }
 
 // Message is the memory of runs, one for each worker, reused. The zero value
@@ -127,7 +127,7 @@ type Message struct {
 func (p *Program) Run(m *Message, sip *sipmsg.Message, rec *siptrace.Record) Result {
 	m.reset(p, sip, rec)
 	p.root.run(m)
-	return Result{Dropped: m.dropped, Flags: m.flags, Actions: m.actions, Faults: m.faults, Steps: p.maxSteps - m.steps}
+	return Result{Dropped: m.dropped, Flags: m.flags, Actions: m.actions, Faults: m.faults}
 }
 
 func (m *Message) reset(p *Program, sip *sipmsg.Message, rec *siptrace.Record) {
@@ -146,7 +146,7 @@ func (m *Message) reset(p *Program, sip *sipmsg.Message, rec *siptrace.Record) {
 		m.vars[i] = integer(0)
 	}
 	m.values, m.flags, m.rc, m.depth = 0, 0, 1, 0
-	m.steps = p.maxSteps
+	m.steps = maxSteps
 	m.dropped, m.ended, m.bad = false, false, false
 	m.faults = Faults{}
 	m.actions = m.actions[:0]

@@ -260,7 +260,7 @@ func TestDefects(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { p.Run(&m, cut, rec) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if _, err := script.Compile(route(`if ($siptraced(x)) drop;`), script.Options{}); err == nil || !strings.Contains(err.Error(), "there is $siptraced(defects)") {
+	if _, err := try(`if ($siptraced(x)) drop;`, script.Options{}); err == nil || !strings.Contains(err.Error(), "there is $siptraced(defects)") {
 		t.Error(err)
 	}
 }

@@ -62,18 +62,28 @@ func parse(tb testing.TB, raw []byte) (*sipmsg.Message, *siptrace.Record) {
 	return m, rec
 }
 
-// route makes the text of an event route from a file that begins at line 1.
-func route(text string) kamcfg.Route {
-	r := kamcfg.Route{Name: "siptrace:msg", Text: text, Pos: kamcfg.Pos{File: "k.cfg", Line: 1}}
-	for i := range strings.Count(text, "\n") + 1 {
-		r.Lines = append(r.Lines, kamcfg.Pos{File: "k.cfg", Line: i + 1})
+// route reads the text of an event route from a file that begins at line 1.
+func route(text string) (kamcfg.Route, error) {
+	cfg, err := kamcfg.ParseBytes("k.cfg", []byte("event_route[siptrace:msg] {"+text+"}"), kamcfg.Options{})
+	if err != nil {
+		return kamcfg.Route{}, err
 	}
-	return r
+	r, _ := cfg.EventRoute("siptrace:msg")
+	return r, nil
+}
+
+// try reads and compiles a text.
+func try(text string, opt script.Options) (*script.Program, error) {
+	r, err := route(text)
+	if err != nil {
+		return nil, err
+	}
+	return script.Compile(r, opt)
 }
 
 func compile(tb testing.TB, text string, opt script.Options) *script.Program {
 	tb.Helper()
-	p, err := script.Compile(route(text), opt)
+	p, err := try(text, opt)
 	if err != nil {
 		tb.Fatalf("%s: %v", text, err)
 	}
@@ -82,7 +92,7 @@ func compile(tb testing.TB, text string, opt script.Options) *script.Program {
 
 func TestRefusedByKamailio(t *testing.T) {
 	for _, e := range lines(t, "testdata/refused.txt") {
-		if _, err := script.Compile(route("if ("+e+") drop;"), script.Options{}); err == nil {
+		if _, err := try("if ("+e+") drop;", script.Options{}); err == nil {
 			t.Errorf("%s: compiled, Kamailio refuses it", e)
 		} else {
 			t.Log(err)

@@ -233,16 +233,12 @@ func (n node) writeIf(b *strings.Builder, indent string) {
 	b.WriteString("\n")
 }
 
-// line writes tokens with space where they had some, and where words need it.
+// line writes tokens with space where they had some.
 func line(toks []kamcfg.Token) string {
 	var b strings.Builder
 	for i, t := range toks {
-		if i > 0 {
-			prev := toks[i-1]
-			apart := prev.Span != t.Span && (prev.Span.File != t.Span.File || prev.Span.To < t.Span.From)
-			if apart || prev.Span == t.Span && isName(prev.Kind) && isName(t.Kind) {
-				b.WriteByte(' ')
-			}
+		if i > 0 && !t.Adjoins {
+			b.WriteByte(' ')
 		}
 		if t.Kind == kamcfg.String {
 			b.WriteString(kamcfg.Value{Str: t.Text}.String())
@@ -253,6 +249,28 @@ func line(toks []kamcfg.Token) string {
 	return b.String()
 }
 
-func isName(kind byte) bool {
-	return kind == kamcfg.Word || kind == kamcfg.Variable || kind == kamcfg.String
+// layout writes tokens on the lines that they had, indented by their braces.
+func layout(toks []kamcfg.Token) string {
+	var b strings.Builder
+	depth := 1
+	for len(toks) > 0 {
+		n := 1
+		for n < len(toks) && toks[n].Pos == toks[0].Pos {
+			n++
+		}
+		indent := depth
+		for i, t := range toks[:n] {
+			switch t.Kind {
+			case '{':
+				depth++
+			case '}':
+				if depth--; i == 0 {
+					indent--
+				}
+			}
+		}
+		b.WriteString(strings.Repeat("\t", max(indent, 1)) + line(toks[:n]) + "\n")
+		toks = toks[n:]
+	}
+	return b.String()
 }

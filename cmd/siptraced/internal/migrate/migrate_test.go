@@ -279,7 +279,7 @@ func TestRoute(t *testing.T) {
 		{
 			"own, with defines and other routes",
 			"#!define WHO \"^alice\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\nevent_route[siptrace:msg] { # all\n\troute(OFF);\n}\nroute[OFF] {\n\tif ($fU =~ WHO) drop; # her\n}\n",
-			open + " # all\n\troute(OFF);\n}\nroute[OFF] {\n if ($fU =~ \"^alice\") drop;\n}\n", 0,
+			open + " # all\n\troute(OFF);\n}\nroute[OFF] {\n\tif ($fU =~ \"^alice\") drop;\n}\n", 0,
 		},
 		{
 			"what siptraced can't run stays, and doesn't run twice",

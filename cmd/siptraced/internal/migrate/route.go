@@ -175,12 +175,7 @@ func (p *Plan) body(b kamcfg.Block) string {
 			return tidy(text[strings.IndexByte(text, '{')+1 : len(text)-1])
 		}
 	}
-	for _, r := range slices.Concat(p.cfg.EventRoutes, p.cfg.Routes) {
-		if r.Name == b.Name && r.Pos == b.Pos {
-			return tidy(r.Text)
-		}
-	}
-	return ""
+	return layout(b.Tokens)
 }
 
 // tidy takes away empty lines at both ends and space at the ends of lines.

@@ -118,20 +118,16 @@ func (c *Config) Sets() (users, tables bool) {
 
 // routeTraces reports whether the event route calls sip_trace() and its kin.
 func (c *Config) routeTraces() bool {
-	calls := func(r kamcfg.Route) bool { return strings.Contains(r.Text, "sip_trace") }
+	calls := func(r kamcfg.Route) bool {
+		return slices.ContainsFunc(r.Tokens, func(t kamcfg.Token) bool { return t.Kind == kamcfg.Word && strings.HasPrefix(t.Text, "sip_trace") })
+	}
 	return c.Route != nil && (calls(*c.Route) || slices.ContainsFunc(c.Routes, calls))
 }
 
 // Equal reports whether both have the same route and rules.
 func (c *Config) Equal(o *Config) bool {
-	text := func(r *kamcfg.Route) string {
-		if r == nil {
-			return ""
-		}
-		return r.Name + r.Text
-	}
-	sameRoute := func(a, b kamcfg.Route) bool { return a.Name == b.Name && a.Text == b.Text }
-	return text(c.Route) == text(o.Route) && slices.EqualFunc(c.Routes, o.Routes, sameRoute) && maps.Equal(c.Defines, o.Defines) &&
+	same := c.Route == o.Route || c.Route != nil && o.Route != nil && c.Route.Same(*o.Route)
+	return same && slices.EqualFunc(c.Routes, o.Routes, kamcfg.Route.Same) && maps.Equal(c.Defines, o.Defines) &&
 		slices.EqualFunc(c.Rules, o.Rules, func(a, b *Rule) bool { return a.same(b) }) && slices.Equal(c.Tables, o.Tables)
 }
 

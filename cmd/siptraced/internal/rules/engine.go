@@ -64,7 +64,7 @@ type active struct {
 	number  uint64 // names its scopes
 	kind    scope.Kind
 	filter  *flexisip.Filter // nil: every message
-	format  *script.Program  // of the correlation id; nil: none
+	format  *script.Format   // of the correlation id; nil: none
 	users   [][]byte         // in row order
 	matched atomic.Uint64    // messages that the filter took
 	traced  atomic.Uint64    // messages of its scopes, and those looked back at
@@ -169,7 +169,7 @@ func (e *Engine) compile(r *Rule, cfg *Config) (*active, error) {
 		}
 	}
 	if r.CorrelationID != "" {
-		if a.format, err = compileFormat(r.CorrelationID); err != nil {
+		if a.format, err = script.CompileFormat(r.CorrelationID); err != nil {
 			return nil, fmt.Errorf("correlation_id: %w", err)
 		}
 	}

@@ -39,8 +39,13 @@ type rig struct {
 	made   made
 }
 
-func route(text string) *kamcfg.Route {
-	return &kamcfg.Route{Name: "siptrace:msg", Text: text, Pos: kamcfg.Pos{File: "test.cfg", Line: 1}}
+func route(t testing.TB, text string) *kamcfg.Route {
+	t.Helper()
+	cfg, err := kamcfg.ParseBytes("test.cfg", []byte("event_route[siptrace:msg] {"+text+"}"), kamcfg.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cfg.EventRoutes[0]
 }
 
 func newRig(t *testing.T, routeText string, set func(*Config)) *rig {
@@ -48,7 +53,7 @@ func newRig(t *testing.T, routeText string, set func(*Config)) *rig {
 	cfg := Config{Params: siptrace.DefaultParams(), Tables: []string{"sip_trace*"}}
 	cfg.Params.TraceOn, cfg.Params.TracedUserAVP, cfg.Params.TraceTableAVP = true, "$avp(s:tu)", "$avp(tt)"
 	if routeText != "" {
-		cfg.Route = route(routeText)
+		cfg.Route = route(t, routeText)
 	}
 	if set != nil {
 		set(&cfg)
@@ -369,7 +374,7 @@ func BenchmarkRoute(b *testing.B) {
 	}
 	for _, bm := range []struct{ name, route string }{{"empty", ";"}, {"20 conditions", route20.String()}} {
 		b.Run(bm.name, func(b *testing.B) {
-			cfg := Config{Params: siptrace.DefaultParams(), Route: route(bm.route)}
+			cfg := Config{Params: siptrace.DefaultParams(), Route: route(b, bm.route)}
 			cfg.Params.TraceOn, cfg.Params.TracedUserAVP = true, "$avp(s:tu)"
 			e, err := New(Options{Config: cfg, Counters: counters.New(), Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
@@ -406,7 +411,7 @@ func BenchmarkPipeline(b *testing.B) {
 	for _, bm := range []struct {
 		name  string
 		route *kamcfg.Route
-	}{{"no rules", nil}, {"20 conditions", route(route20.String())}} {
+	}{{"no rules", nil}, {"20 conditions", route(b, route20.String())}} {
 		b.Run(bm.name, func(b *testing.B) {
 			cfg := Config{Params: siptrace.DefaultParams(), Route: bm.route}
 			cfg.Params.TraceOn, cfg.Params.TracedUserAVP = true, "$avp(s:tu)"

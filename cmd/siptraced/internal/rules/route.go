@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"siptraced/compat/kamcfg"
 	"siptraced/compat/script"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
@@ -21,19 +20,13 @@ func compileRoute(c *Config) (*script.Program, error) {
 	return script.Compile(*c.Route, script.Options{Routes: c.Routes, Defines: c.Defines, Debug: c.Debug, MaxLoops: c.MaxLoops, Location: c.Location})
 }
 
-// compileFormat makes a text with pseudo-variables ready: it is the argument of a
-// call in a route of its own.
-func compileFormat(text string) (*script.Program, error) {
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`).Replace(text)
-	return script.Compile(kamcfg.Route{Name: "correlation_id", Text: `hlog("` + quoted + `", "x");`}, script.Options{})
-}
-
-// correlation is the text of a format for one message.
-func correlation(p *script.Program, mem *script.Message, m *sipmsg.Message, rec *siptrace.Record) []byte {
-	for _, a := range p.Run(mem, m, rec).Actions {
-		return append([]byte(nil), a.CorrelationID[:min(len(a.CorrelationID), maxCorrelation)]...)
+// correlation is the text of a format for one message; nil where it has none.
+func correlation(f *script.Format, mem *script.Message, m *sipmsg.Message, rec *siptrace.Record) []byte {
+	text, ok := f.Text(mem, m, rec)
+	if !ok {
+		return nil
 	}
-	return nil
+	return append([]byte(nil), text[:min(len(text), maxCorrelation)]...)
 }
 
 // xlogRate bounds the lines of xlog() per second: a route may write one for each
