@@ -194,19 +194,14 @@ func TestConsumer(t *testing.T) {
 				}
 				return nil
 			}
-			put(t, s, 0, 100)
-			if err := s.Sync(soon(t), 0); err != nil {
-				t.Fatal(err)
-			}
 			c := s.Run(k, opt)
-			waitFor(t, "count of the backlog", func() bool { return backlog.Load() == 100 && before.Load() == 100 })
-			put(t, s, 100, 1000)
+			put(t, s, 0, 1000)
 			waitFor(t, "1000 records", func() bool { return k.count() >= 1000 })
 			waitFor(t, "end of the backlog", func() bool { return c.Pending() == 0 })
 			c.Stop(soon(t))
 			k.check(t, 0, 1000)
-			if missed.Load() != 0 || retries.Load() == 0 {
-				t.Errorf("missed %d, retries %d", missed.Load(), retries.Load())
+			if backlog.Load() != 0 || before.Load() != 0 || missed.Load() != 0 || retries.Load() == 0 {
+				t.Errorf("backlog %d, before %d, missed %d, retries %d", backlog.Load(), before.Load(), missed.Load(), retries.Load())
 			}
 			if k.closed.Load() == 0 || k.opened.Load() < k.closed.Load() {
 				t.Errorf("opened %d, closed %d", k.opened.Load(), k.closed.Load())
@@ -235,7 +230,11 @@ func TestNewest(t *testing.T) {
 	}
 	for round := range 2 {
 		k := &fakeSink{name: "k"}
-		c := s.Run(k, Options{From: Newest})
+		var before atomic.Uint64
+		c := s.Run(k, Options{From: Newest, Count: Counters{Before: &before}})
+		if want := uint64(50 + 100*round); before.Load() != want {
+			t.Errorf("%d came before, want %d", before.Load(), want)
+		}
 		from := 50 * (2*round + 1)
 		put(t, s, from, from+50)
 		waitFor(t, "50 records", func() bool { return k.count() >= 50 })

@@ -155,7 +155,8 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
 		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
 	var at place
-	r.end, r.total = sh.tail()
+	end, total := sh.tail()
+	r.end = end
 	old := s.reserved(r.key)
 	switch {
 	case old != nil && old.ready.Load(): // it ran before, in this process
@@ -168,7 +169,7 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
 		r.saved, r.unsaved = at, !r.known
 	}
 	if !r.known && from == Newest {
-		at, r.known, r.unsaved = place{seq: r.end, total: r.total}, true, true
+		at, r.known, r.unsaved = place{seq: end, total: total}, true, true
 	}
 	r.begin(at)
 	return r

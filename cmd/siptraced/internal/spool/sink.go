@@ -95,8 +95,8 @@ type Options struct {
 }
 
 // Counters are where a Consumer counts; nil ones are not counted. Backlog is
-// what waited when the consumer began, Before what the spool took in before
-// that, since it was opened.
+// what waited when the spool was opened, Before what came since then, before the
+// sink began.
 type Counters struct {
 	Backlog, Before, Missed, Retries *atomic.Uint64
 }

@@ -168,17 +168,15 @@ func (r *Reader) Waiting(ctx context.Context) (int64, error) {
 	return int64(float64(st.Bytes) / float64(st.Msgs) * float64(st.LastSeq-done)), nil
 }
 
-// Opened is what waits for the sink, and how many records the shard had taken
-// since the spool was opened: asked for when the reader is, it is where the
-// sink's books begin.
+// Opened is where the sink's accounting begins: what waited for it when the spool
+// was opened, and how many records of the shard came since then before the sink
+// began. It is asked for when the reader is opened.
 func (r *Reader) Opened() (waiting, before uint64) {
-	if r.Shared() {
-		return r.Pending(), 0
+	if r.Shared() || r.continues {
+		return 0, 0
 	}
-	if done := r.place.Load().total; r.total > done {
-		waiting = r.total - done
-	}
-	return waiting, r.total - min(r.total, r.shard.recovered)
+	done, recovered := r.place.Load().total, r.shard.recovered
+	return recovered - min(recovered, done), done - min(recovered, done)
 }
 
 // Age is how long ago the spool took b.

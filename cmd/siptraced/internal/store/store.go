@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -19,10 +18,10 @@ const sinkName = "store"
 // stats are the store's books, over all writers.
 type stats struct {
 	counters *counters.Set
-	// written, aside, missed and skipped (for other sinks only) are messages, rows
+	// written, aside and skipped (for other sinks only) are messages, rows
 	// are rows. elsewhere are messages that another process of a cluster committed.
 	// fallback are those whose own table can't be filled.
-	written, elsewhere, aside, missed, skipped, fallback, rows, transactions, retries *atomic.Uint64
+	written, elsewhere, aside, skipped, fallback, rows, transactions *atomic.Uint64
 	// logs are log lines kept, noLogs those for which there was no table.
 	logs, noLogs *atomic.Uint64
 }
@@ -45,103 +44,76 @@ func (s *stats) count(c *dbschema.Counts) {
 
 // Store is the database sink: one writer per shard of the spool.
 type Store struct {
-	cfg     Config
-	rejects *rejects.File
-	writers []*writer
-	making  sync.Mutex // covers the making of tables
-	turn    sync.Mutex // covers a transaction of SQLite
-	drain   chan struct{}
-	stop    context.CancelFunc
-	done    sync.WaitGroup
+	cfg      Config
+	spool    *spool.Spool
+	counters *counters.Set
+	log      *slog.Logger
+	rejects  *rejects.File
+	writers  []*writer // by shard
+	consumer *spool.Consumer
+	making   sync.Mutex // covers the making of tables
+	turn     sync.Mutex // covers a transaction of SQLite
 }
 
-// Open finds the store's place in the spool. The database may be down: the
-// writers wait for it.
-func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *slog.Logger) (*Store, error) {
+// Open makes a store. The database may be down: the writers wait for it.
+func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *slog.Logger) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, rejects: cfg.Rejects, drain: make(chan struct{})}
+	s := &Store{cfg: cfg, spool: sp, counters: c, log: log, rejects: cfg.Rejects}
 	if s.rejects == nil {
 		s.rejects = rejects.Open(cfg.RejectFile, c)
 	}
 	st := &stats{
 		counters: c,
-		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), aside: c.Counter("store.set_aside"), missed: c.Counter("store.missed"), skipped: c.Counter("store.skipped"),
+		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), aside: c.Counter("store.set_aside"), skipped: c.Counter("store.skipped"),
 		fallback: c.Counter("store.table_fallback"),
 		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
-		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"), retries: c.Counter("store.retries"),
+		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"),
 	}
 	bad := new(unusable)
-	backlog := c.Counter("store.backlog")
 	for i := range sp.Shards() {
-		r, err := sp.Reader(ctx, sinkName, i)
-		if err != nil {
-			s.closeReaders()
-			return nil, fmt.Errorf("store: %w", err)
-		}
-		if !r.Shared() { // what waits in a cluster is in the books of who spooled it
-			backlog.Add(r.Pending())
-		}
 		s.writers = append(s.writers, &writer{
-			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), reader: r, rejects: s.rejects, stats: st, bad: bad, making: &s.making, turn: &s.turn, drain: s.drain,
+			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), rejects: s.rejects, stats: st, bad: bad, making: &s.making, turn: &s.turn,
 			rejected: map[rejectKey]struct{}{},
 		})
 	}
-	c.Func("store.pending", s.Pending)
-	c.Func("store.lag_seconds", s.lagSeconds)
 	return s, nil
 }
 
-// Pending is how many messages wait in the spool.
-func (s *Store) Pending() (n uint64) {
-	for _, w := range s.writers {
-		n += w.reader.Pending()
-	}
-	return n
-}
-
-// lagSeconds is how far the slowest writer is behind the intake.
-func (s *Store) lagSeconds() (n uint64) {
-	for _, w := range s.writers {
-		n = max(n, uint64(max(0, w.reader.Lag()).Seconds()))
-	}
-	return n
-}
-
-// Start starts the writers and returns.
+// Start begins to write what the spool holds and what comes.
 func (s *Store) Start() {
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	for _, w := range s.writers {
-		s.done.Go(func() { w.run(ctx) })
-	}
+	c := s.counters
+	s.consumer = s.spool.Run(s, spool.Options{
+		Log: s.log, Rows: s.cfg.BatchRows, Bytes: s.cfg.BatchBytes, Age: s.cfg.BatchAge, OwnsOffset: true,
+		Count: spool.Counters{
+			// What came while there was no store was not meant for it.
+			Backlog: c.Counter("store.backlog"), Before: c.Counter("store.skipped"),
+			Missed: c.Counter("store.missed"), Retries: c.Counter("store.retries"),
+		},
+	})
+	c.Func("store.pending", s.Pending)
+	c.Func("store.lag_seconds", func() uint64 { return uint64(max(0, s.consumer.Lag()).Seconds()) })
 }
+
+// Name is the store's name in the spool.
+func (s *Store) Name() string { return sinkName }
+
+// Open connects to the database.
+func (s *Store) Open(ctx context.Context, shards []spool.Shard) (spool.Writer, error) {
+	return s.writers[shards[0].Index].open(ctx, shards[0])
+}
+
+// Pending is how many messages wait in the spool.
+func (s *Store) Pending() uint64 { return s.consumer.Pending() }
 
 // Stop lets the writers write what the spool holds, until ctx ends, and waits
-// for them. What is left stays in the spool.
+// for them. It does not wait for a database that is down. What is left stays in
+// the spool.
 func (s *Store) Stop(ctx context.Context) error {
-	close(s.drain)
-	ended := make(chan struct{})
-	go func() {
-		s.done.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
-	s.stop()
-	<-ended
-	s.closeReaders()
+	s.consumer.Stop(ctx)
 	if s.cfg.Rejects != nil {
 		return nil // somebody else's
 	}
 	return s.rejects.Close()
-}
-
-func (s *Store) closeReaders() {
-	for _, w := range s.writers {
-		w.reader.Close()
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -15,35 +14,26 @@ import (
 	"siptraced/dbschema"
 )
 
-const (
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = 10 * time.Second
-	// standbyBackoff is how often a writer looks whether the one ahead of it is
-	// still there.
-	standbyBackoff = time.Second
-)
-
-// writer carries one shard of the spool into the database. One goroutine owns
-// it.
+// writer carries one shard of the spool into the database, over one connection
+// at a time. One goroutine owns it.
 type writer struct {
 	cfg     *Config
 	log     *slog.Logger
-	reader  *spool.Reader
+	shard   spool.Shard
 	decoder spool.Decoder
 	rejects *rejects.File
 	stats   *stats
 	bad     *unusable // shared by the writers
 
-	held    []*spool.Batch // read and not yet committed
+	held    []*spool.Batch // written, and not yet committed
 	host    int            // of the db_url, the one used last
 	at      uint64         // position in the database
 	tracked bool
-	said    string // the failure that was logged last
+	counted uint64 // up to here committed batches are counted
 
-	making *sync.Mutex     // shared by the writers
-	turn   *sync.Mutex     // shared too: held during a transaction of SQLite
-	drain  <-chan struct{} // closed when the store drains
-	warned bool            // that the position can't be kept
+	making *sync.Mutex // shared by the writers
+	turn   *sync.Mutex // shared too: held during a transaction of SQLite
+	warned bool        // that the position can't be kept
 
 	records []spooled // of the transaction in hand
 	logState
@@ -75,70 +65,58 @@ type outcome struct {
 	logs, noLogs                  int
 }
 
-// run writes until ctx ends, or until there is nothing left to write once the
-// store drains.
-func (w *writer) run(ctx context.Context) {
-	backoff := firstBackoff
-	for ctx.Err() == nil {
-		progress, err := w.connected(ctx)
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if progress {
-			backoff = firstBackoff
+// open connects to the first host that takes what it is given.
+func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, error) {
+	w.shard = shard
+	s, host, err := dial(ctx, w.cfg.URL, w.host)
+	if err != nil {
+		return nil, err
+	}
+	w.host = host
+	w.held = w.held[:0] // the batches come again
+	if err := w.prepare(ctx, s); err != nil {
+		s.close()
+		w.host++ // it answers, and that is all: the next one, if there is one
+		return nil, err
+	}
+	return &connection{writer: w, session: s}, nil
+}
+
+// connection is a writer's session with the database, a spool.Writer.
+type connection struct {
+	writer   *writer
+	session  *session
+	progress bool // a transaction was committed
+}
+
+// Write takes a batch into the next transaction, unless its rows are in the
+// database already.
+func (c *connection) Write(_ context.Context, b *spool.Batch) error {
+	c.writer.hold(b)
+	return nil
+}
+
+// Flush writes what was taken.
+func (c *connection) Flush(ctx context.Context) error {
+	for w := c.writer; len(w.held) > 0; c.progress = true {
+		err := w.flush(ctx, c.session)
+		if err != nil && !c.progress {
+			w.host++
 		}
 		if errors.Is(err, errMoved) {
 			// Another writer of the same spool is ahead: it stays so until it ends.
-			backoff = min(backoff, standbyBackoff)
-		} else if text := err.Error(); text != w.said {
-			w.log.Error("database: rows wait in the spool, trying again", "err", err)
-			w.said = text
+			return errors.Join(spool.ErrStandby, err)
 		}
-		w.stats.retries.Add(1)
-		// Jitter keeps the writers from knocking at the same moment.
-		pause := backoff/2 + rand.N(backoff)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if err != nil {
+			return err
 		}
-		backoff = min(2*backoff, maxBackoff)
 	}
+	return nil
 }
 
-// connected opens a session and writes until it fails. A nil error means that
-// all is written and the store drains.
-func (w *writer) connected(ctx context.Context) (progress bool, err error) {
-	s, host, err := dial(ctx, w.cfg.URL, w.host)
-	if err != nil {
-		return false, err
-	}
-	defer s.close()
-	defer func() {
-		w.host = host
-		if err != nil && !progress {
-			w.host++ // it answers, and does not take anything: the next one, if there is one
-		}
-	}()
-	if err := w.prepare(ctx, s); err != nil {
-		return false, err
-	}
-	if w.said != "" {
-		w.log.Info("database: connected again", "pending", w.reader.Pending())
-		w.said = ""
-	}
-	for {
-		ok, err := w.fill(ctx)
-		if err != nil || !ok {
-			return progress, err
-		}
-		if err := w.flush(ctx, s); err != nil {
-			return progress, err
-		}
-		progress = true
-	}
+func (c *connection) Close() error {
+	c.session.close()
+	return nil
 }
 
 // prepare looks at the tables. One writer at a time: the first one may have to
@@ -155,9 +133,9 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 	return w.locate(ctx, s)
 }
 
-// locate finds out which of the held batches are in the database already.
+// locate finds out up to which batch the rows are in the database already.
 func (w *writer) locate(ctx context.Context, s *session) error {
-	at, tracked, err := s.position(ctx, w.reader.ID())
+	at, tracked, err := s.position(ctx, w.shard.ID)
 	if err != nil {
 		return err
 	}
@@ -169,28 +147,34 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 	if w.flight != nil && tracked && at == w.flight.seq {
 		// The commit took place, its answer was lost.
 		w.book(*w.flight)
+		w.counted = at
 	}
 	w.flight = nil
-	n := 0
-	for tracked && n < len(w.held) && w.held[n].Seq <= at {
-		w.written(w.held[n])
-		n++
-	}
-	w.held = slices.Delete(w.held, 0, n)
 	return nil
 }
 
-// written books a batch that another process, or this one before a crash, has
+// written counts a batch that another process, or this one before a crash, has
 // committed.
 func (w *writer) written(b *spool.Batch) {
-	if w.reader.Shared() {
+	switch {
+	case b.Seq <= w.counted:
+	case b.Shared:
 		w.stats.elsewhere.Add(uint64(b.Records))
-	} else {
+	default:
 		w.stats.written.Add(uint64(b.Records))
 	}
-	w.miss(b)
-	w.reader.Done(b)
-	b.Release()
+	w.done(b)
+}
+
+// done lets go of a batch that is committed.
+func (w *writer) done(b *spool.Batch) {
+	if b.Shared && b.Seq <= w.at+1 {
+		// What lies before the position of the database was written by somebody
+		// else, and purged.
+		b.Missed = 0
+	}
+	w.at = max(w.at, b.Seq)
+	b.Done()
 }
 
 // book puts a transaction that is committed into the books, and lets go of its
@@ -205,91 +189,12 @@ func (w *writer) book(o outcome) {
 	w.stats.written.Add(uint64(o.records - o.aside))
 	n := 0
 	for n < len(w.held) && w.held[n].Seq <= o.seq {
-		w.miss(w.held[n])
-		w.at = w.held[n].Seq
-		w.reader.Done(w.held[n])
-		w.held[n].Release()
+		w.done(w.held[n])
 		n++
 	}
 	w.held = slices.Delete(w.held, 0, n)
 	clear(w.rejected)
 	w.flight = nil
-}
-
-// miss books what the spool gave up before a batch.
-func (w *writer) miss(b *spool.Batch) {
-	// In a cluster, what lies before the position of the database was written by
-	// somebody else, and purged.
-	if b.Missed > 0 && (!w.reader.Shared() || b.Seq > w.at+1) {
-		w.stats.missed.Add(b.Missed)
-		w.log.Error("spool: messages are gone before they were written: the spool reached its bounds, or its files are damaged", "messages_lost", b.Missed)
-	}
-}
-
-// fill reads batches until they make a transaction. ok is false when there is
-// nothing left and the store drains.
-func (w *writer) fill(ctx context.Context) (ok bool, err error) {
-	for len(w.held) == 0 {
-		b, err := w.next(ctx)
-		if b == nil {
-			return false, err
-		}
-		w.hold(b)
-	}
-	age := time.NewTimer(w.cfg.BatchAge)
-	defer age.Stop()
-	for !w.full() {
-		select {
-		case b := <-w.reader.Batches():
-			w.hold(b)
-			continue
-		default:
-		}
-		select {
-		case b := <-w.reader.Batches():
-			w.hold(b)
-		case <-age.C:
-			return true, nil
-		case <-w.drain:
-			return true, nil
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
-	}
-	return true, nil
-}
-
-// full reports whether the held batches make a transaction.
-func (w *writer) full() bool {
-	records, bytes := 0, 0
-	for _, b := range w.held {
-		records, bytes = records+b.Records, bytes+b.Size()
-	}
-	return records >= w.cfg.BatchRows || bytes >= w.cfg.BatchBytes
-}
-
-// drainPoll is how often a draining writer looks whether it is done.
-const drainPoll = 20 * time.Millisecond
-
-// next waits for a batch; nil means that there is none and the store drains.
-func (w *writer) next(ctx context.Context) (*spool.Batch, error) {
-	select {
-	case b := <-w.reader.Batches():
-		return b, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-w.drain:
-	}
-	for w.reader.Pending() > 0 && !w.reader.Shared() { // the others go on with the rest
-		select {
-		case b := <-w.reader.Batches():
-			return b, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(drainPoll):
-		}
-	}
-	return nil, nil
 }
 
 // hold takes a batch, unless its rows are in the database already.
@@ -447,7 +352,7 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	}
 	o.aside = len(aside)
 	if w.tracked {
-		if err := s.advance(ctx, w.reader.ID(), w.at, seq); err != nil {
+		if err := s.advance(ctx, w.shard.ID, w.at, seq); err != nil {
 			return o, err
 		}
 	}
