@@ -1,16 +1,24 @@
 // Command report reads the output of `go test -json` and says what matters of
 // it: a line for each package, the output of what failed, and the numbers.
 //
-//	go test -json ./... | go run ./tests/report -tally FILE
+//	go test -json ./... | go run ./tests/report -tally FILE -times FILE
+//	go run ./tests/report -tally FILE -total
+//	go run ./tests/report -times FILE -slowest 10
 //
 // The numbers are added to the tally file, whose total the last line of
 // tests/run is. Tests with subtests count as well as these; a package that does
 // not build, or that fails outside of its tests, counts as one failure;
-// benchmarks count as tests. The exit code is 1 if anything failed.
+// benchmarks count as tests. With -want, a test of that list that did not run is
+// one failure more: what is chosen by name may have been renamed. The exit code
+// is 1 if anything failed.
+//
+// The times file gets a line for each test without subtests. Both files may be
+// written by several reports at once.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -23,29 +31,60 @@ import (
 
 func main() {
 	tally := flag.String("tally", "", "file that the numbers are added to")
+	times := flag.String("times", "", "file that the times of the tests are added to")
+	want := flag.String("want", "", "names of tests, with commas, that have to run")
 	total := flag.Bool("total", false, "print the total of the tally file and read nothing")
+	slowest := flag.Int("slowest", 0, "print that many tests of the times file, the slowest first, and read nothing")
 	flag.Parse()
-	if *total {
-		t, err := readTally(*tally)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		fmt.Println(t)
-		return
+	failed, err := false, error(nil)
+	switch {
+	case *total:
+		err = printTotal(*tally)
+	case *slowest > 0:
+		err = printSlowest(*times, *slowest)
+	default:
+		failed, err = readStandardInput(*tally, *times, *want)
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if failed || err != nil {
+		os.Exit(1)
+	}
+}
+
+func readStandardInput(tally, times, want string) (failed bool, err error) {
 	r := newReport(os.Stdout)
 	if err := r.read(os.Stdin); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return false, err
 	}
-	if err := appendTally(*tally, r.numbers); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if want != "" {
+		r.require(strings.Split(want, ","))
 	}
-	if r.numbers.failed > 0 {
-		os.Exit(1)
+	n := r.numbers
+	if err := appendLines(tally, fmt.Sprintln(n.passed, n.failed, n.skipped)); err != nil {
+		return false, err
 	}
+	return n.failed > 0, appendLines(times, r.times.String())
+}
+
+func printTotal(tally string) error {
+	t, err := readTally(tally)
+	if err == nil {
+		fmt.Println(t)
+	}
+	return err
+}
+
+func printSlowest(times string, n int) error {
+	list, err := readTimes(times)
+	if err != nil {
+		return err
+	}
+	for _, t := range list[:min(n, len(list))] {
+		fmt.Printf("%7.1fs  %s %s\n", t.seconds, t.pkg, t.test)
+	}
+	return nil
 }
 
 // numbers counts tests.
@@ -81,6 +120,7 @@ type report struct {
 	out      io.Writer
 	numbers  numbers
 	packages map[string]*result
+	times    strings.Builder // lines of the times file
 }
 
 // result is what is known of one package.
@@ -88,6 +128,7 @@ type result struct {
 	numbers numbers
 	output  map[string]*strings.Builder // by test; "" is the package's own
 	failed  []string
+	seconds map[string]float64 // by test that has ended
 }
 
 func newReport(out io.Writer) *report {
@@ -97,7 +138,7 @@ func newReport(out io.Writer) *report {
 func (r *report) of(pkg string) *result {
 	p := r.packages[pkg]
 	if p == nil {
-		p = &result{output: make(map[string]*strings.Builder)}
+		p = &result{output: make(map[string]*strings.Builder), seconds: make(map[string]float64)}
 		r.packages[pkg] = p
 	}
 	return p
@@ -146,6 +187,7 @@ func (r *report) take(e event) {
 			r.finish(e, p)
 			return
 		}
+		p.seconds[e.Test] = e.Elapsed
 		switch e.Action {
 		case "pass":
 			p.numbers.passed++
@@ -172,6 +214,7 @@ func (r *report) finish(e event, p *result) {
 		}
 	}
 	r.numbers.add(p.numbers)
+	r.note(e.Package, p)
 	switch {
 	case e.Action == "fail":
 		fmt.Fprintf(r.out, "FAIL  %-40s %7.1fs  %v\n", e.Package, e.Elapsed, p.numbers)
@@ -182,7 +225,7 @@ func (r *report) finish(e event, p *result) {
 	for _, name := range p.failed {
 		text := ""
 		if b := p.output[name]; b != nil {
-			text = said(b.String())
+			text = unframed(b.String())
 		}
 		title := name
 		switch {
@@ -198,14 +241,44 @@ func (r *report) finish(e event, p *result) {
 	}
 }
 
+// note adds the times of a package's tests; that of one with subtests is theirs.
+func (r *report) note(pkg string, p *result) {
+	parent := make(map[string]bool)
+	for name := range p.seconds {
+		if i := strings.LastIndexByte(name, '/'); i >= 0 {
+			parent[name[:i]] = true
+		}
+	}
+	for name, s := range p.seconds {
+		if !parent[name] {
+			fmt.Fprintf(&r.times, "%.2f %s %s\n", s, pkg, name)
+		}
+	}
+}
+
+// require has each test of the list that did not run count as a failure.
+func (r *report) require(names []string) {
+	for _, name := range names {
+		ran := false
+		for _, p := range r.packages {
+			_, ok := p.seconds[name]
+			ran = ran || ok
+		}
+		if !ran {
+			r.numbers.failed++
+			fmt.Fprintf(r.out, "FAIL  %s did not run: was it renamed?\n", name)
+		}
+	}
+}
+
 func lastLine(s string) string {
 	return s[1+strings.LastIndexByte(strings.TrimSuffix(s, "\n"), '\n'):]
 }
 
 var frame = regexp.MustCompile(`^\s*(=== |--- )`)
 
-// said is an output without what go test frames it with.
-func said(output string) string {
+// unframed is an output without what go test frames it with.
+func unframed(output string) string {
 	var b strings.Builder
 	for line := range strings.Lines(output) {
 		if !frame.MatchString(line) || strings.HasSuffix(line, ":\n") { // not the title of a tail
@@ -215,19 +288,45 @@ func said(output string) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-func appendTally(file string, n numbers) error {
-	if file == "" {
+// appendLines adds lines to a file in one write, so that those of others stay
+// apart. No file, no lines.
+func appendLines(file, lines string) error {
+	if file == "" || lines == "" {
 		return nil
 	}
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(f, n.passed, n.failed, n.skipped); err != nil {
+	if _, err := f.WriteString(lines); err != nil {
 		_ = f.Close()
 		return err
 	}
 	return f.Close()
+}
+
+// testTime is how long a test took.
+type testTime struct {
+	seconds   float64
+	pkg, test string
+}
+
+// readTimes reads a times file, the slowest test first.
+func readTimes(file string) ([]testTime, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var list []testTime
+	for line := range strings.Lines(string(b)) {
+		var t testTime
+		if _, err := fmt.Sscan(line, &t.seconds, &t.pkg, &t.test); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", file, line, err)
+		}
+		list = append(list, t)
+	}
+	slices.SortStableFunc(list, func(a, b testTime) int { return cmp.Compare(b.seconds, a.seconds) })
+	return list, nil
 }
 
 func readTally(file string) (numbers, error) {

@@ -9,8 +9,8 @@ import (
 const sample = `{"Action":"start","Package":"m/good"}
 {"Action":"run","Package":"m/good","Test":"TestA"}
 {"Action":"output","Package":"m/good","Test":"TestA","Output":"noise\n"}
-{"Action":"pass","Package":"m/good","Test":"TestA/one","Elapsed":0}
-{"Action":"pass","Package":"m/good","Test":"TestA","Elapsed":0}
+{"Action":"pass","Package":"m/good","Test":"TestA/one","Elapsed":2.5}
+{"Action":"pass","Package":"m/good","Test":"TestA","Elapsed":2.5}
 {"Action":"output","Package":"m/good","Output":"BenchmarkX-2   \t       1\t     91.2 ns/op\t 0 B/op\n"}
 {"Action":"output","Package":"m/good","Test":"BenchmarkY","Output":"BenchmarkY\n"}
 {"Action":"output","Package":"m/good","Test":"BenchmarkY","Output":"BenchmarkY-2   \t"}
@@ -60,8 +60,8 @@ func TestReport(t *testing.T) {
 
 func TestTally(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tally")
-	for _, n := range []numbers{{passed: 3}, {passed: 2, failed: 1}} {
-		if err := appendTally(file, n); err != nil {
+	for _, lines := range []string{"3 0 0\n", "2 1 0\n"} {
+		if err := appendLines(file, lines); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,5 +75,50 @@ func TestTally(t *testing.T) {
 	total.skipped = 2
 	if got, want := total.String(), "5 passed, 1 failed, 2 skipped"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestRequire(t *testing.T) {
+	var out strings.Builder
+	r := newReport(&out)
+	if err := r.read(strings.NewReader(sample)); err != nil {
+		t.Fatal(err)
+	}
+	before := r.numbers.failed
+	r.require([]string{"TestA", "TestB/two"})
+	if r.numbers.failed != before {
+		t.Errorf("tests that ran are missed:\n%s", out.String())
+	}
+	r.require([]string{"TestNone"})
+	if r.numbers.failed != before+1 || !strings.Contains(out.String(), "TestNone did not run") {
+		t.Errorf("a test that did not run is not missed:\n%s", out.String())
+	}
+}
+
+func TestTimes(t *testing.T) {
+	r := newReport(&strings.Builder{})
+	if err := r.read(strings.NewReader(sample)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "times")
+	for _, lines := range []string{"0.50 m/other TestE\n", r.times.String()} {
+		if err := appendLines(file, lines); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := readTimes(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (testTime{2.5, "m/good", "TestA/one"}); list[0] != want {
+		t.Errorf("slowest: got %v, want %v", list[0], want)
+	}
+	if want := (testTime{0.5, "m/other", "TestE"}); list[1] != want {
+		t.Errorf("second: got %v, want %v", list[1], want)
+	}
+	for _, x := range list {
+		if x.test == "TestA" || x.test == "TestB" {
+			t.Errorf("%v has subtests", x)
+		}
 	}
 }

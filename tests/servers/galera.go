@@ -31,15 +31,15 @@ func StartGalera(tb testing.TB, n int) []*MariaDB {
 		if err := os.Mkdir(tmp, 0o755); err != nil {
 			tb.Fatal(err)
 		}
+		data := filepath.Join(m.dir, "data")
+		installMariaDB(tb, data, tmp)
 		// A server that starts removes temporary tables of others from a shared tmpdir.
-		common := []string{"--no-defaults", "--datadir=" + filepath.Join(m.dir, "data"), "--tmpdir=" + tmp, "--innodb-log-file-size=16M"}
+		common := []string{"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--innodb-log-file-size=16M"}
 		if os.Geteuid() == 0 {
 			// rsync as root would write as nobody; so this is the user of the package.
 			common = append(common, "--user=mysql")
 			chown(tb, m.dir, credential(tb, "mysql"))
-			chown(tb, tmp, credential(tb, "mysql"))
 		}
-		m.install(tb, common)
 		m.args = append(
 			common,
 			"--bind-address=127.0.0.1",

@@ -21,7 +21,7 @@ type MainOptions struct {
 // Main is what TestMain does: it builds siptraced, or takes the one that
 // SIPTEST_BIN names, puts its path into program, runs the tests and returns the
 // exit code. With SIPTEST_RACE in the environment the program has the race
-// detector.
+// detector; SIPTEST_RACE_BIN names one that has it.
 func Main(m *testing.M, program *string, o MainOptions) int {
 	dir, err := os.MkdirTemp("", "siptraced-bin-")
 	if err == nil {
@@ -44,11 +44,16 @@ func (o MainOptions) prepare(dir string, program *string) (err error) {
 	if err != nil {
 		return err
 	}
-	if bin := os.Getenv("SIPTEST_BIN"); bin != "" {
+	race := !o.NoRace && os.Getenv("SIPTEST_RACE") != ""
+	bin := os.Getenv("SIPTEST_BIN")
+	if raced := os.Getenv("SIPTEST_RACE_BIN"); race && raced != "" {
+		bin = raced
+	}
+	if bin != "" {
 		*program, err = filepath.Abs(bin)
 		return err
 	}
-	*program, err = Build(dir, !o.NoRace && os.Getenv("SIPTEST_RACE") != "")
+	*program, err = Build(dir, race)
 	return err
 }
 

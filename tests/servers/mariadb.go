@@ -95,7 +95,7 @@ func StartMariaDB(tb testing.TB, opts ...MariaDBOption) *MariaDB {
 		// A server of a test has no user of its own; root's files are root's.
 		common = append(common, "--user=root")
 	}
-	m.install(tb, common)
+	installMariaDB(tb, data, tmp)
 	initFile := filepath.Join(m.dir, "init.sql")
 	// Runs at each start; so the account is there after a restart as well.
 	sqlText := fmt.Sprintf("CREATE USER IF NOT EXISTS '%s'@'%%' IDENTIFIED BY '%s';\nGRANT ALL PRIVILEGES ON *.* TO '%s'@'%%' WITH GRANT OPTION;\n",
@@ -131,15 +131,24 @@ func StartMariaDB(tb testing.TB, opts ...MariaDBOption) *MariaDB {
 	return m
 }
 
-func (m *MariaDB) install(tb testing.TB, args []string) {
+// installMariaDB makes the data directory of a server without databases.
+func installMariaDB(tb testing.TB, data, tmp string) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	args = append(append([]string{}, args...), "--skip-test-db", "--auth-root-authentication-method=normal")
-	out, err := exec.CommandContext(ctx, find(tb, "mariadb-install-db"), args...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("servers: mariadb-install-db: %v\n%s", err, out)
-	}
+	newData(tb, "mariadb", data, func(dir string) {
+		args := []string{
+			"--no-defaults", "--datadir=" + dir, "--tmpdir=" + tmp, "--innodb-log-file-size=16M",
+			"--skip-test-db", "--auth-root-authentication-method=normal",
+		}
+		if os.Geteuid() == 0 {
+			args = append(args, "--user=root")
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, find(tb, "mariadb-install-db"), args...).CombinedOutput()
+		if err != nil {
+			tb.Fatalf("servers: mariadb-install-db: %v\n%s", err, out)
+		}
+	})
 }
 
 // Start starts the server again after Stop or Kill, on the same port and with

@@ -14,8 +14,12 @@ import (
 )
 
 // BuildNATS builds the NATS server that the daemon has inside as a program of
-// its own into dir, and returns its path.
+// its own into dir, and returns its path; or that of the one that SIPTEST_NATS
+// names.
 func BuildNATS(dir string) (string, error) {
+	if bin := os.Getenv("SIPTEST_NATS"); bin != "" {
+		return filepath.Abs(bin)
+	}
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err

@@ -14,19 +14,23 @@ import (
 	"time"
 )
 
-// Ports are taken from below the range that Linux gives to sockets without a
-// port of their own (32768 and up), so that a server stopped for a while finds
-// its port still free when it comes back.
+// Ports come from below the range that Linux gives to sockets without a port of
+// their own (32768 and up), so that a server stopped for a while finds its port
+// still free when it comes back. They are leased in blocks: packages are tested
+// side by side, each in a process of its own, and no two processes may choose the
+// same port before either of them has bound it.
 const (
-	firstPort = 20000
-	lastPort  = 31999
+	firstPort  = 20000
+	portBlock  = 100
+	portBlocks = 120
 )
 
-// ports remembers what this process has handed out. A test never gets the same
-// port twice, also when nothing listens on it yet.
+// ports remembers what this process has leased and handed out. A test never gets
+// the same port twice, also when nothing listens on it yet.
 var ports struct {
 	sync.Mutex
-	used map[int]bool
+	leases []net.Listener // one for each block; they end with the process
+	left   []int          // of the blocks, in the order in which they are tried
 }
 
 // FreePort returns a port that is free for UDP and TCP on 127.0.0.1, on ::1
@@ -35,19 +39,58 @@ func FreePort(tb testing.TB) int {
 	tb.Helper()
 	ports.Lock()
 	defer ports.Unlock()
-	if ports.used == nil {
-		ports.used = make(map[int]bool)
-	}
-	for range 1000 {
-		p := firstPort + rand.IntN(lastPort-firstPort+1)
-		if ports.used[p] || !free(p) {
-			continue
+	for {
+		for len(ports.left) > 0 {
+			p := ports.left[0]
+			ports.left = ports.left[1:]
+			if free(p) {
+				return p
+			}
 		}
-		ports.used[p] = true
-		return p
+		if !leaseBlock() {
+			tb.Fatalf("servers: no free port from %d to %d", firstPort, firstPort+portBlocks*portBlock-1)
+		}
 	}
-	tb.Fatalf("servers: no free port between %d and %d", firstPort, lastPort)
-	return 0
+}
+
+// leaseBlock takes a block of ports that no other process has. The lease is an
+// abstract Unix socket: it lives in the same network namespace as the ports, and
+// the kernel ends it with the process, however that ends.
+func leaseBlock() bool {
+	for _, block := range rand.Perm(portBlocks) {
+		l, err := lease(blockName(block))
+		if err != nil {
+			continue // another process has it, or this one
+		}
+		ports.leases = append(ports.leases, l)
+		for _, i := range rand.Perm(portBlock) {
+			ports.left = append(ports.left, firstPort+block*portBlock+i)
+		}
+		return true
+	}
+	return false
+}
+
+func blockName(block int) string { return fmt.Sprintf("ports-%d", block) }
+
+// lease claims a name among the tests of this machine, and fails while another
+// holder has it.
+func lease(name string) (net.Listener, error) {
+	return net.Listen("unix", "@siptraced-tests-"+name)
+}
+
+// Claim waits until no other test on this machine, of whatever package, has
+// claimed the name, and claims it until the test ends. It is for what there is
+// only once: the ports that a program has by default.
+func Claim(tb testing.TB, name string) {
+	tb.Helper()
+	var l net.Listener
+	WaitFor(tb, 5*time.Minute, "another test to let go of "+name, func() (ok bool) {
+		var err error
+		l, err = lease(name)
+		return err == nil
+	})
+	tb.Cleanup(func() { _ = l.Close() })
 }
 
 // FreePorts returns n different free ports.

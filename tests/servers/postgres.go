@@ -3,7 +3,9 @@ package servers
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -43,15 +45,17 @@ func StartPostgres(tb testing.TB) *Postgres {
 	if err := os.WriteFile(pw, []byte(Password+"\n"), 0o644); err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "initdb"), "-D", data, "-U", User, "--pwfile="+pw,
-		"-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
-	cmd.Dir = p.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("servers: initdb: %v\n%s", err, out)
-	}
+	newData(tb, "postgres", data, func(dir string) {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "initdb"), "-D", dir, "-U", User, "--pwfile="+pw,
+			"-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+		cmd.Dir = p.dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			tb.Fatalf("servers: initdb: %v\n%s", err, out)
+		}
+	})
 	p.Start(tb)
 	return p
 }
@@ -174,9 +178,13 @@ func credential(tb testing.TB, name string) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-func chown(tb testing.TB, path string, c *syscall.Credential) {
+// chown gives a directory and what is in it to a user.
+func chown(tb testing.TB, dir string, c *syscall.Credential) {
 	tb.Helper()
-	if err := os.Chown(path, int(c.Uid), int(c.Gid)); err != nil {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(c.Uid), int(c.Gid)))
+	})
+	if err != nil {
 		tb.Fatalf("servers: %v", err)
 	}
 }
