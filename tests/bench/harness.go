@@ -230,7 +230,10 @@ type daemon struct {
 func (b *bench) siptraced(dbURL string, args ...string) *daemon {
 	b.Helper()
 	addr := fmt.Sprintf("127.0.0.1:%d", servers.FreePort(b))
-	all := append([]string{"run", "--set", "listen=udp:" + addr + ",tcp:" + addr, "--set", "spool.dir=" + b.TempDir()}, args...)
+	all := append([]string{
+		"run", "--set", "listen=udp:" + addr + ",tcp:" + addr, "--set", "spool.dir=" + b.TempDir(),
+		"--set", "rpc.http=", "--set", "rpc.ctl=", // there is one default address, and it may be in use
+	}, args...)
 	if dbURL != "" {
 		all = append(all, "--set", "siptrace.db_url="+dbURL)
 	}

@@ -17,6 +17,7 @@ import (
 // ./siptraced.db.
 func TestDefaultRun(t *testing.T) {
 	t.Parallel()
+	defaultPorts(t)
 	const addr = "127.0.0.1:9060"
 	for _, network := range []string{"udp", "tcp"} {
 		if err := bindable(network, addr); err != nil {

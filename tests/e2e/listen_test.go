@@ -59,10 +59,10 @@ func TestListen(t *testing.T) {
 	p := servers.FreePorts(t, 3)
 	udp4, tcp4 := fmt.Sprintf("127.0.0.1:%d", p[0]), fmt.Sprintf("127.0.0.1:%d", p[0])
 	udp6, tls4 := fmt.Sprintf("[::1]:%d", p[1]), fmt.Sprintf("127.0.0.1:%d", p[2])
-	s := servers.StartSiptraced(t, servers.Command{Bin: program, Args: []string{
+	s := servers.StartSiptraced(t, servers.Command{Bin: program, Args: append([]string{
 		"run", "--set", "listen=udp:" + udp4 + ",tcp:" + tcp4 + ",udp:" + udp6 + ",tls:" + tls4,
 		"--set", "tls.certificate=" + cert, "--set", "tls.private_key=" + key,
-	}})
+	}, noControl...)})
 	for _, a := range []string{udp4, udp6, tls4} {
 		if !strings.Contains(s.Stderr(), a) {
 			t.Errorf("%s is not in the line that says ready:\n%s", a, s.Stderr())

@@ -56,6 +56,7 @@ func start(tb testing.TB, o options) *daemon {
 	}
 	// The recorded configurations mirror to a collector that is not there.
 	args = append(args, "--set", "siptrace.duplicate_uri=")
+	args = append(args, noControl...)
 	for _, s := range o.set {
 		args = append(args, "--set", s)
 	}
@@ -63,6 +64,16 @@ func start(tb testing.TB, o options) *daemon {
 	d := &daemon{addr: addr}
 	d.Siptraced = servers.StartSiptraced(tb, servers.Command{Bin: program, Args: args, Dir: o.dir, Env: o.env})
 	return d
+}
+
+// noControl leaves the default addresses of remote control to the tests that use
+// them: there is one of each.
+var noControl = []string{"--set", "rpc.http=", "--set", "rpc.ctl="}
+
+// defaultPorts has a test wait for the addresses that siptraced has by default.
+func defaultPorts(tb testing.TB) {
+	tb.Helper()
+	servers.Claim(tb, "default-ports")
 }
 
 // stop ends the daemon in order and checks its books.

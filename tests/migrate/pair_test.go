@@ -111,7 +111,7 @@ func (s sample) during(t *testing.T, db *database, v map[string]string, cfg, yam
 	mirrors := newSink(t, number(t, v["SINK"]), number(t, v["SINK2"]))
 	var d *servers.Siptraced
 	if yaml != "" {
-		d = servers.StartSiptraced(t, servers.Command{Bin: program, Args: []string{"run", "-c", yaml}})
+		d = servers.StartSiptraced(t, servers.Command{Bin: program, Args: []string{"run", "-c", yaml, "--set", "rpc.http=", "--set", "rpc.ctl="}})
 	}
 	kamailio := servers.StartKamailioFile(t, cfg, "udp:127.0.0.1:"+v["PORT"])
 	out.again = traffic(mirrors)
