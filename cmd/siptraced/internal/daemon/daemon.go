@@ -182,12 +182,12 @@ func (d *daemon) openMirrors(ctx context.Context) error {
 // d.mu, once others can change them.
 func (d *daemon) rules() pipeline.Rules {
 	c := d.cfg
-	r := pipeline.Rules{Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData()), Judge: d.engine.Judge(c.Params)}
-	if d.mirrors != nil {
-		// What trace_mode says of all traffic is explicit too.
-		all := !c.MirrorExplicit || c.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
-		r.Mirrors, r.HasDuplicateURI, r.HasListed = d.mirrors, d.mirrors.HasDuplicateURI(), d.mirrors.HasListed()
-		r.DuplicateAll = r.HasDuplicateURI && all
+	r := pipeline.Rules{
+		Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData()), Routing: c.Routing(), Mirrors: d.mirrors,
+	}
+	d.engine.SetParams(c.Params)
+	if decider := d.engine.Decider(); decider != nil {
+		r.NewDecision = func() pipeline.Decision { return decider.NewDecision() }
 	}
 	return r
 }

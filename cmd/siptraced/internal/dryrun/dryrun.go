@@ -29,12 +29,18 @@ func Run(cfg *config.Config, file string, out io.Writer) error {
 		return err
 	}
 	defer engine.Close()
-	r := &run{out: out, counters: c}
-	all := !cfg.MirrorExplicit || cfg.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) != 0
-	r.pipeline = pipeline.New(pipeline.Rules{
-		Params: cfg.Params, Own: siptrace.NewSockets(cfg.Own, cfg.Params.AdvertisedData()), DuplicateAll: all && len(cfg.Params.DuplicateURI) > 0,
-		Judge: rules.Explain(engine.Judge(cfg.Params), r.say),
-	}, r, c)
+	r := &run{out: out, counters: c, listed: "mirror"}
+	for _, d := range cfg.Mirror.Destinations {
+		if d.Static {
+			r.listed += " " + d.Name
+		}
+	}
+	in := pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(cfg.Own, cfg.Params.AdvertisedData()), Routing: cfg.Routing()}
+	if d := engine.Decider(); d != nil {
+		d = d.Explain(r.say)
+		in.NewDecision = func() pipeline.Decision { return d.NewDecision() }
+	}
+	r.pipeline = pipeline.New(in, r, c)
 	err = readCapture(file, r.handle)
 	sums := map[string]int{}
 	for _, what := range r.ended {
@@ -53,6 +59,7 @@ type run struct {
 	out      io.Writer
 	counters *counters.Set
 	pipeline *pipeline.Pipeline
+	listed   string   // the mirrors that take every message
 	lines    []string // about the message in hand
 	ended    []string // where each message ended
 }
@@ -115,6 +122,9 @@ func (r *run) Put(rec *siptrace.Record) error {
 			name = s.name + " to " + strings.Join(rec.Destinations, " ")
 		}
 		to = append(to, name)
+	}
+	if rec.Sinks&siptrace.ToListed != 0 {
+		to = append(to, r.listed)
 	}
 	what := fmt.Sprintf("%s %s > %s", rec.Direction, rec.From, rec.To)
 	if rec.Type == siptrace.TypeLog {

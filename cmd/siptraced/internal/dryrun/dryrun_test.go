@@ -129,6 +129,31 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A relay that has neither a database nor a duplicate_uri mirrors every message to
+// the destinations of its configuration.
+func TestDestinations(t *testing.T) {
+	for _, tt := range []struct {
+		set  []string
+		want string
+	}{
+		{nil, "    -> dropped.no_sink\n"},
+		{[]string{"destinations=sip:192.0.2.50:9060,sip:192.0.2.51:9060;transport=tcp"}, "udp:192.0.2.1:5060 -> mirror 192.0.2.50-9060-udp 192.0.2.51-9060-tcp\n"},
+	} {
+		cfg, err := config.Load(config.Sources{Set: append([]string{"siptrace.trace_on=1", "siptrace.trace_to_database=0"}, tt.set...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := fmt.Sprintf(`{"src":"192.0.2.9:5060","dst":"192.0.2.1:5060","transport":"udp","hex":%q}`, hex.EncodeToString([]byte(fmt.Sprintf(message, "OPTIONS", ""))))
+		var out strings.Builder
+		if err := Run(cfg, write(t, "capture", []byte(line)), &out); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), tt.want) {
+			t.Errorf("no %q in\n%s", tt.want, out.String())
+		}
+	}
+}
+
 func TestNoCapture(t *testing.T) {
 	cfg, err := config.Load(config.Sources{})
 	if err != nil {

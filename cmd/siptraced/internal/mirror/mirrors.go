@@ -240,20 +240,6 @@ func (m *Mirrors) Names() (names []string) {
 	return names
 }
 
-// HasListed reports whether there are destinations that take every traced message.
-func (m *Mirrors) HasListed() bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.Static })
-}
-
-// HasDuplicateURI reports whether duplicate_uri names a destination.
-func (m *Mirrors) HasDuplicateURI() bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.duplicate.Load() })
-}
-
 // SetXHeaders switches xheaders_write for the destinations of duplicate_uri and
 // of rules.
 func (m *Mirrors) SetXHeaders(on bool) { m.xheaders.Store(on) }

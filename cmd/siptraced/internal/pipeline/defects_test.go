@@ -17,7 +17,7 @@ func TestDefects(t *testing.T) {
 	params := siptrace.DefaultParams()
 	params.TraceOn = true
 	c := counters.New()
-	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, &fakeSpool{}, c)
+	p := New(rulesOf(params), &fakeSpool{}, c)
 	send := func(text string) {
 		p.Handle(&ingest.Packet{
 			Data: []byte(text), Time: time.Unix(1800000000, 0), Net: "udp",
@@ -29,7 +29,7 @@ func TestDefects(t *testing.T) {
 	send(broken)
 	send("BYE sip:b SIP/2.0\r\nv: SIP/2.0/UDP h\r\nCSeq: 1 BYE\r\nf: a\r\nt: b\r\ni: c\r\n\r\n")
 	params.TraceOn = false
-	p.SetRules(Rules{Params: params, Own: siptrace.NewSockets(nil, false)})
+	p.SetRules(rulesOf(params))
 	send(broken)
 
 	got := c.Snapshot()

@@ -28,6 +28,14 @@ func (f *fakeMirrors) EnsureDestination(uri string)        { f.ensured = append(
 func (f *fakeMirrors) IsOwnSocket(a netip.AddrPort) bool   { return a == f.own }
 func (f *fakeMirrors) IsDestinationHost(a netip.Addr) bool { return a == f.host }
 
+// mirroring are the rules of a siptraced with a duplicate_uri.
+func mirroring(p siptrace.Params, m Mirrors) Rules {
+	p.DuplicateURI = []string{"sip:d"}
+	r := rulesOf(p)
+	r.Mirrors = m
+	return r
+}
+
 // What comes back is dropped, and what is sent again is not.
 func TestLoops(t *testing.T) {
 	agent, peer, own := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.50:40000"), netip.MustParseAddrPort("192.0.2.99:1234")
@@ -83,7 +91,7 @@ func TestLoops(t *testing.T) {
 			params := siptrace.DefaultParams()
 			params.TraceOn, params.HEPModeOn = true, true
 			c, f := counters.New(), &fakeSpool{}
-			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{own: own, host: peer.Addr()}, HasDuplicateURI: true, DuplicateAll: true}, f, c)
+			p := New(mirroring(params, &fakeMirrors{own: own, host: peer.Addr()}), f, c)
 			start, taken := time.Unix(1800000000, 0), 0
 			for i, in := range packets {
 				before := c.Snapshot()["dropped.loop"]
@@ -109,7 +117,7 @@ func TestLoopsRefused(t *testing.T) {
 	params.TraceOn, params.HEPModeOn = true, true
 	host := netip.MustParseAddr("127.0.0.1")
 	c, f := counters.New(), &fakeSpool{}
-	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{host: host}, HasDuplicateURI: true, DuplicateAll: true}, f, c)
+	p := New(mirroring(params, &fakeMirrors{host: host}), f, c)
 	now := time.Unix(1800000000, 0)
 	handle := func(port uint16) {
 		now = now.Add(time.Millisecond)
@@ -141,7 +149,7 @@ func TestPairs(t *testing.T) {
 	params := siptrace.DefaultParams()
 	params.TraceOn, params.TraceMode = true, siptrace.ModeHEP|siptrace.ModeSIP
 	c, f := counters.New(), &fakeSpool{}
-	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, c)
+	p := New(rulesOf(params), f, c)
 	for i, data := range [][]byte{wrap(t, func(*hep.Packet) {}), plain(""), wrap(t, func(p *hep.Packet) { p.Usec++ }), plain(""), plain("X-Other: 1\r\n")} {
 		p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.MustParseAddrPort("192.0.2.1:5060"), Time: time.Unix(int64(1800000000+i), 0)})
 	}
@@ -176,8 +184,12 @@ func TestSinks(t *testing.T) {
 				tt.set(&params)
 			}
 			m, f := &fakeMirrors{}, &fakeSpool{}
-			p := New(Rules{Params: params, Mirrors: m, DuplicateAll: tt.duplicate, HasDuplicateURI: tt.duplicate, HasListed: tt.listed}, f, counters.New())
-			p.Make(&tt.rec)
+			if tt.duplicate {
+				params.DuplicateURI = []string{"sip:d"}
+			}
+			r := rulesOf(params)
+			r.Mirrors, r.Routing = m, params.Routing(siptrace.Mirroring{Static: tt.listed})
+			New(r, f, counters.New()).Emit(&tt.rec)
 			if len(f.got) != 1 || f.got[0].Sinks != tt.want {
 				t.Fatalf("got %+v, want %d", f.got, tt.want)
 			}
@@ -194,7 +206,7 @@ func TestRejectFile(t *testing.T) {
 	path, c, f := filepath.Join(t.TempDir(), "rejects.jsonl"), counters.New(), &fakeSpool{}
 	params := siptrace.DefaultParams()
 	params.TraceOn, params.XHeadersRead = true, true
-	p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, c)
+	p := New(rulesOf(params), f, c)
 	p.Rejects = rejects.Open(path, c)
 	data := plain(strings.Replace(xset, "X-Siptrace-Dir: out\r\n", "", 1))
 	p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.MustParseAddrPort("192.0.2.1:5060"), Time: time.Unix(1800000000, 0)})

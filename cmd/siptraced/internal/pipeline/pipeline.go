@@ -36,16 +36,13 @@ type Spool interface {
 
 // Rules are what the configuration says about every message.
 type Rules struct {
-	Params siptrace.Params
-	Own    *siptrace.Sockets
-	// Judge decides on each message; nil: all are treated alike.
-	Judge Judge
+	Params  siptrace.Params
+	Own     *siptrace.Sockets
+	Routing siptrace.Routing
+	// NewDecision makes what decides on messages; nil: all are treated alike.
+	NewDecision func() Decision
 	// Mirrors is where messages go onwards; nil: nowhere.
 	Mirrors Mirrors
-	// HasDuplicateURI: duplicate_uri names a destination. DuplicateAll: it takes the
-	// messages for which no rule named an address, too. HasListed: there are
-	// destinations that take every traced message.
-	HasDuplicateURI, DuplicateAll, HasListed bool
 }
 
 // Mirrors are the destinations of what is mirrored onwards.
@@ -59,38 +56,28 @@ type Mirrors interface {
 	IsDestinationHost(netip.Addr) bool
 }
 
-// Judge decides on messages one by one (package rules). Safe for concurrent use.
-type Judge interface {
-	// Judge may set Users (in row order, the row without a user left out), Table,
-	// Destinations, CorrelationID and Sinks of rec. It returns the counter of the
-	// cause when the message goes no further; trace_on is asked afterwards. Further
-	// records that the message gives rise to go to out. What rec is given may lie in
-	// mem, which is the judge's own: one for each message that is being handled, used
-	// again once that one is in the spool.
-	Judge(mem *any, rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
-}
-
-// Maker takes records that were not received as such.
-type Maker interface {
-	// Make puts a record of its own into the spool; one without Sinks goes where
-	// the parameters say.
-	Make(rec *siptrace.Record)
-	// Log takes a log line (hlog): it goes to HEP mirrors, whatever the modes say.
-	Log(rec *siptrace.Record)
+// Decision decides on messages (package rules), one after the other. It belongs
+// to one goroutine at a time.
+type Decision interface {
+	// Decide may set Route and CorrelationID of rec: Users in row order, the row
+	// without a user left out. Any outcome but Spooled ends the message; trace_on is
+	// asked afterwards. The message gave rise to further records, which go before
+	// it, since most of them came before it. All is valid until the next call.
+	Decide(rec *siptrace.Record, msg *sipmsg.Message) (o counters.Outcome, further []siptrace.Record)
 }
 
 // Pipeline is the way of a message into the spool.
 type Pipeline struct {
-	rules    atomic.Pointer[state]
-	spool    Spool
-	counters *counters.Set
-	work     sync.Pool
+	rules atomic.Pointer[state]
+	spool Spool
+	work  sync.Pool
 
-	traceOff, noSink, keepalive, hepKeepalive, foreign, noHeaders, trailing *atomic.Uint64
-	acknowledged, unacknowledged                                            *atomic.Uint64
-	requests, replies                                                       *atomic.Uint64
-	made, loop, duplicate                                                   *atomic.Uint64
-	defects                                                                 defects
+	outcomes                     *counters.Outcomes
+	trailing                     *atomic.Uint64
+	acknowledged, unacknowledged *atomic.Uint64
+	requests, replies            *atomic.Uint64
+	made                         *atomic.Uint64
+	defects                      defects
 
 	// relayed are the messages that were mirrored onwards lately, and captured the
 	// texts of those that came by HEP.
@@ -111,31 +98,15 @@ type Pipeline struct {
 type state struct {
 	Rules
 	builder siptrace.Builder
-	sinks   siptrace.Sinks // of a message for which no rule named a destination
-	named   siptrace.Sinks // of one for which a rule did
-	listed  siptrace.Sinks // of every message
 	// pairs: the proxy mirrors each message by HEP and as SIP. watch: something may
 	// be mirrored onwards, and come back.
 	pairs, watch bool
 }
 
-// choose decides which sinks take rec, unless a rule did.
-func (st *state) choose(rec *siptrace.Record) {
-	switch {
-	case rec.Sinks != 0:
-	case rec.Destinations != nil:
-		rec.Sinks = st.named
-	default:
-		rec.Sinks = st.sinks
-	}
-	rec.Sinks |= st.listed
-}
-
-// put sends a record on its way; it returns the counter of the place where the
-// record ended when that is not the spool.
-func (p *Pipeline) put(st *state, rec *siptrace.Record) *atomic.Uint64 {
+// put sends a record on its way.
+func (p *Pipeline) put(st *state, rec *siptrace.Record) counters.Outcome {
 	if rec.Sinks == 0 {
-		return p.noSink
+		return counters.NoSink
 	}
 	if st.Mirrors != nil && rec.Sinks&siptrace.Mirrored != 0 {
 		for _, d := range rec.Destinations {
@@ -145,7 +116,7 @@ func (p *Pipeline) put(st *state, rec *siptrace.Record) *atomic.Uint64 {
 	if err := p.spool.Put(rec); err != nil {
 		return p.rejected(err, "spool")
 	}
-	return nil
+	return counters.Spooled
 }
 
 // work is the memory for one message.
@@ -159,21 +130,18 @@ type work struct {
 	cut     []byte
 	vendor  []byte // chunks of other vendors
 	users   [][]byte
-	judge   any
 	source  *source // of the last packet
+	// decision is what decides by the rules of state.
+	decision Decision
+	state    *state
 }
 
 // New makes a pipeline into a spool.
 func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 	p := &Pipeline{
-		spool: s, counters: c, work: sync.Pool{New: func() any { return new(work) }},
-		traceOff:     c.Counter("dropped.trace_off"),
-		noSink:       c.Counter("dropped.no_sink"),
-		keepalive:    c.Counter("dropped.keepalive"),
-		hepKeepalive: c.Counter("dropped.hep_keepalive"),
-		foreign:      c.Counter("dropped.hep_not_sip"),
-		noHeaders:    c.Counter("dropped.no_xheaders"),
-		trailing:     c.Counter("accepted.hep_trailing"),
+		spool: s, work: sync.Pool{New: func() any { return new(work) }},
+		outcomes: c.Outcomes(),
+		trailing: c.Counter("accepted.hep_trailing"),
 		// Of the keep-alives over streams.
 		acknowledged:   c.Counter("keepalives.acknowledged"),
 		unacknowledged: c.Counter("keepalives.unacknowledged"),
@@ -181,14 +149,9 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		requests: c.Counter("traced_requests"),
 		replies:  c.Counter("traced_replies"),
 		// Records beside those received: copies of messages looked back at, log lines.
-		made: c.Counter("made"),
-		// What came back to us, and the SIP duplicate of what came by HEP as well.
-		loop:      c.Counter("dropped.loop"),
-		duplicate: c.Counter("dropped.duplicate"),
-		defects:   newDefects(c),
-		relayed:   newRecent(),
-		captured:  newRecent(),
-		repeats:   newRepeats(),
+		made:    c.Counter("made"),
+		defects: newDefects(c),
+		relayed: newRecent(), captured: newRecent(), repeats: newRepeats(),
 	}
 	p.refusals.Store(s.Mark())
 	p.SetRules(r)
@@ -200,14 +163,9 @@ func (p *Pipeline) SetRules(r Rules) {
 	st := &state{
 		Rules:   r,
 		builder: siptrace.Builder{Own: r.Own, LocalIP: siptrace.TextEndpoint(r.Params.LocalIP())},
-		sinks:   r.Params.Sinks(r.DuplicateAll),
-		named:   r.Params.Sinks(true),
 		pairs:   r.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) == siptrace.ModeHEP|siptrace.ModeSIP,
+		watch:   r.Mirrors != nil && (r.Routing.Onwards || r.NewDecision != nil),
 	}
-	if r.HasListed {
-		st.listed = siptrace.ToListed
-	}
-	st.watch = r.Mirrors != nil && (r.HasDuplicateURI || r.HasListed || r.Judge != nil)
 	p.rules.Store(st)
 }
 
@@ -218,24 +176,36 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 	}
 	w := p.work.Get().(*work)
 	p.Sources.count(w, in)
-	if count := p.handle(w, in); count != nil {
-		count.Add(1)
-	}
+	p.outcomes.Add(p.handle(w, in))
 	p.work.Put(w)
 }
 
-// handle returns the counter of the place where the packet ended, or nil when
-// that is the spool, which counts for itself.
-func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
-	st := p.rules.Load()
-	c := &w.capture
-	if st.watch && st.Mirrors.IsOwnSocket(in.Source) {
-		return p.loop
+// Emit takes a record that was not received as such: a copy of a message looked
+// back at, a message of sip_trace_msg, a log line (hlog). One without Sinks goes
+// where the parameters say.
+func (p *Pipeline) Emit(rec *siptrace.Record) { p.emit(p.rules.Load(), rec) }
+
+func (p *Pipeline) emit(st *state, rec *siptrace.Record) {
+	p.made.Add(1)
+	if rec.Type == siptrace.TypeLog {
+		rec.Sinks = st.Routing.OwnLog
+	} else {
+		st.Routing.Choose(rec)
 	}
+	p.outcomes.Add(p.put(st, rec))
+}
+
+// handle is the way of one packet.
+func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
+	st := p.rules.Load()
+	if st.watch && st.Mirrors.IsOwnSocket(in.Source) {
+		return counters.Loop
+	}
+	c := &w.capture
 	isHEP := hep.Detect(in.Data) != 0
 	if isHEP {
-		if count := p.unwrap(w, in); count != nil {
-			return count
+		if o := p.unwrap(w, in); o != counters.Spooled {
+			return o
 		}
 		// HEP3 agents that mirror SIP alone leave the chunk out.
 		if t := w.packet.Type; t != hep.TypeSIP && t != 0 {
@@ -248,42 +218,47 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	}
 	if err := w.msg.Parse(c.Payload); err != nil {
 		if !isHEP && blank(in.Data) {
-			return p.keepalive
+			return counters.Keepalive
 		}
 		return p.rejected(err, "not_sip")
 	}
-	if !st.Params.TraceOn && st.Judge == nil {
-		return p.traceOff
+	if !st.Params.TraceOn && st.NewDecision == nil {
+		return counters.TraceOff
 	}
 	if st.pairs {
 		text := p.captured.text(c.Payload, in.Source.Addr())
 		if isHEP {
 			p.captured.note(text, in.Source, in.Time, time.Time{})
 		} else if p.captured.has(text, in.Time) {
-			return p.duplicate
+			return counters.Duplicate
 		}
 	}
-	rec := &w.record
-	if !isHEP && st.Params.XHeadersRead {
-		if count := p.readHeaders(w, in); count != nil {
-			return count
+	if relayed := !isHEP && st.Params.XHeadersRead; relayed {
+		if o := p.readHeaders(w, in); o != counters.Spooled {
+			return o
 		}
-		st.builder.Build(rec, c, &w.msg)
+		st.builder.Build(&w.record, c, &w.msg)
 		w.relayed()
 	} else {
-		st.builder.Build(rec, c, &w.msg)
+		st.builder.Build(&w.record, c, &w.msg)
 	}
-	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(rec.Msg, in.Source, c.Time, in.Time, p.refusedAt(in.Time))) {
-		return p.loop
+	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(w.record.Msg, in.Source, c.Time, in.Time, p.refusedAt(in.Time))) {
+		return counters.Loop
 	}
-	if st.Judge != nil {
-		if count := p.judge(w, st); count != nil {
-			return count
+	return p.trace(w, st)
+}
+
+// trace has the rules decide on a message, and sends it on its way.
+func (p *Pipeline) trace(w *work, st *state) counters.Outcome {
+	rec := &w.record
+	if st.NewDecision != nil {
+		if o := p.decide(w, st); o != counters.Spooled {
+			return o
 		}
 	}
-	st.choose(rec)
-	if count := p.put(st, rec); count != nil {
-		return count
+	st.Routing.Choose(rec)
+	if o := p.put(st, rec); o != counters.Spooled {
+		return o
 	}
 	p.defects.add(w.msg.Defects)
 	if w.msg.IsRequest {
@@ -291,70 +266,45 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) *atomic.Uint64 {
 	} else {
 		p.replies.Add(1)
 	}
-	return nil
+	return counters.Spooled
 }
 
-// judge has the rules decide, and makes one row more for nobody while trace_on
+// decide has the rules decide, and makes one row more for nobody while trace_on
 // is set (traced_user_avp: N+1 rows, or N).
-func (p *Pipeline) judge(w *work, st *state) *atomic.Uint64 {
+func (p *Pipeline) decide(w *work, st *state) counters.Outcome {
+	if w.state != st {
+		w.state, w.decision = st, st.NewDecision()
+	}
 	rec := &w.record
-	if count := st.Judge.Judge(&w.judge, rec, &w.msg, p); count != nil {
-		return count
+	o, further := w.decision.Decide(rec, &w.msg)
+	for i := range further {
+		p.emit(st, &further[i])
 	}
 	switch {
+	case o != counters.Spooled:
+		return o
 	case !st.Params.TraceOn && len(rec.Users) == 0:
-		return p.traceOff
+		return counters.TraceOff
 	case st.Params.TraceOn && len(rec.Users) > 0:
 		w.users = append(append(w.users[:0], nil), rec.Users...)
 		rec.Users = w.users
 	}
-	return nil
-}
-
-// Make implements [Maker].
-func (p *Pipeline) Make(rec *siptrace.Record) {
-	p.made.Add(1)
-	st := p.rules.Load()
-	st.choose(rec)
-	if count := p.put(st, rec); count != nil {
-		count.Add(1)
-	}
-}
-
-// Log takes a log line that was made here (hlog): it goes to HEP mirrors, whatever
-// the modes say, and is kept beside the messages.
-func (p *Pipeline) Log(rec *siptrace.Record) {
-	p.made.Add(1)
-	st := p.rules.Load()
-	rec.Type = siptrace.TypeLog
-	rec.Sinks = p.ofOther(st, rec.Type)
-	if st.HasDuplicateURI {
-		rec.Sinks |= siptrace.ToHEP
-	}
-	if count := p.put(st, rec); count != nil {
-		count.Add(1)
-	}
-}
-
-// ofOther are the sinks of what came by HEP and is not SIP.
-func (p *Pipeline) ofOther(st *state, typ uint8) siptrace.Sinks {
-	sinks := st.sinks&siptrace.ToHEP | st.listed
-	if typ == siptrace.TypeLog && st.Params.Stores() {
-		sinks |= siptrace.ToStore
-	}
-	return sinks
+	return counters.Spooled
 }
 
 // passOn takes what came by HEP and is not SIP: it goes to HEP mirrors as it is,
 // and a log line is kept. Log lines are not asked for trace_on, as in the module.
-func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) *atomic.Uint64 {
+func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) counters.Outcome {
 	k := &w.packet
-	sinks := p.ofOther(st, k.Type)
+	sinks := st.Routing.Other
+	if k.Type == siptrace.TypeLog {
+		sinks = st.Routing.Log
+	}
 	switch {
 	case sinks == 0:
-		return p.foreign
+		return counters.HEPNotSIP
 	case k.Type != siptrace.TypeLog && !st.Params.TraceOn:
-		return p.traceOff
+		return counters.TraceOff
 	}
 	data := in.Data
 	if n, err := hep.Split(data); err == nil && n > 0 {
@@ -362,7 +312,7 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) *atomic.Uint64 
 	}
 	if st.watch {
 		if p.back(st, in, p.relayed.text(data, netip.Addr{})) {
-			return p.loop
+			return counters.Loop
 		}
 	}
 	w.record = siptrace.Record{
@@ -415,7 +365,7 @@ func (p *Pipeline) refusedAt(now time.Time) time.Time {
 }
 
 // unwrap decodes a HEP packet into w.capture.
-func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
+func (p *Pipeline) unwrap(w *work, in *ingest.Packet) counters.Outcome {
 	k := &w.packet
 	if err := k.Decode(in.Data); err != nil {
 		if !errors.Is(err, hep.ErrTrailing) {
@@ -425,7 +375,7 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 	}
 	if k.Payload == nil {
 		p.acknowledge(in)
-		return p.hepKeepalive
+		return counters.HEPKeepalive
 	}
 	w.capture = siptrace.Capture{
 		Time: in.Time, Proto: hepmap.Transport(k.Proto), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
@@ -439,7 +389,7 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if len(k.Vendor) > 0 {
 		w.vendorChunks()
 	}
-	return nil
+	return counters.Spooled
 }
 
 // vendorChunks takes what siptraced and others add to HEP3. Chunks of ours that
@@ -481,15 +431,15 @@ func (p *Pipeline) acknowledge(in *ingest.Packet) {
 }
 
 // readHeaders takes the X-Siptrace headers of a SIP duplicate and cuts them.
-func (p *Pipeline) readHeaders(w *work, in *ingest.Packet) *atomic.Uint64 {
+func (p *Pipeline) readHeaders(w *work, in *ingest.Packet) counters.Outcome {
 	c := &w.capture
 	if err := xheaders.Read(c.Payload, &w.headers); err != nil {
 		if errors.Is(err, xheaders.ErrNone) {
-			return p.noHeaders
+			return counters.NoXHeaders
 		}
 		if p.Rejects != nil {
 			p.Rejects.Note(rejects.Line{
-				Time: in.Time, Reason: err.Error(), Cause: "rejected." + p.cause(err, "xheaders"), Source: in.Source.String(),
+				Time: in.Time, Reason: err.Error(), Cause: "rejected." + cause(err, "xheaders"), Source: in.Source.String(),
 				CallID: string(w.msg.CallID), Method: string(w.msg.MethodName()), Packet: in.Data,
 			})
 		}
@@ -503,7 +453,7 @@ func (p *Pipeline) readHeaders(w *work, in *ingest.Packet) *atomic.Uint64 {
 	if err := w.msg.Parse(c.Payload); err != nil {
 		return p.rejected(err, "not_sip")
 	}
-	return nil
+	return counters.Spooled
 }
 
 // relayed gives the record what the first node knew of the message.
@@ -516,13 +466,13 @@ func (w *work) relayed() {
 	}
 }
 
-func (p *Pipeline) rejected(err error, fallback string) *atomic.Uint64 {
-	return p.counters.Counter("rejected." + p.cause(err, fallback))
+func (p *Pipeline) rejected(err error, fallback string) counters.Outcome {
+	return p.outcomes.Reject(cause(err, fallback))
 }
 
-func (p *Pipeline) cause(err error, fallback string) string {
-	if cause := hep.Cause(err); cause != "" {
-		return cause
+func cause(err error, fallback string) string {
+	if c := hep.Cause(err); c != "" {
+		return c
 	}
 	if malformed := (*xheaders.MalformedError)(nil); errors.As(err, &malformed) {
 		return string(malformed.Cause)

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,7 +114,7 @@ func TestHandle(t *testing.T) {
 			tt.set(&params)
 			f, c := &fakeSpool{err: tt.err}, counters.New()
 			own := siptrace.NewSockets([]siptrace.Socket{{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}}, false)
-			p := New(Rules{Params: params, Own: own}, f, c)
+			p := New(Rules{Params: params, Own: own, Routing: params.Routing(siptrace.Mirroring{})}, f, c)
 			p.Handle(&ingest.Packet{
 				Data: tt.data, Time: arrival, Net: "udp",
 				Source: netip.MustParseAddrPort("198.51.100.1:5060"), Local: netip.MustParseAddrPort("198.51.100.2:9060"),
@@ -156,65 +155,81 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-// judgeFunc is a Judge made of a function.
-type judgeFunc func(rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64
+// decideFunc decides on every message alike.
+type decideFunc func(rec *siptrace.Record, msg *sipmsg.Message) (counters.Outcome, []siptrace.Record)
 
-func (f judgeFunc) Judge(_ *any, rec *siptrace.Record, msg *sipmsg.Message, out Maker) *atomic.Uint64 {
-	return f(rec, msg, out)
+func (f decideFunc) Decide(rec *siptrace.Record, msg *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+	return f(rec, msg)
+}
+
+func passes(*siptrace.Record, *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+	return counters.Spooled, nil
+}
+
+// rulesOf are the rules of parameters without mirrors.
+func rulesOf(p siptrace.Params) Rules {
+	return Rules{Params: p, Own: siptrace.NewSockets(nil, false), Routing: p.Routing(siptrace.Mirroring{})}
+}
+
+// static are the rules of a siptraced with a destination that takes everything.
+func static() Rules {
+	r := rulesOf(traced())
+	r.Routing, r.Mirrors = r.Params.Routing(siptrace.Mirroring{Static: true}), &fakeMirrors{}
+	return r
 }
 
 // What rules say of a message, and what trace_on makes of its users: N+1 rows,
 // N, or none (vectors fact 41).
-func TestJudge(t *testing.T) {
-	users := func(names ...string) judgeFunc {
-		return func(rec *siptrace.Record, _ *sipmsg.Message, _ Maker) *atomic.Uint64 {
+func TestDecide(t *testing.T) {
+	users := func(names ...string) decideFunc {
+		return func(rec *siptrace.Record, _ *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
 			for _, n := range names {
 				rec.Users = append(rec.Users, []byte(n))
 			}
-			return nil
+			return counters.Spooled, nil
 		}
 	}
-	var cause atomic.Uint64
 	for _, tt := range []struct {
-		name  string
-		set   func(*siptrace.Params)
-		off   bool
-		judge judgeFunc
-		want  []string // per record: users, table, destinations, sinks
-		place string
+		name   string
+		set    func(*siptrace.Params)
+		off    bool
+		decide decideFunc
+		want   []string // per record: users, table, destinations, sinks
+		place  string
 	}{
-		{name: "no user", judge: users(), want: []string{"[]  [] 1"}},
-		{name: "no user, off", off: true, judge: users(), place: "dropped.trace_off"},
-		{name: "users", judge: users("c", "b", "a"), want: []string{"[ c b a]  [] 1"}},
-		{name: "users, off", off: true, judge: users("c", "b", "a"), want: []string{"[c b a]  [] 1"}},
-		{name: "dropped", judge: func(*siptrace.Record, *sipmsg.Message, Maker) *atomic.Uint64 { return &cause }},
-		{name: "destination", judge: func(rec *siptrace.Record, msg *sipmsg.Message, _ Maker) *atomic.Uint64 {
+		{name: "no user", decide: users(), want: []string{"[]  [] 1"}},
+		{name: "no user, off", off: true, decide: users(), place: "dropped.trace_off"},
+		{name: "users", decide: users("c", "b", "a"), want: []string{"[ c b a]  [] 1"}},
+		{name: "users, off", off: true, decide: users("c", "b", "a"), want: []string{"[c b a]  [] 1"}},
+		{name: "dropped", decide: func(*siptrace.Record, *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+			return counters.EventRoute, nil
+		}, place: "dropped.event_route"},
+		{name: "destination", decide: func(rec *siptrace.Record, msg *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
 			rec.Table, rec.Destinations = string(msg.Method), []string{"sip:h"}
-			return nil
+			return counters.Spooled, nil
 		}, want: []string{"[] OPTIONS [sip:h] 5"}},
-		{name: "sinks of the judge", judge: func(rec *siptrace.Record, _ *sipmsg.Message, _ Maker) *atomic.Uint64 {
+		{name: "sinks of the rules", decide: func(rec *siptrace.Record, _ *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
 			rec.Sinks = siptrace.ToHEP
-			return nil
+			return counters.Spooled, nil
 		}, want: []string{"[]  [] 2"}},
-		{name: "one record more", judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
-			out.Make(&siptrace.Record{Route: siptrace.Route{Table: "more"}})
-			out.Make(&siptrace.Record{Route: siptrace.Route{Table: "dest", Destinations: []string{"sip:x"}}})
-			return nil
-		}, want: []string{"[] more [] 1", "[] dest [sip:x] 5", "[]  [] 1"}},
-		{name: "one record more without a sink", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, judge: func(_ *siptrace.Record, _ *sipmsg.Message, out Maker) *atomic.Uint64 {
-			out.Make(&siptrace.Record{})
-			return &cause
+		{name: "further records", decide: func(*siptrace.Record, *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+			return counters.Spooled, []siptrace.Record{
+				{Route: siptrace.Route{Table: "more"}}, {Route: siptrace.Route{Table: "dest", Destinations: []string{"sip:x"}}}, {Type: siptrace.TypeLog},
+			}
+		}, want: []string{"[] more [] 1", "[] dest [sip:x] 5", "[]  [] 1", "[]  [] 1"}},
+		{name: "a further record without a sink", set: func(p *siptrace.Params) { p.TraceToDatabase = false }, decide: func(*siptrace.Record, *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+			return counters.InitMode, []siptrace.Record{{}}
 		}, place: "dropped.no_sink"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cause.Store(0)
 			params := siptrace.DefaultParams()
 			if params.TraceOn = !tt.off; tt.set != nil {
 				tt.set(&params)
 			}
 			f, c := &fakeSpool{}, counters.New()
-			p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false), Judge: tt.judge}, f, c)
-			p.Handle(&ingest.Packet{Data: plain(""), Net: "udp"})
+			r := rulesOf(params)
+			r.NewDecision = func() Decision { return tt.decide }
+			New(r, f, c).Handle(&ingest.Packet{Data: plain(""), Net: "udp"})
 			var got []string
 			for _, r := range f.got {
 				got = append(got, fmt.Sprintf("%s %s %s %d", r.Users, r.Table, r.Destinations, r.Sinks))
@@ -223,13 +238,49 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			n := c.Snapshot()
-			if made, ended := 1+n["made"], uint64(len(got))+n["dropped.trace_off"]+n["dropped.no_sink"]+cause.Load(); made != ended {
-				t.Errorf("%d records, %d ended: %v", made, ended, n)
+			n["received"], n["spooled"] = 1, uint64(len(got))
+			intake := counters.Accounting()[0]
+			if in, out := intake.Sums(n, ""); in != out {
+				t.Errorf("%s: %d, but %d: %v", intake, in, out, n)
 			}
 			if tt.place != "" && n[tt.place] != 1 {
 				t.Errorf("%s is not counted: %v", tt.place, n)
 			}
 		})
+	}
+}
+
+// Rules that were replaced decide on nothing more, and what decides is made once
+// for many messages.
+func TestSetRules(t *testing.T) {
+	made := 0
+	use := func(name string) Rules {
+		r := rulesOf(traced())
+		r.NewDecision = func() Decision {
+			made++
+			return decideFunc(func(rec *siptrace.Record, _ *sipmsg.Message) (counters.Outcome, []siptrace.Record) {
+				rec.Table = name
+				return counters.Spooled, nil
+			})
+		}
+		return r
+	}
+	f := &fakeSpool{}
+	p := New(use("first"), f, counters.New())
+	w := p.work.Get().(*work)
+	for i, want := range []string{"first", "first", "second", ""} {
+		switch i {
+		case 2:
+			p.SetRules(use(want))
+		case 3:
+			p.SetRules(rulesOf(traced()))
+		}
+		if o := p.handle(w, &ingest.Packet{Data: plain(""), Net: "udp"}); o != counters.Spooled || f.got[i].Table != want {
+			t.Errorf("message %d: %s, table %q, want %q", i, o, f.got[i].Table, want)
+		}
+	}
+	if made != 2 {
+		t.Errorf("%d made, want 2", made)
 	}
 }
 
@@ -251,8 +302,7 @@ func TestMeta(t *testing.T) {
 		Vendor: hepmap.AppendForeign(nil, []hep.Chunk{other}), Path: []byte("path"), Origin: []byte("origin"),
 	}
 	f := &fakeSpool{}
-	p := New(Rules{Params: siptrace.DefaultParams(), Own: siptrace.NewSockets(nil, false)}, f, counters.New())
-	p.SetRules(Rules{Params: traced(), Own: siptrace.NewSockets(nil, false), Mirrors: &fakeMirrors{}, HasListed: true})
+	p := New(static(), f, counters.New())
 	p.Handle(&ingest.Packet{Data: in, Net: "udp", Source: source})
 	// A packet that is no SIP has them too.
 	p.Handle(&ingest.Packet{Data: bytes.Replace(in, []byte("\x00\x0b\x00\x07\x01"), []byte("\x00\x0b\x00\x07\x05"), 1), Net: "udp", Source: source})
@@ -277,7 +327,7 @@ func TestRelayedEnds(t *testing.T) {
 	} {
 		f, params := &fakeSpool{}, traced()
 		params.XHeadersRead = true
-		p := New(Rules{Params: params, Own: siptrace.NewSockets(nil, false)}, f, counters.New())
+		p := New(rulesOf(params), f, counters.New())
 		p.Handle(&ingest.Packet{Data: plain(strings.Replace(xset, "udp:192.0.2.9:5060", tt.from, 1)), Net: "udp", Source: netip.MustParseAddrPort("192.0.2.7:5060")})
 		if len(f.got) != 1 {
 			t.Fatalf("%s: got %d records", tt.from, len(f.got))
@@ -315,7 +365,7 @@ func TestAcknowledge(t *testing.T) {
 		{"udp", nil, true, ""},
 	} {
 		f, c := &fakeSpool{err: tt.err}, counters.New()
-		p := New(Rules{Params: siptrace.DefaultParams(), Own: siptrace.NewSockets(nil, false)}, f, c)
+		p := New(rulesOf(siptrace.DefaultParams()), f, c)
 		got := ""
 		in := &ingest.Packet{Data: alive, Net: "tcp", Reply: func(b []byte) error { got += string(b); return nil }}
 		if tt.udp {
@@ -345,14 +395,14 @@ func BenchmarkHandle(b *testing.B) {
 	}
 	in := &ingest.Packet{Data: data, Time: time.Unix(1, 0), Net: "udp"}
 	for _, bm := range []struct {
-		name  string
-		judge Judge
+		name        string
+		newDecision func() Decision
 	}{
 		{"no rules", nil},
-		{"a judge", judgeFunc(func(*siptrace.Record, *sipmsg.Message, Maker) *atomic.Uint64 { return nil })},
+		{"a judge", func() Decision { return decideFunc(passes) }},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
-			p := New(Rules{Params: params, Own: own, Judge: bm.judge}, sink{}, counters.New())
+			p := New(Rules{Params: params, Own: own, Routing: params.Routing(siptrace.Mirroring{}), NewDecision: bm.newDecision}, sink{}, counters.New())
 			b.ReportAllocs()
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {

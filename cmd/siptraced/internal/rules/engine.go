@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
-	"siptraced/cmd/siptraced/internal/pipeline"
 	"siptraced/cmd/siptraced/internal/scope"
 	"siptraced/compat/flexisip"
 	"siptraced/compat/script"
@@ -24,8 +23,8 @@ type Options struct {
 	Config   Config
 	Counters *counters.Set
 	Log      *slog.Logger
-	// Changed is told when rules have started or ended: the pipeline has to get
-	// another Judge. Nil: nobody.
+	// Changed is called when rules have started or ended: the pipeline has to get
+	// another Decider. Nil: nobody.
 	Changed func()
 }
 
@@ -50,9 +49,8 @@ type Engine struct {
 	saving sync.Mutex // held while the state file is written
 }
 
-// tallies are the books of the rules.
+// tallies are the counters of the rules.
 type tallies struct {
-	eventRoute, slACK, initMode                        *atomic.Uint64 // dropped.*
 	matched, lookedBack, usersCut, refusedTable        *atomic.Uint64
 	refusedDestination, routeErrors, hlog, xlogDropped *atomic.Uint64
 	ignored                                            *atomic.Uint64
@@ -70,8 +68,8 @@ type active struct {
 	traced  atomic.Uint64    // messages of its scopes, and those looked back at
 }
 
-// effect is what a rule does with a message.
-type effect struct {
+// action is what a rule does with a message.
+type action struct {
 	rule         *active // nil: the event route
 	users        [][]byte
 	destinations []string
@@ -87,7 +85,6 @@ func New(o Options) (*Engine, error) {
 		counters: c, log: o.Log, changed: o.Changed,
 		scopes: scope.New(scope.Config{}), acks: new(scope.StatelessACKs), seed: maphash.MakeSeed(),
 		count: tallies{
-			eventRoute: c.Counter("dropped.event_route"), slACK: c.Counter("dropped.sl_ack"), initMode: c.Counter("dropped.trace_init_mode"),
 			matched: c.Counter("rules.matched"), lookedBack: c.Counter("rules.looked_back"), usersCut: c.Counter("rules.users_cut"),
 			refusedTable: c.Counter("rules.table_refused"), refusedDestination: c.Counter("rules.destination_refused"),
 			routeErrors: c.Counter("rules.route_errors"), hlog: c.Counter("rules.hlog"), xlogDropped: c.Counter("rules.xlog_dropped"),
@@ -192,7 +189,7 @@ func (e *Engine) Start(r *Rule) (*Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.told()
+	e.notify()
 	return r, nil
 }
 
@@ -224,8 +221,8 @@ func (e *Engine) start(r *Rule) error {
 	return nil
 }
 
-// told saves the rules and has the pipeline get another judge.
-func (e *Engine) told() {
+// notify saves the rules and has the pipeline get another Decider.
+func (e *Engine) notify() {
 	e.save()
 	if e.changed != nil {
 		e.changed()
@@ -256,7 +253,7 @@ func (e *Engine) Stop(id string) ([]string, error) {
 	if len(ended) == 0 && id != "all" {
 		return nil, fmt.Errorf("there is no rule %s", id)
 	}
-	e.told()
+	e.notify()
 	return ended, nil
 }
 
@@ -316,7 +313,7 @@ func (e *Engine) expire() {
 	e.active = left
 	e.arm()
 	e.mu.Unlock()
-	e.told()
+	e.notify()
 }
 
 // Close ends the timer. Rules stay kept for the next start.
@@ -327,38 +324,37 @@ func (e *Engine) Close() {
 	e.arm()
 }
 
-// Judge is what decides by the rules in force now and by these parameters; nil
-// when nothing has to be decided.
-func (e *Engine) Judge(p siptrace.Params) pipeline.Judge {
+// SetParams has other parameters decide, from the next Decider on.
+func (e *Engine) SetParams(p siptrace.Params) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cfg.Params = p
-	j := &judge{engine: e, cfg: e.cfg, route: e.route}
-	if p.TraceInitMode != 1 {
-		j.rules = e.active
-	}
-	if !p.TraceSLAcks {
-		j.acks = e.acks
-	}
-	j.avps()
-	j.base = j.cfg.base()
-	o := scope.Options{Skipped: true, SkipACK: !p.TraceDialogAck, SkipSpiral: !p.TraceDialogSpiral}
-	o.LookBack = j.cfg.routeTraces() || slices.ContainsFunc(j.rules, func(a *active) bool { return a.kind != scope.Message })
-	e.scopes.SetOptions(o)
-	if j.route == nil && len(j.rules) == 0 && j.acks == nil && p.TraceInitMode != 2 {
-		return nil
-	}
-	return j
 }
 
-// Explain makes a judge of Judge tell each step to f.
-func Explain(j pipeline.Judge, f func(text string)) pipeline.Judge {
-	if own, ok := j.(*judge); ok {
-		c := *own
-		c.explain = f
-		return &c
+// Decider is what decides by the rules and parameters in force now; nil when
+// nothing has to be decided. The scopes follow it.
+func (e *Engine) Decider() *Decider {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := &e.cfg.Params
+	d := &Decider{engine: e, cfg: e.cfg, route: e.route, base: e.cfg.base(), usersAVP: -1, tableAVP: -1}
+	if d.route != nil {
+		d.usersAVP, d.tableAVP = d.route.AVP(p.TracedUserAVP), d.route.AVP(p.TraceTableAVP)
 	}
-	return j
+	if p.TraceInitMode != 1 {
+		d.rules = e.active
+	}
+	if !p.TraceSLAcks {
+		d.acks = e.acks
+	}
+	e.scopes.SetOptions(scope.Options{
+		Skipped: true, SkipACK: !p.TraceDialogAck, SkipSpiral: !p.TraceDialogSpiral,
+		LookBack: e.cfg.routeTraces() || slices.ContainsFunc(d.rules, func(a *active) bool { return a.kind != scope.Message }),
+	})
+	if d.route == nil && len(d.rules) == 0 && d.acks == nil && p.TraceInitMode != 2 {
+		return nil
+	}
+	return d
 }
 
 // Describe is the event route as it was understood, and the rules of the

@@ -6,13 +6,19 @@ import (
 	"strings"
 	"time"
 
-	"siptraced/cmd/siptraced/internal/pipeline"
+	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
 
+// Emitter takes records that were not received: a message of sip_trace_msg, a log
+// line.
+type Emitter interface {
+	Emit(rec *siptrace.Record)
+}
+
 // Methods are the commands for rules. out takes the records of sip_trace_msg and
-// hlog; changed is told of each change, and by whom.
-func (e *Engine) Methods(out pipeline.Maker, changed func(context.Context, rpc.Change)) []rpc.Method {
+// hlog; changed is called with each change, and who made it.
+func (e *Engine) Methods(out Emitter, changed func(context.Context, rpc.Change)) []rpc.Method {
 	c := &commands{engine: e, out: out, changed: changed}
 	list := []rpc.Method{
 		{Name: "siptrace.trace.start", Help: "Start a rule. Parameters: filter=, scope=m|t|d, destination=, correlation_id=, users=, table=, limit=, id=, or the values in this order.", Handler: c.start},
@@ -38,7 +44,7 @@ func (e *Engine) Methods(out pipeline.Maker, changed func(context.Context, rpc.C
 // commands answers the methods.
 type commands struct {
 	engine  *Engine
-	out     pipeline.Maker
+	out     Emitter
 	changed func(context.Context, rpc.Change)
 }
 
@@ -211,7 +217,7 @@ func (c *commands) traceMsg(_ context.Context, call *rpc.Call) (any, error) {
 	if err != nil {
 		return nil, rpc.Faultf(400, "%s", err)
 	}
-	c.out.Make(r)
+	c.out.Emit(r)
 	return nil, nil
 }
 
@@ -238,6 +244,6 @@ func (c *commands) hlog(_ context.Context, call *rpc.Call) (any, error) {
 		cid = []byte(s[:min(len(s), maxCorrelation)])
 	}
 	c.engine.count.hlog.Add(1)
-	c.out.Log(hlogRecord(time.Now(), cid, cid, []byte(first)))
+	c.out.Emit(hlogRecord(time.Now(), cid, cid, []byte(first)))
 	return nil, nil
 }

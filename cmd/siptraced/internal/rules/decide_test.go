@@ -18,25 +18,15 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-// made collects further records.
-type made struct{ list []siptrace.Record }
-
-func (m *made) Make(r *siptrace.Record) { m.list = append(m.list, *r) }
-func (m *made) Log(r *siptrace.Record) {
-	c := *r
-	c.Type = siptrace.TypeLog
-	m.list = append(m.list, c)
-}
-
 // rig is an engine with one message after another.
 type rig struct {
 	t      *testing.T
 	engine *Engine
-	judge  pipeline.Judge
 	count  *counters.Set
 	params siptrace.Params
-	mem    any
-	made   made
+	// decision is nil when nothing has to be decided.
+	decision *Decision
+	further  []siptrace.Record
 }
 
 func route(t testing.TB, text string) *kamcfg.Route {
@@ -64,8 +54,17 @@ func newRig(t *testing.T, routeText string, set func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.engine.Close)
-	r.judge = r.engine.Judge(r.params)
+	r.renew()
 	return r
+}
+
+// renew has the rules in force now decide.
+func (r *rig) renew() {
+	r.decision = nil
+	r.engine.SetParams(r.params)
+	if d := r.engine.Decider(); d != nil {
+		r.decision = d.NewDecision()
+	}
 }
 
 // start starts a rule of words.
@@ -79,7 +78,7 @@ func (r *rig) start(words ...string) {
 	if _, err := r.engine.Start(rule); err != nil {
 		r.t.Fatal(err)
 	}
-	r.judge = r.engine.Judge(r.params)
+	r.renew()
 }
 
 // text is a message: "INVITE" or "200 INVITE".
@@ -99,7 +98,7 @@ func text(what, call, branch, toTag string) string {
 		"\r\nCall-ID: " + call + "\r\nCSeq: 1 " + cseq + "\r\nContent-Length: 0\r\n\r\n"
 }
 
-// handle has a message judged, and says what became of it: "dropped CAUSE", or
+// handle has a message decided on, and says what became of it: "dropped CAUSE", or
 // users, table, destinations and correlation id.
 func (r *rig) handle(message string, direction string) string {
 	r.t.Helper()
@@ -115,18 +114,15 @@ func (r *rig) handle(message string, direction string) string {
 	if direction == siptrace.Out {
 		rec.From, rec.To = rec.To, rec.From
 	}
-	if r.judge == nil {
-		return "no judge"
+	if r.decision == nil {
+		return "nothing to decide"
 	}
-	if count := r.judge.Judge(&r.mem, &rec, &m, &r.made); count != nil {
-		for name, n := range r.count.Snapshot() {
-			if r.count.Counter(name) == count {
-				count.Add(1)
-				_ = n
-				return name
-			}
-		}
-		return "dropped, and nobody counts it"
+	o, further := r.decision.Decide(&rec, &m)
+	for i := range further {
+		r.further = append(r.further, further[i].CloneInto(nil))
+	}
+	if o != counters.Spooled {
+		return o.String()
 	}
 	return describe(&rec)
 }
@@ -138,19 +134,19 @@ func describe(rec *siptrace.Record) string {
 const plain = `users [] table "" to [] cid ""`
 
 func TestNoRules(t *testing.T) {
-	if r := newRig(t, "", nil); r.judge != nil {
-		t.Error("without a rule there is a judge")
+	if r := newRig(t, "", nil); r.decision != nil {
+		t.Error("without a rule there is something to decide")
 	}
 	r := newRig(t, "", nil)
 	r.start("id=x")
-	if r.judge == nil {
-		t.Fatal("a rule, and no judge")
+	if r.decision == nil {
+		t.Fatal("a rule, and nothing to decide")
 	}
 	if _, err := r.engine.Stop("x"); err != nil {
 		t.Fatal(err)
 	}
-	if r.engine.Judge(r.params) != nil {
-		t.Error("the rule is stopped, and there is a judge")
+	if r.engine.Decider() != nil {
+		t.Error("the rule is stopped, and there is something to decide")
 	}
 }
 
@@ -214,7 +210,7 @@ func TestManyUsers(t *testing.T) {
 	if err := m.Parse([]byte(text("INVITE", "c", "1", ""))); err != nil {
 		t.Fatal(err)
 	}
-	r.judge.Judge(&r.mem, &rec, &m, &r.made)
+	r.decision.Decide(&rec, &m)
 	size := 0
 	for _, u := range rec.Users {
 		size += len(u)
@@ -233,7 +229,7 @@ func TestActions(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	var got []string
-	for _, m := range r.made.list {
+	for _, m := range r.further {
 		got = append(got, fmt.Sprintf("%d %s %q %s>%s %s", m.Type, m.Msg, m.CorrelationID, m.From, m.To, m.Destinations))
 	}
 	want := []string{
@@ -245,7 +241,7 @@ func TestActions(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if r.made.list[2].CorrelationID == nil || r.made.list[3].CorrelationID != nil {
+	if r.further[2].CorrelationID == nil || r.further[3].CorrelationID != nil {
 		t.Error("an empty correlation id is there with hlog, and absent with sip_trace_msg")
 	}
 	if n := r.count.Snapshot()["rules.route_errors"]; n == 0 {
@@ -274,10 +270,10 @@ func TestScopes(t *testing.T) {
 	if got := r.handle(text("200 INVITE", "c", "2", "t"), siptrace.In); got != want {
 		t.Errorf("got %s", got)
 	}
-	if len(r.made.list) != len(steps) {
-		t.Fatalf("%d messages looked back at, want %d", len(r.made.list), len(steps))
+	if len(r.further) != len(steps) {
+		t.Fatalf("%d messages looked back at, want %d", len(r.further), len(steps))
 	}
-	for i, m := range r.made.list {
+	for i, m := range r.further {
 		got := describe(&m)
 		if got != `users ["" "b" "a"] table "sip_trace_x" to ["sip:h:1"] cid "c-x"` || m.Sinks != siptrace.ToStore|siptrace.ToSIP {
 			t.Errorf("looked back: %s, sinks %b", got, m.Sinks)
@@ -302,7 +298,7 @@ func TestScopes(t *testing.T) {
 	if _, err := r.engine.Stop("x"); err != nil {
 		t.Fatal(err)
 	}
-	r.judge = r.engine.Judge(r.params)
+	r.renew()
 	if got := r.handle(text("BYE", "c", "9", "t"), siptrace.In); got != plain {
 		t.Errorf("after the end of the rule: got %s", got)
 	}
@@ -344,8 +340,8 @@ func TestLookBackOff(t *testing.T) {
 		r.start("filter=status.code == '200'", "scope=t", "destination=sip:h:1", tt.users)
 		r.handle(text("INVITE", "c", "1", ""), siptrace.In)
 		r.handle(text("200 INVITE", "c", "1", "t"), siptrace.Out)
-		if len(r.made.list) != tt.want {
-			t.Errorf("%s: %d records, want %d", tt.users, len(r.made.list), tt.want)
+		if len(r.further) != tt.want {
+			t.Errorf("%s: %d records, want %d", tt.users, len(r.further), tt.want)
 		}
 	}
 }
@@ -380,18 +376,17 @@ func BenchmarkRoute(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			j := e.Judge(cfg.Params)
+			d := e.Decider().NewDecision()
 			raw := []byte(strings.Replace(text("INVITE", "c", "1", ""), "alice", "user-19", 1))
 			var m sipmsg.Message
 			if err := m.Parse(raw); err != nil {
 				b.Fatal(err)
 			}
-			var mem any
 			var rec siptrace.Record
 			b.ReportAllocs()
 			for b.Loop() {
 				rec = siptrace.Record{CallID: m.CallID, Msg: raw, Direction: siptrace.In}
-				j.Judge(&mem, &rec, &m, nil)
+				d.Decide(&rec, &m)
 			}
 			if want := map[bool]int{true: 1, false: 0}[bm.name != "empty"]; len(rec.Users) != want {
 				b.Errorf("%d users, want %d", len(rec.Users), want)
@@ -420,7 +415,11 @@ func BenchmarkPipeline(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			p := pipeline.New(pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false), Judge: e.Judge(cfg.Params)}, nowhere{}, c)
+			r := pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false), Routing: cfg.Params.Routing(siptrace.Mirroring{})}
+			if d := e.Decider(); d != nil {
+				r.NewDecision = func() pipeline.Decision { return d.NewDecision() }
+			}
+			p := pipeline.New(r, nowhere{}, c)
 			b.ReportAllocs()
 			for b.Loop() {
 				p.Handle(in)
