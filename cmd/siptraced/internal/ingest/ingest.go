@@ -70,6 +70,7 @@ type Server struct {
 	log      *slog.Logger
 
 	received *atomic.Uint64
+	shutdown *atomic.Uint64 // read, and not handed on: the end came first
 	udp      []*udpSocket
 	streams  []stream
 
@@ -77,6 +78,7 @@ type Server struct {
 	conns   map[net.Conn]struct{}
 	closing bool
 
+	halting chan struct{} // closed when there is no time left
 	readers sync.WaitGroup
 	watch   sync.WaitGroup
 	stop    context.CancelFunc
@@ -90,7 +92,7 @@ type stream struct {
 
 // Listen binds every address; one that can't be bound fails the whole call.
 func Listen(cfg Config, h Handler, c *counters.Set, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, handler: h, counters: c, log: log, received: c.Counter("received"), conns: map[net.Conn]struct{}{}}
+	s := &Server{cfg: cfg, handler: h, counters: c, log: log, received: c.Counter("received"), shutdown: c.Counter("rejected.shutdown"), conns: map[net.Conn]struct{}{}, halting: make(chan struct{})}
 	for _, a := range cfg.Listen {
 		if err := s.bind(a); err != nil {
 			s.closeSockets()
@@ -151,9 +153,13 @@ func (s *Server) Serve() {
 	}
 }
 
+// haltGrace is how long the readers may take to end after the context.
+const haltGrace = 300 * time.Millisecond
+
 // Close stops the listeners, handles what the kernel still holds for them, and
-// waits for the readers.
-func (s *Server) Close() {
+// waits for the readers. When ctx ends, connections are cut, and datagrams are
+// counted as rejected.shutdown.
+func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
 	for c := range s.conns {
@@ -166,7 +172,16 @@ func (s *Server) Close() {
 	for _, l := range s.streams {
 		_ = l.Close()
 	}
-	s.readers.Wait()
+	ended := make(chan struct{})
+	go func() {
+		s.readers.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.cutOff(ended)
+	}
 	if s.stop != nil {
 		s.stop()
 	}
@@ -174,8 +189,33 @@ func (s *Server) Close() {
 	s.closeSockets()
 }
 
+// cutOff ends the readers without regard for what they read.
+func (s *Server) cutOff(ended <-chan struct{}) {
+	close(s.halting)
+	s.mu.Lock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	select {
+	case <-ended:
+	case <-time.After(haltGrace):
+		s.log.Warn("intake: a reader is stuck, going on without it")
+	}
+}
+
+func (s *Server) halted() bool {
+	select {
+	case <-s.halting:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s *Server) closeSockets() {
 	for _, u := range s.udp {
+		u.final.Store(u.drops())
 		_ = u.conn.Close()
 	}
 	for _, l := range s.streams {

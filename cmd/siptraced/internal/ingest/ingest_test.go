@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,7 +132,7 @@ func TestUDP(t *testing.T) {
 				t.Errorf("%s: packet %d: time %v", listen, i, p.Time)
 			}
 		}
-		s.Close()
+		s.Close(context.Background())
 		if n := c.Snapshot()["received"]; n != uint64(len(sizes)) {
 			t.Errorf("%s: received %d, want %d", listen, n, len(sizes))
 		}
@@ -145,12 +147,120 @@ func TestCloseDrains(t *testing.T) {
 	for i := range n {
 		write(t, conn, fmt.Appendf(nil, "%d", i))
 	}
-	s.Close()
+	s.Close(context.Background())
 	got := h.wait(t, n)
 	for i, p := range got {
 		if string(p.Data) != fmt.Sprint(i) {
 			t.Fatalf("packet %d is %q", i, p.Data)
 		}
+	}
+}
+
+// handlerFunc is a Handler.
+type handlerFunc func(*Packet)
+
+func (f handlerFunc) Handle(p *Packet) { f(p) }
+
+func serve(t *testing.T, h Handler) (*Server, *counters.Set) {
+	t.Helper()
+	cfg, c := DefaultConfig(), counters.New()
+	cfg.ReceiveBuffer = 64 << 10
+	cfg.Listen = []Address{{Net: "udp", Host: "127.0.0.1", Port: "0"}, {Net: "tcp", Host: "127.0.0.1", Port: "0"}}
+	s, err := Listen(cfg, h, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve()
+	return s, c
+}
+
+// A flood that goes on does not keep the intake from ending.
+func TestCloseUnderFlood(t *testing.T) {
+	s, _ := serve(t, handlerFunc(func(*Packet) { time.Sleep(200 * time.Microsecond) }))
+	stop := make(chan struct{})
+	var senders sync.WaitGroup
+	defer senders.Wait()
+	defer close(stop)
+	for range 2 {
+		conn := dialTo(t, "udp", hostPort(s, 0))
+		senders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = conn.Write([]byte("flood"))
+				}
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	ended := make(chan struct{})
+	go func() {
+		s.Close(context.Background())
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("Close waits for the end of the flood")
+	}
+}
+
+// With a handler that is stuck the end comes with the context, and what was
+// read, or waited in the kernel, is counted.
+func TestCloseStuck(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var handled atomic.Uint64
+	s, c := serve(t, handlerFunc(func(*Packet) {
+		<-ctx.Done()
+		time.Sleep(time.Millisecond)
+		handled.Add(1)
+	}))
+	const n = 100
+	conn := dialTo(t, "udp", hostPort(s, 0))
+	for i := range n {
+		write(t, conn, fmt.Appendf(nil, "%d", i))
+		if i == 0 {
+			for c.Snapshot()["received"] == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	stream := dialTo(t, "tcp", hostPort(s, 1))
+	write(t, stream, fmt.Appendf(nil, sip, 1))
+	for c.Snapshot()["received"] < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	time.AfterFunc(50*time.Millisecond, cancel)
+	s.Close(ctx)
+	got := c.Snapshot()
+	if got["received"] != n+1 || got["rejected.shutdown"]+handled.Load() != n+1 || got["rejected.shutdown"] == 0 {
+		t.Errorf("received %d, handled %d, rejected.shutdown %d of %d", got["received"], handled.Load(), got["rejected.shutdown"], n+1)
+	}
+}
+
+// A handler that never comes back is left behind.
+func TestCloseHung(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	s, c := serve(t, handlerFunc(func(*Packet) { <-release }))
+	write(t, dialTo(t, "udp", hostPort(s, 0)), []byte("x"))
+	for c.Snapshot()["received"] == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		s.Close(ctx)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close waits for a reader that is stuck")
 	}
 }
 
@@ -188,7 +298,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("step %d, packet %d: got %d bytes from %v, want %d", step, i, len(got[i].Data), got[i].Source, len(msgs[i]))
 			}
 		}
-		s.Close()
+		s.Close(context.Background())
 		if n := c.Snapshot()["received"]; n != uint64(len(msgs)) {
 			t.Errorf("step %d: received %d", step, n)
 		}
@@ -214,7 +324,7 @@ func TestBrokenStream(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s, h, c := start(t, Config{}, "tcp:127.0.0.1:0")
-			defer s.Close()
+			defer s.Close(context.Background())
 			conn := dialTo(t, "tcp", hostPort(s, 0))
 			_, _ = conn.Write(tt.data) // the server may close before it has read all
 			_ = conn.(*net.TCPConn).CloseWrite()
@@ -233,7 +343,7 @@ func TestBrokenStream(t *testing.T) {
 
 func TestConnectionLimit(t *testing.T) {
 	s, _, c := start(t, Config{MaxConnections: 1}, "tcp:127.0.0.1:0")
-	defer s.Close()
+	defer s.Close(context.Background())
 	first := dialTo(t, "tcp", hostPort(s, 0))
 	write(t, first, []byte("\r\n"))
 	second := dialTo(t, "tcp", hostPort(s, 0))
@@ -258,7 +368,7 @@ func TestTLS(t *testing.T) {
 	}
 	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	s, h, c := start(t, Config{TLS: server}, "tls:127.0.0.1:0")
-	defer s.Close()
+	defer s.Close(context.Background())
 
 	plainConn := dialTo(t, "tcp", hostPort(s, 0))
 	write(t, plainConn, []byte("OPTIONS sip:b@b SIP/2.0\r\n\r\n"))

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -30,8 +31,11 @@ type udpSocket struct {
 	conn  *net.UDPConn
 	raw   syscall.RawConn
 	local netip.AddrPort
-	inode uint64
-	batch *mmsgBatch
+	// buffer is the size of the receive buffer, as the kernel counts it.
+	buffer int
+	inode  uint64
+	final  atomic.Uint64 // drops, when the socket was closed
+	batch  *mmsgBatch
 }
 
 func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
@@ -60,7 +64,7 @@ func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
 	if err = errors.Join(err, optErr, statErr); err != nil {
 		return nil, errors.Join(err, u.conn.Close())
 	}
-	u.inode = st.Ino
+	u.inode, u.buffer = st.Ino, got
 	// The kernel doubles the value for its own bookkeeping (socket(7)).
 	if got /= 2; got < buffer {
 		log.Warn("the kernel gives a smaller receive buffer than asked for (key receive_buffer)",
@@ -70,7 +74,7 @@ func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
 }
 
 // read hands datagrams on until the socket's read deadline is set, and then
-// what is still in its buffer.
+// what the kernel still held at that moment.
 func (u *udpSocket) read(s *Server) {
 	p := &Packet{Net: "udp", Local: u.local, Ask: u.send}
 	for {
@@ -86,10 +90,29 @@ func (u *udpSocket) read(s *Server) {
 		}
 		u.handle(s, p, n)
 	}
-	for {
+	u.drain(s, p)
+}
+
+// leastDatagram is what a datagram takes of the socket's buffer at least: the
+// kernel counts its own structures too.
+const leastDatagram = 256
+
+// drain reads what the socket's buffer may have held when the intake ended, and
+// no more: under a flood it is never found empty. Once the server halts, the
+// datagrams are counted, and not handed on.
+func (u *udpSocket) drain(s *Server, p *Packet) {
+	for left := u.buffer; left > 0; {
 		n := u.receiveNow()
 		if n <= 0 {
 			return
+		}
+		for i := range n {
+			left -= max(leastDatagram, int(u.batch.msgs[i].len))
+		}
+		if s.halted() {
+			s.received.Add(uint64(n))
+			s.shutdown.Add(uint64(n))
+			continue
 		}
 		u.handle(s, p, n)
 	}
@@ -192,7 +215,7 @@ func (u *udpSocket) drops() uint64 {
 			return n
 		}
 	}
-	return 0
+	return u.final.Load()
 }
 
 func procDrops(file string, inode uint64) (uint64, bool) {

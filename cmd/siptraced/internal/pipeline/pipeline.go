@@ -12,6 +12,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -473,6 +474,9 @@ func (p *Pipeline) rejected(err error, fallback string) counters.Outcome {
 func cause(err error, fallback string) string {
 	if c := hep.Cause(err); c != "" {
 		return c
+	}
+	if errors.Is(err, fs.ErrClosed) {
+		return "shutdown"
 	}
 	if malformed := (*xheaders.MalformedError)(nil); errors.As(err, &malformed) {
 		return string(malformed.Cause)

@@ -467,3 +467,60 @@ func TestState(t *testing.T) {
 	waitFor(t, "connection", func() bool { st := c.State(); return st.Connected && st.Err == "" })
 	c.Stop(soon(t))
 }
+
+// With an engine that takes nothing the end comes with the context, and what was
+// taken in is counted.
+func TestCloseStuck(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.BatchBytes = 1, 1<<10
+	s := open(t, cfg)
+	c := s.Run(&fakeSink{name: "k"}, Options{})
+	put(t, s, 0, 10)
+	if err := s.Sync(soon(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.engine.mu.Lock()
+	s.engine.started = time.Now().Add(time.Hour) // it is not started anew
+	s.engine.mu.Unlock()
+	s.engine.server.Shutdown()
+	// Until Put waits: each of its batches is under way.
+	taken := make(chan int, 1)
+	go func() {
+		n := 0
+		for i := range 10000 {
+			r := record(i, "call")
+			if s.Put(&r) != nil {
+				break
+			}
+			n++
+		}
+		taken <- n
+	}()
+	waitFor(t, "Put that waits", func() bool { return len(s.shards[0].free) == 0 && len(s.shards[0].full) == buffers-1 })
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	synced := make(chan error, 1)
+	go func() { synced <- s.Sync(context.Background(), 0) }()
+	ended := make(chan error, 1)
+	go func() {
+		c.Stop(ctx)
+		ended <- s.Close(ctx)
+	}()
+	n := 0
+	select {
+	case n = <-taken:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Put waits")
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close waits for the engine")
+	}
+	if err := <-synced; !errors.Is(err, ErrClosed) {
+		t.Errorf("Sync: %v", err)
+	}
+	if got := s.Stats.Lost.Load(); got != uint64(n) || n == 0 {
+		t.Errorf("%d lost, want %d", got, n)
+	}
+}

@@ -585,27 +585,33 @@ func (s *Spool) janitor(ctx context.Context) {
 func (s *Spool) savePositions(ctx context.Context) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	readers := s.registered()
-	if err := s.saveChanges(ctx); err != nil {
-		return err
-	}
-	oldest, err := s.saveOffsets(ctx, readers)
+	oldest, err := s.saveAll(ctx)
 	if err != nil {
 		return err
+	}
+	return s.trim(ctx, oldest)
+}
+
+// saveAll writes down how far the sinks and the shards came; oldest is the last
+// batch of each shard that all sinks are done with.
+func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err error) {
+	readers := s.registered()
+	if err := s.saveChanges(ctx); err != nil {
+		return nil, err
+	}
+	if oldest, err = s.saveOffsets(ctx, readers); err != nil {
+		return nil, err
 	}
 	for _, sh := range s.shards {
 		if s.shared() {
 			if err := s.look(ctx, sh, readers); err != nil {
-				return fmt.Errorf("spool: shard %d: %w", sh.index, err)
+				return nil, fmt.Errorf("spool: shard %d: %w", sh.index, err)
 			}
 		} else if err := sh.noteTotal(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := s.positions.flush(); err != nil {
-		return err
-	}
-	return s.trim(ctx, oldest)
+	return oldest, s.positions.flush()
 }
 
 // registered are the readers of this moment.

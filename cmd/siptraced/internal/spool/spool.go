@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,8 +21,8 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-// ErrClosed is the answer to Put after Close.
-var ErrClosed = errors.New("spool: closed")
+// ErrClosed is the answer to Put after Close or Abort.
+var ErrClosed = fmt.Errorf("spool: %w", fs.ErrClosed)
 
 const (
 	streamPrefix = "SIPTRACED_"
@@ -78,8 +79,10 @@ type Spool struct {
 	memories sync.Pool    // of batches
 	usual    atomic.Int64 // bytes of one
 
-	stop context.CancelFunc
-	done sync.WaitGroup
+	aborted   chan struct{} // closed by Abort
+	abortOnce sync.Once
+	stop      context.CancelFunc
+	done      sync.WaitGroup
 }
 
 // shard is one stream and the batch that is being filled for it.
@@ -137,7 +140,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Spool{cfg: cfg, log: log, session: nuid.Next(), changes: map[string]string{}, save: make(chan struct{}, 1)}
+	s := &Spool{cfg: cfg, log: log, session: nuid.Next(), changes: map[string]string{}, save: make(chan struct{}, 1), aborted: make(chan struct{})}
 	for began := time.Now(); ; {
 		err := s.open(ctx)
 		if err == nil {
@@ -399,7 +402,9 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 		return ErrClosed
 	}
 	if sh.cur == nil {
-		sh.cur = s.openBatch(<-sh.free)
+		if sh.cur = s.freeBatch(sh); sh.cur == nil {
+			return ErrClosed
+		}
 	}
 	b := sh.cur
 	whole := len(b.data)
@@ -410,7 +415,11 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 	}
 	if len(b.data) > s.maxBatch && whole > 0 {
 		// Too much for one message of the engine: the record begins the next batch.
-		next := s.openBatch(<-sh.free)
+		next := s.freeBatch(sh)
+		if next == nil {
+			b.data = b.data[:whole]
+			return ErrClosed
+		}
 		next.data = append(next.data, b.data[whole:]...)
 		b.data = b.data[:whole]
 		sh.full <- b
@@ -428,8 +437,17 @@ func (s *Spool) Put(rec *siptrace.Record) error {
 	return nil
 }
 
-// openBatch begins a batch.
-func (s *Spool) openBatch(b *batch) *batch {
+// freeBatch begins a batch, once one is free; nil after Abort.
+func (s *Spool) freeBatch(sh *shard) (b *batch) {
+	select {
+	case b = <-sh.free:
+	default:
+		select {
+		case b = <-sh.free:
+		case <-s.aborted:
+			return nil
+		}
+	}
 	b.opened = time.Now()
 	if b.memory, _ = s.memories.Get().(*memory); b.memory == nil {
 		b.memory = &memory{pool: &s.memories, data: make([]byte, 0, s.usual.Load())}
@@ -633,6 +651,8 @@ func (s *Spool) Sync(ctx context.Context, mark uint64) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
+			case <-s.aborted:
+				return ErrClosed
 			case <-time.After(poll):
 			}
 		}
@@ -643,25 +663,58 @@ func (s *Spool) Sync(ctx context.Context, mark uint64) error {
 	return nil
 }
 
+// Abort ends the waiting for an engine that takes nothing: Put and Sync come back
+// with ErrClosed.
+func (s *Spool) Abort() { s.abortOnce.Do(func() { close(s.aborted) }) }
+
 // Close takes no more records and waits until those it has are on disk, or
-// until ctx ends; then it closes the engine. Readers have to be closed before.
+// until ctx ends: then they are lost, and counted. It closes the engine.
+// Consumers have to be stopped before.
 func (s *Spool) Close(ctx context.Context) error {
 	s.Flush(ctx)
 	s.stop()
-	s.done.Wait()
-	err := s.savePositions(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.done.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(closePatience):
+		for _, sh := range s.shards {
+			sh.mu.Lock()
+			s.Stats.Lost.Add(sh.taken - sh.settled.Load())
+			sh.mu.Unlock()
+		}
+		s.releaseWithin(ctx)
+		return errors.New("spool: the engine is stuck, going on without it")
+	}
+	// No trimming without time for it; what is written down is small.
+	save := ctx
+	if !s.shared() {
+		save = context.WithoutCancel(ctx)
+	}
+	oldest, err := s.saveAll(save)
+	if err == nil && ctx.Err() == nil {
+		err = s.trim(ctx, oldest)
+	}
 	for _, sh := range s.shards {
 		if !s.shared() { // all is on disk in a moment: no number is in doubt
 			err = errors.Join(err, sh.noteAhead(ctx, sh.lastSeq.Load()))
 		}
 	}
-	s.release()
+	s.releaseWithin(ctx)
 	return err
 }
 
+// closePatience is how long publishers may take to come back from the engine
+// once their context ended.
+const closePatience = 300 * time.Millisecond
+
 // Flush closes the intake and returns when all records taken in are on disk, or
-// when ctx ends. Readers go on.
+// when ctx ends, which aborts. Consumers go on.
 func (s *Spool) Flush(ctx context.Context) {
+	defer context.AfterFunc(ctx, s.Abort)()
 	for _, sh := range s.shards {
 		sh.mu.Lock()
 		if !sh.closed {
@@ -686,6 +739,20 @@ func (s *Spool) Flush(ctx context.Context) {
 		for range buffers {
 			sh.free <- &batch{}
 		}
+	}
+}
+
+// releaseWithin closes the engine; when ctx ends first, the end of the process
+// does.
+func (s *Spool) releaseWithin(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.release()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
 	}
 }
 
