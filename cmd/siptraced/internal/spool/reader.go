@@ -107,6 +107,7 @@ type Reader struct {
 	wake      chan struct{} // told that there is a batch; nil: nobody waits there
 	known     bool          // where to begin
 	continues bool          // where another reader of this process stopped
+	dormant   bool          // it keeps the place of a sink that does not run
 	from      From
 	resumed   func()      // called when that is known, if it was not from the start
 	ready     atomic.Bool // the place may be written down
@@ -159,8 +160,8 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
 	r.end = end
 	old := s.reserved(r.key)
 	switch {
-	case old != nil && old.ready.Load(): // it ran before, in this process
-		at, r.known, r.unsaved, r.continues = *old.place.Load(), true, true, true
+	case old != nil && old.ready.Load(): // it ran before, or waits for its sink
+		at, r.known, r.unsaved, r.continues = *old.place.Load(), true, true, !old.dormant
 	case !s.shared(): // a cluster is asked later
 		at.seq, at.total, r.known, _ = s.position(context.Background(), r)
 		if s.unqueue(r.key) {
@@ -597,6 +598,9 @@ func (s *Spool) savePositions(ctx context.Context) error {
 func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err error) {
 	readers := s.registered()
 	if err := s.saveChanges(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.followTrim(ctx, readers); err != nil {
 		return nil, err
 	}
 	if oldest, err = s.saveOffsets(ctx, readers); err != nil {

@@ -93,25 +93,17 @@ func (s *Spool) saveChanges(ctx context.Context) error {
 	return nil
 }
 
-// Forget removes the positions of the sinks whose names begin so, but for those
-// to keep: what is gone from the configuration must not be taken up again later
-// as if it had waited all the time.
-func (s *Spool) Forget(ctx context.Context, prefix string, keep func(sink string) bool) error {
-	names, err := s.positions.keys(ctx)
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
-	}
-	for _, key := range names {
-		sink, ok := strings.CutPrefix(key, prefix)
-		if !ok {
-			continue
-		}
-		if i := strings.LastIndexByte(sink, '.'); i >= 0 && !keep(sink[:i]) {
-			if err := s.positions.remove(ctx, key); err != nil {
-				return fmt.Errorf("spool: positions: %w", err)
-			}
+// Forget discards what is kept for the sinks that do not run and whose names
+// begin so, but for those to keep: what is gone from the configuration must not
+// be taken up again later as if it had waited all the time.
+func (s *Spool) Forget(_ context.Context, prefix string, keep func(sink string) bool) error {
+	var gone []*Reader
+	for _, r := range s.registered() {
+		if name, ok := strings.CutPrefix(r.sink(), prefix); ok && r.dormant && !keep(name) {
+			gone = append(gone, r)
 		}
 	}
+	s.remove(gone)
 	return nil
 }
 

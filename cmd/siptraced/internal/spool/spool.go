@@ -49,8 +49,10 @@ type Stats struct {
 	Refused atomic.Uint64 // not taken: full
 	Lost    atomic.Uint64 // not taken: closed before the engine took them
 	Damaged atomic.Uint64 // were on disk and are not any more: found at start
-	Clipped atomic.Uint64 // taken, but a field or the chunks of others were over the bounds
-	Batches atomic.Uint64
+	// Discarded were kept for a sink that does not run, and there was no room.
+	Discarded atomic.Uint64
+	Clipped   atomic.Uint64 // taken, but a field or the chunks of others were over the bounds
+	Batches   atomic.Uint64
 }
 
 // Spool takes records in and hands them to its readers.
@@ -153,7 +155,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 		}
 		log.Warn("spool: the cluster is not ready, trying again", "err", err)
 		time.Sleep(time.Second)
-		s.shards, s.engine = nil, nil
+		s.shards, s.readers, s.engine = nil, nil, nil
 	}
 	run, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -206,6 +208,9 @@ func (s *Spool) open(ctx context.Context) error {
 		}
 		s.shards = append(s.shards, sh)
 		backlog = backlog || sh.stream.CachedInfo().State.Msgs > 0
+	}
+	if err := s.findDormant(ctx); err != nil {
+		return err
 	}
 	return s.agreeOnShards(ctx, backlog)
 }
@@ -350,7 +355,10 @@ func (sh *shard) tail() (seq, total uint64) {
 	return sh.lastSeq.Load(), sh.total.Load()
 }
 
-func (sh *shard) totalKey() string { return "taken." + strconv.Itoa(sh.index) }
+// totalPrefix begins the keys of the shards' totals.
+const totalPrefix = "taken"
+
+func (sh *shard) totalKey() string { return totalPrefix + "." + strconv.Itoa(sh.index) }
 
 // notedTotal is the count of records, and the last batch, that were noted when
 // the janitor last came by.
@@ -549,6 +557,12 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 	backoff := 10 * time.Millisecond
 	for said := false; ; {
 		err := sh.admit(len(b.data))
+		if err != nil && sh.discardDormant() {
+			if err := s.savePositions(ctx); err != nil {
+				s.log.Warn("spool: positions not saved, trying again", "err", err)
+			}
+			continue
+		}
 		full := err != nil
 		if !full {
 			if next := sh.lastSeq.Load() + numbersLeft; !s.shared() && next > sh.ahead {
