@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/counters"
@@ -58,6 +57,8 @@ type daemon struct {
 	rpc      []*serve.Server
 	proxy    *proxy // the Kamailio behind us; nil without rpc.forward
 
+	signals <-chan os.Signal
+
 	saving sync.Mutex // held while the state file is written
 
 	mu       sync.Mutex // covers what follows: RPC and signals change it
@@ -78,6 +79,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	d := &daemon{opt: opt, cfg: cfg, level: new(slog.LevelVar), counters: counters.New()}
+	d.signals = signals
 	d.level.Set(cfg.LogLevel)
 	d.log = slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: d.level}))
 	for _, n := range cfg.Notes {
@@ -118,7 +120,9 @@ func (d *daemon) start(ctx context.Context) error {
 	d.counters.Func("spool.damaged", d.spool.Stats.Damaged.Load)
 	d.counters.Func("spool.clipped", d.spool.Stats.Clipped.Load)
 	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
-	d.counters.Func("rejected.shutdown", d.spool.Stats.Lost.Load)
+	late := d.counters.Counter("rejected.shutdown") // what the intake had in hand
+	d.counters.Func("rejected.shutdown", func() uint64 { return late.Load() + d.spool.Stats.Lost.Load() })
+	d.counters.Func("spool.discarded", d.spool.Stats.Discarded.Load)
 	if err := d.restoreState(); err != nil {
 		return err
 	}
@@ -143,6 +147,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := d.listenRPC(ctx); err != nil {
 		return err
 	}
+	d.spool.LogDormant()
 	d.ingest.Serve()
 	for _, s := range d.rpc {
 		s.Serve()
@@ -219,64 +224,6 @@ const hint = `To mirror all traffic of a Kamailio to siptraced, put this into it
     modparam("siptrace", "trace_mode", 1)
 
 `
-
-// stop ends the stages in their order: listeners, readers, batches to the
-// spool, sinks until the deadline, spool, remote control.
-func (d *daemon) stop() {
-	if d.ingest != nil {
-		d.ingest.Close()
-	}
-	if d.proxy != nil {
-		d.proxy.close()
-	}
-	defer d.closeRPC()
-	if d.engine != nil {
-		d.engine.Close()
-	}
-	d.mu.Lock()
-	d.stopping = true
-	db := d.store
-	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.ShutdownTimeout, time.Millisecond))
-	defer cancel()
-	if d.spool != nil {
-		d.spool.Flush(ctx)
-	}
-	var sinks sync.WaitGroup
-	if d.mirrors != nil {
-		sinks.Go(func() { d.mirrors.Stop(ctx) })
-	}
-	if db != nil {
-		if err := db.Stop(ctx); err != nil {
-			d.log.Error("closing the store", "err", err)
-		}
-		if n := db.Pending(); n > 0 {
-			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
-		}
-	}
-	sinks.Wait()
-	if d.mirrors != nil {
-		if n := d.mirrors.Pending(); n > 0 {
-			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
-		}
-	}
-	if d.rejects != nil {
-		if err := d.rejects.Close(); err != nil {
-			d.log.Error("closing the reject file", "err", err)
-		}
-	}
-	if d.spool != nil {
-		// The deadline of the sinks may be over; what is left takes no time.
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
-		if err := d.spool.Close(ctx); err != nil {
-			d.log.Error("closing the spool", "err", err)
-		}
-		d.printCounters()
-	}
-}
-
-const closeTimeout = 10 * time.Second
 
 // printCounters prints the books as one JSON object on a line of its own.
 func (d *daemon) printCounters() {

@@ -65,8 +65,8 @@ func (d *daemon) listenRPC(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) closeRPC() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+func (d *daemon) closeRPC(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	var all sync.WaitGroup
 	for _, s := range d.rpc {

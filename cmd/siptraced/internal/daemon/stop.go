@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// closeGrace is how long the end may take after shutdown_timeout, or after a
+// second signal: the disk gets what is in memory.
+const closeGrace = 900 * time.Millisecond
+
+// closeTimeout bounds how long remote calls in progress may take at the end.
+const closeTimeout = 10 * time.Second
+
+// stop ends the stages in their order: listeners, readers, batches to the
+// spool, sinks until the deadline, spool, remote control. A second signal is a
+// deadline too.
+func (d *daemon) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.ShutdownTimeout, time.Millisecond))
+	defer cancel()
+	hard, end := context.WithCancel(context.Background())
+	defer end()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeGrace, end) })()
+	go d.awaitSignal(ctx, cancel)
+	if d.spool != nil {
+		// The readers wait for the spool, and the spool for its engine.
+		defer context.AfterFunc(ctx, d.spool.Abort)()
+	}
+	if d.ingest != nil {
+		d.ingest.Close(ctx)
+	}
+	if d.proxy != nil {
+		d.proxy.close()
+	}
+	defer d.closeRPC(hard)
+	if d.engine != nil {
+		d.engine.Close()
+	}
+	d.mu.Lock()
+	d.stopping = true
+	d.mu.Unlock()
+	if d.spool != nil {
+		d.spool.Flush(ctx)
+	}
+	d.stopSinks(ctx)
+	if d.rejects != nil {
+		if err := d.rejects.Close(); err != nil {
+			d.log.Error("closing the reject file", "err", err)
+		}
+	}
+	if d.spool != nil {
+		if err := d.spool.Close(hard); err != nil {
+			d.log.Error("closing the spool", "err", err)
+		}
+		d.printCounters()
+	}
+}
+
+// stopSinks drains the sinks until ctx ends.
+func (d *daemon) stopSinks(ctx context.Context) {
+	d.mu.Lock()
+	db := d.store
+	d.mu.Unlock()
+	var sinks sync.WaitGroup
+	if db != nil {
+		sinks.Go(func() {
+			if err := db.Stop(ctx); err != nil {
+				d.log.Error("closing the store", "err", err)
+			}
+		})
+	}
+	if d.mirrors != nil {
+		sinks.Go(func() { d.mirrors.Stop(ctx) })
+	}
+	sinks.Wait()
+	if db != nil {
+		if n := db.Pending(); n > 0 {
+			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+		}
+	}
+	if d.mirrors != nil {
+		if n := d.mirrors.Pending(); n > 0 {
+			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+		}
+	}
+}
+
+// awaitSignal ends the wait when the operator insists.
+func (d *daemon) awaitSignal(ctx context.Context, cancel context.CancelFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-d.signals:
+			if s == syscall.SIGTERM || s == syscall.SIGINT {
+				d.log.Warn("a second signal: ending at once, what waits stays in the spool", "signal", s.String())
+				cancel()
+				return
+			}
+		}
+	}
+}
