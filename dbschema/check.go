@@ -44,7 +44,7 @@ func (p Problem) String() string { return p.Severity.String() + ": " + p.Place +
 // harm of someone: of rows, of Kamailio, of the programs that read the table.
 // Mending in the order of the list is safe.
 func (t *Table) Check() []Problem {
-	r, err := t.Dialect.rules()
+	r, err := t.Dialect.impl()
 	if err != nil {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (t *Table) Check() []Problem {
 	return ps
 }
 
-func (t *Table) checkColumns(r rules, add func(Problem)) {
+func (t *Table) checkColumns(r dialect, add func(Problem)) {
 	if t.View {
 		add(Problem{Severity: Note, Place: t.Name, Text: "is a view: rows can be written only as far as the database can trace them to one table"})
 	}
@@ -69,7 +69,7 @@ func (t *Table) checkColumns(r rules, add func(Problem)) {
 		add(Problem{Severity: Note, Place: t.Name, Text: "has the form of " + t.Form.String() + " and is filled as it is"})
 	}
 	missing := t.missing()
-	for f := FieldTime; f <= FieldDirection; f++ {
+	for f := fieldTime; f <= fieldDirection; f++ {
 		if f.optional() && t.fields[f] == 0 {
 			missing = append(missing, f)
 		}
@@ -84,7 +84,7 @@ func (t *Table) checkColumns(r rules, add func(Problem)) {
 		if f.optional() {
 			p.Severity = Note
 		}
-		if f != FieldMsg && !t.View && t.Form != FormOpenSIPS {
+		if f != fieldMsg && !t.View && t.Form != FormOpenSIPS {
 			stmt := "ALTER TABLE " + t.name.quoted + " ADD COLUMN " + columnText(r, name, columnDef(r, layout[f]))
 			if f > 0 && t.fields[f-1] != 0 {
 				stmt += r.after(r.quoteExact(t.Column(f - 1).Name))
@@ -93,7 +93,7 @@ func (t *Table) checkColumns(r rules, add func(Problem)) {
 		}
 		add(p)
 	}
-	for f := range NumFields {
+	for f := range numFields {
 		c, want := t.Column(f), configured(t.want, f)
 		if c != nil && want != "" && want != f.String() && !strings.EqualFold(c.Name, want) {
 			add(Problem{Severity: Warning, Place: t.Name + "." + want, Text: "the configured column is missing; " + c.Name + " is used"})
@@ -116,18 +116,18 @@ func (t *Table) unfilled() []string {
 	return names
 }
 
-func (t *Table) checkWidths(r rules, add func(Problem)) {
+func (t *Table) checkWidths(r dialect, add func(Problem)) {
 	// status and direction are left out: three digits and a short word fit anywhere.
 	for _, f := range []Field{
-		FieldCallID, FieldTracedUser, FieldMsg, FieldMethod,
-		FieldFromIP, FieldToIP, FieldFromTag, FieldToTag,
+		fieldCallID, fieldTracedUser, fieldMsg, fieldMethod,
+		fieldFromIP, fieldToIP, fieldFromTag, fieldToTag,
 	} {
 		c := t.Column(f)
 		if c == nil {
 			continue
 		}
 		have, want, unit := c.Width, layout[f].width, "characters"
-		if f == FieldMsg {
+		if f == fieldMsg {
 			have, want, unit = max(c.Width, c.Octets), 1<<24-1, "bytes" // of MEDIUMTEXT
 		}
 		if have == 0 || have >= want {
@@ -141,7 +141,7 @@ func (t *Table) checkWidths(r rules, add func(Problem)) {
 	}
 }
 
-func (t *Table) checkID(r rules, add func(Problem)) {
+func (t *Table) checkID(r dialect, add func(Problem)) {
 	i := t.find("id")
 	if i == 0 {
 		add(Problem{Severity: Warning, Place: t.Name + ".id", Text: "the column is missing: readers order the messages of a call by it"})
@@ -163,7 +163,7 @@ func (t *Table) checkID(r rules, add func(Problem)) {
 	add(p)
 }
 
-func (t *Table) checkIndexes(r rules, add func(Problem)) {
+func (t *Table) checkIndexes(r dialect, add func(Problem)) {
 	for _, f := range indexOrder {
 		c := t.Column(f)
 		if c == nil || slices.ContainsFunc(t.Indexes, func(i Index) bool { return i.First == c.Name }) {
@@ -176,7 +176,7 @@ func (t *Table) checkIndexes(r rules, add func(Problem)) {
 	}
 }
 
-func (t *Table) checkVersion(r rules, add func(Problem)) {
+func (t *Table) checkVersion(r dialect, add func(Problem)) {
 	if t.Version == CurrentVersion {
 		return
 	}

@@ -24,7 +24,7 @@ const versionNameWidth = 32
 //
 // The error is a *NameError.
 func Create(d Dialect, table string, cols siptrace.Columns) ([]string, error) {
-	r, err := d.rules()
+	r, err := d.impl()
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +38,9 @@ func Create(d Dialect, table string, cols siptrace.Columns) ([]string, error) {
 	columns := []string{columnText(r, "id", r.idType())}
 	names := make([]string, len(layout))
 	for i, c := range layout {
-		if names[i] = configured(cols, c.field); names[i] == "" {
-			names[i] = c.field.String()
+		f := Field(i)
+		if names[i] = configured(cols, f); names[i] == "" {
+			names[i] = f.String()
 		}
 		if err := checkName(r, "column", names[i], names[i]); err != nil {
 			return nil, err
@@ -62,10 +63,10 @@ func Create(d Dialect, table string, cols siptrace.Columns) ([]string, error) {
 	return append(stmts, setVersion(table)...), nil
 }
 
-func columnText(r rules, name, typ string) string { return r.quote(name) + " " + typ }
+func columnText(r dialect, name, typ string) string { return r.quote(name) + " " + typ }
 
 // columnDef is the type of a column with its default; no column may be NULL.
-func columnDef(r rules, c layoutColumn) string {
+func columnDef(r dialect, c layoutColumn) string {
 	value := ""
 	switch c.kind {
 	case kindTime:
@@ -78,7 +79,7 @@ func columnDef(r rules, c layoutColumn) string {
 	return r.columnType(c) + value + " NOT NULL"
 }
 
-func createIndex(r rules, n tableName, index, quoted string) string {
+func createIndex(r dialect, n tableName, index, quoted string) string {
 	return "CREATE INDEX " + r.quote(index) + " ON " + n.quoted + " (" + quoted + ")"
 }
 
@@ -88,7 +89,7 @@ func tableText(head string, columns []string) string {
 
 // createVersion makes the table version where it is missing, with the row
 // that it has for itself.
-func createVersion(r rules) []string {
+func createVersion(r dialect) []string {
 	return []string{
 		tableText("CREATE TABLE IF NOT EXISTS version", []string{
 			columnText(r, "id", r.idType()),

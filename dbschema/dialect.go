@@ -47,8 +47,8 @@ func (d Dialect) String() string {
 	return "Dialect(" + strconv.Itoa(int(d)) + ")"
 }
 
-// rules is what differs between the dialects.
-type rules interface {
+// dialect is what differs between the dialects.
+type dialect interface {
 	// quote makes an identifier of a valid name as someone wrote it, and
 	// quoteExact of one as the database has it.
 	quote(name string) string
@@ -84,19 +84,19 @@ type rules interface {
 	appendPlaceholder(dst []byte, n int) []byte // n counts from 1
 	// maxArgs is how many arguments one statement can have.
 	maxArgs() int
-	// connCharset is a form of Unicode: it carries whatever a column can hold,
-	// and the server turns each value into the column's own character set.
-	connCharset() string
+
+	// logTable is the statements that make the table of log lines.
+	logTable() []string
 }
 
-func (d Dialect) rules() (rules, error) {
+func (d Dialect) impl() (dialect, error) {
 	switch d {
 	case MySQL:
-		return mysqlRules{}, nil
+		return mysqlDialect{}, nil
 	case PostgreSQL:
-		return postgresRules{}, nil
+		return postgresDialect{}, nil
 	case SQLite:
-		return sqliteRules{}, nil
+		return sqliteDialect{}, nil
 	}
 	return nil, fmt.Errorf("dbschema: %v is not a dialect", d)
 }
@@ -117,29 +117,20 @@ func (e *NameError) Error() string {
 	return fmt.Sprintf("dbschema: %s name %q: %s", e.Kind, e.Name, e.Reason)
 }
 
-// CheckTableName reports with a *NameError whether a name can name a table of
-// the dialect. "schema.table" is two names, as in the SQL text that Kamailio
-// makes of its table parameter; SQLite takes one only.
-func (d Dialect) CheckTableName(name string) error {
-	r, err := d.rules()
-	if err != nil {
-		return err
-	}
-	_, err = splitTable(r, name)
-	return err
-}
-
 // tableName is a table's name in its parts.
 type tableName struct {
 	schema, table string // schema may be empty
 	quoted        string // for SQL
 }
 
-func splitTable(r rules, name string) (tableName, error) {
+// splitTable takes a name apart, or reports with a *NameError that it can't name
+// a table of the dialect. "schema.table" is two names, as in the SQL text that
+// Kamailio makes of its table parameter; SQLite takes one only.
+func splitTable(r dialect, name string) (tableName, error) {
 	n := tableName{table: name}
 	if i := strings.IndexByte(name, '.'); i >= 0 {
 		n.schema, n.table = name[:i], name[i+1:]
-		if _, lite := r.(sqliteRules); lite {
+		if _, lite := r.(sqliteDialect); lite {
 			return n, &NameError{Kind: "table", Name: name, Reason: "has a dot"}
 		}
 		if err := checkName(r, "table", name, n.schema); err != nil {
@@ -155,7 +146,7 @@ func splitTable(r rules, name string) (tableName, error) {
 }
 
 // checkName checks part, which is name or the half of it before or after the dot.
-func checkName(r rules, kind, name, part string) error {
+func checkName(r dialect, kind, name, part string) error {
 	reason := ""
 	switch {
 	case part == "":
@@ -185,6 +176,21 @@ func plain(name string) bool {
 		}
 	}
 	return name != ""
+}
+
+// placeholders numbers the arguments of a statement that is written with '?', for
+// a dialect that wants numbers.
+func placeholders(r dialect, text string) string {
+	var b []byte
+	n := 0
+	for part := range strings.SplitSeq(text, "?") {
+		if n > 0 {
+			b = r.appendPlaceholder(b, n)
+		}
+		b = append(b, part...)
+		n++
+	}
+	return string(b)
 }
 
 func quoteWith(q, name string) string {

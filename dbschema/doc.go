@@ -8,13 +8,15 @@
 //	args := enc.AppendArgs(nil, &rec, nil) // once per row
 //	_, err = db.ExecContext(ctx, plan.Insert(1), args...)
 //
-// The connection must use the character set that [Plan.ConnCharset] names, and
-// send the arguments apart from the statement: the MySQL driver's
-// interpolateParams stays off.
+// The arguments are in UTF-8 whatever the table has, and the server converts
+// them: the connection's character set must be utf8mb4 on MySQL and UTF8 on
+// PostgreSQL (client_encoding). The arguments must go apart from the statement:
+// the MySQL driver's interpolateParams stays off.
 //
 // A row is never refused for the bytes it holds. A value that its column can
 // take as text is stored as it is; any other value is stored byte by byte, as
-// [Plan] says. Values too long are cut to the column's width. Both are counted.
+// [Plan] says. Values too long are cut to the column's width, numbers and times
+// that the column has not are replaced by one that it has. All are counted.
 //
-// It leaves out connections, transactions, retries and drivers.
+// Not included: connections, transactions, retries and drivers.
 package dbschema

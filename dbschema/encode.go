@@ -3,6 +3,8 @@ package dbschema
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
+	"math"
 	"time"
 	"unicode/utf8"
 	"unsafe"
@@ -12,9 +14,26 @@ import (
 
 // Counts says, per field, what happened to values on their way into a row.
 type Counts struct {
-	Cut      [NumFields]uint64 // too long for the column
-	Bytewise [NumFields]uint64 // no text that the column can hold: stored byte by byte, whole or in part
-	NUL      [NumFields]uint64 // had NUL bytes that were replaced
+	Cut      [numFields]uint64 // too long for the column, or a number or time that it has not
+	Bytewise [numFields]uint64 // no text that the column can hold: stored byte by byte, whole or in part
+	NUL      [numFields]uint64 // had NUL bytes that were replaced
+}
+
+// All gives each count that is not 0 with its name: cut, bytewise or nul, a dot,
+// and the name of the field.
+func (c *Counts) All() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		for f := range numFields {
+			for _, n := range [...]struct {
+				what  string
+				count uint64
+			}{{"cut.", c.Cut[f]}, {"bytewise.", c.Bytewise[f]}, {"nul.", c.NUL[f]}} {
+				if n.count > 0 && !yield(n.what+f.String(), n.count) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Encoder makes arguments of records. It is for one goroutine.
@@ -42,36 +61,36 @@ func (e *Encoder) AppendArgs(dst []any, rec *siptrace.Record, user []byte) []any
 		s := &e.plan.slots[i]
 		var b []byte
 		switch s.field {
-		case FieldTime:
-			dst = append(dst, e.time(rec.Time))
+		case fieldTime:
+			dst = append(dst, e.time(s, rec.Time))
 			continue
-		case FieldTimeUS:
+		case fieldTimeUS:
 			dst = append(dst, int64(rec.Time.Nanosecond()/1000))
 			continue
-		case FieldCallID:
+		case fieldCallID:
 			b = rec.CallID
-		case FieldTracedUser:
+		case fieldTracedUser:
 			b = user
-		case FieldMsg:
+		case fieldMsg:
 			b = rec.Msg
-		case FieldMethod:
+		case fieldMethod:
 			b = rec.Method
-		case FieldStatus:
+		case fieldStatus:
 			b = rec.Status
-		case FieldFromIP:
+		case fieldFromIP:
 			b = e.endpoint(rec.From)
-		case FieldToIP:
+		case fieldToIP:
 			b = e.endpoint(rec.To)
-		case FieldFromTag:
+		case fieldFromTag:
 			b = rec.FromTag
-		case FieldToTag:
+		case fieldToTag:
 			b = rec.ToTag
-		case FieldDirection:
+		case fieldDirection:
 			b = unsafe.Slice(unsafe.StringData(rec.Direction), len(rec.Direction)) // read only
-		case FieldFromProto, FieldFromHost, FieldFromPort:
-			b = part(e.endpoint(rec.From), s.field-FieldFromProto)
-		case FieldToProto, FieldToHost, FieldToPort:
-			b = part(e.endpoint(rec.To), s.field-FieldToProto)
+		case fieldFromProto, fieldFromHost, fieldFromPort:
+			b = e.part(s.field, e.endpoint(rec.From), s.field-fieldFromProto)
+		case fieldToProto, fieldToHost, fieldToPort:
+			b = e.part(s.field, e.endpoint(rec.To), s.field-fieldToProto)
 		}
 		b = e.value(s, b)
 		if s.blob {
@@ -87,8 +106,13 @@ func (e *Encoder) AppendArgs(dst []any, rec *siptrace.Record, user []byte) []any
 	return dst
 }
 
-// time is the whole second in the form that the column has.
-func (e *Encoder) time(t time.Time) any {
+// time is the whole second in the form that the column has, or the nearest one
+// that it has.
+func (e *Encoder) time(s *slot, t time.Time) any {
+	if at := t.Unix(); s.latest != 0 && (at < s.earliest || at > s.latest) {
+		e.Counts.Cut[s.field]++
+		t = time.Unix(min(max(at, s.earliest), s.latest), 0)
+	}
 	if sec := t.Unix(); e.timeText == nil || sec != e.second {
 		e.second = sec
 		if e.plan.wall {
@@ -113,7 +137,7 @@ func (e *Encoder) endpoint(p siptrace.Endpoint) []byte {
 
 // part takes proto:address:port apart: 0, 1 and 2. An address loses its
 // brackets, and what is no port is 0, since the column is a number.
-func part(b []byte, n Field) []byte {
+func (e *Encoder) part(f Field, b []byte, n Field) []byte {
 	first, last := bytes.IndexByte(b, ':'), bytes.LastIndexByte(b, ':')
 	if first == last {
 		return [][]byte{nil, b, []byte("0")}[n]
@@ -125,14 +149,38 @@ func part(b []byte, n Field) []byte {
 		return bytes.Trim(b[first+1:last], "[]")
 	}
 	port := b[last+1:]
-	if len(port) == 0 || len(bytes.Trim(port, "0123456789")) > 0 {
+	if len(port) == 0 {
 		return []byte("0")
 	}
-	return port
+	return e.number(f, port, math.MaxUint16)
+}
+
+// number is b where it is a number from 0 to most, else 0.
+func (e *Encoder) number(f Field, b []byte, most int64) []byte {
+	if digits := bytes.TrimLeft(b, "0"); len(b) > 0 && len(digits) < 19 { // 18 digits fit 63 bits
+		var n int64
+		for _, c := range digits {
+			if c < '0' || c > '9' {
+				n = math.MaxInt64
+				break
+			}
+			n = 10*n + int64(c-'0')
+		}
+		if n <= most {
+			return b
+		}
+	}
+	if len(b) > 0 {
+		e.Counts.Cut[f]++
+	}
+	return []byte("0")
 }
 
 // value is b as the column can hold it.
 func (e *Encoder) value(s *slot, b []byte) []byte {
+	if s.most > 0 {
+		return e.number(s.field, b, s.most)
+	}
 	nul := s.nul && bytes.IndexByte(b, 0) >= 0
 	if nul || s.enc != encBytes && !ascii(b) {
 		b = e.encode(s, b, nul)

@@ -3,6 +3,8 @@ package dbschema
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -66,11 +68,11 @@ func TestValue(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := Encoder{plan: &Plan{}}
-			tt.slot.field = FieldMsg
+			tt.slot.field = fieldMsg
 			if got := string(e.value(&tt.slot, []byte(tt.in))); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			got := [3]uint64{e.Counts.Cut[FieldMsg], e.Counts.Bytewise[FieldMsg], e.Counts.NUL[FieldMsg]}
+			got := [3]uint64{e.Counts.Cut[fieldMsg], e.Counts.Bytewise[fieldMsg], e.Counts.NUL[fieldMsg]}
 			if want := [3]uint64{tt.cut, tt.bytewise, tt.nul}; got != want {
 				t.Errorf("cut, bytewise, NUL: got %v, want %v", got, want)
 			}
@@ -104,12 +106,84 @@ func TestPart(t *testing.T) {
 		{"udp:192.0.2.1:sip", "udp", "192.0.2.1", "0"},
 		{"udp:192.0.2.1:", "udp", "192.0.2.1", "0"},
 		{"", "", "", "0"},
+		{"udp:192.0.2.1:65535", "udp", "192.0.2.1", "65535"},
+		{"udp:192.0.2.1:65536", "udp", "192.0.2.1", "0"},
+		{"udp:1.2.3.4:99999999999", "udp", "1.2.3.4", "0"},
+		{"udp:1.2.3.4:" + strings.Repeat("9", 40), "udp", "1.2.3.4", "0"},
 	}
 	for _, tt := range tests {
-		b := []byte(tt.in)
-		got := [3]string{string(part(b, 0)), string(part(b, 1)), string(part(b, 2))}
+		b, e := []byte(tt.in), Encoder{}
+		var got [3]string
+		for i := range got {
+			got[i] = string(e.part(fieldFromProto+Field(i), b, Field(i)))
+		}
 		if want := [3]string{tt.proto, tt.host, tt.port}; got != want {
 			t.Errorf("%q: got %q, want %q", tt.in, got, want)
+		}
+	}
+}
+
+// A number that its column can't hold becomes 0, and a time the nearest one.
+func TestMadeFit(t *testing.T) {
+	tests := []struct {
+		in, want string
+		most     int64
+		cut      uint64
+	}{
+		{"200", "200", 255, 0},
+		{"255", "255", 255, 0},
+		{"256", "0", 255, 1},
+		{"", "0", 255, 0},
+		{"000255", "000255", 255, 0},
+		{"-1", "0", 255, 1},
+		{"OK", "0", 255, 1},
+		{"9223372036854775807", "0", math.MaxInt64, 1},
+		{"999999999999999999", "999999999999999999", math.MaxInt64, 0},
+	}
+	for _, tt := range tests {
+		e := Encoder{plan: &Plan{}}
+		got := string(e.value(&slot{field: fieldStatus, most: tt.most}, []byte(tt.in)))
+		if got != tt.want || e.Counts.Cut[fieldStatus] != tt.cut {
+			t.Errorf("%q to %d: got %q, cut %d, want %q, %d", tt.in, tt.most, got, e.Counts.Cut[fieldStatus], tt.want, tt.cut)
+		}
+	}
+	tab := fullTable(MySQL)
+	tab.Column(fieldTime).Type = "timestamp"
+	e := mustPlan(t, tab).NewEncoder(time.UTC)
+	rec := record()
+	for in, want := range map[int64]string{0: "1970-01-02 00:00:01", 1700000000: "2023-11-14 22:13:20", math.MaxUint32: "2038-01-18 03:14:07"} {
+		rec.Time = time.Unix(in, 0)
+		if got := e.AppendArgs(nil, rec, nil)[0]; got != want {
+			t.Errorf("%d: got %v, want %s", in, got, want)
+		}
+	}
+	want := map[string]uint64{"cut.time_stamp": 2}
+	if got := maps.Collect(e.Counts.All()); !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+}
+
+// Two plans are equal where they write in the same way.
+func TestPlanEqual(t *testing.T) {
+	change := []func(*Table){
+		func(*Table) {},
+		func(t *Table) { t.Column(fieldMethod).Width = 3 },
+		func(t *Table) { t.JulianDay = true },
+		func(t *Table) {
+			t.Column(fieldCallID).Charset = "latin1"
+			t.Column(fieldCallID).charset = newCharset(1)
+		},
+		func(t *Table) { t.Column(fieldCallID).Charset = "latin1"; t.Column(fieldCallID).charset = latin9ish() },
+		func(t *Table) { t.Column(fieldStatus).Type = "int" },
+	}
+	for i, a := range change {
+		for j, b := range change {
+			x, y := fullTable(MySQL), fullTable(MySQL)
+			a(x)
+			b(y)
+			if got := mustPlan(t, x).Equal(mustPlan(t, y)); got != (i == j) {
+				t.Errorf("%d and %d: equal is %v", i, j, got)
+			}
 		}
 	}
 }
@@ -118,8 +192,8 @@ func TestPart(t *testing.T) {
 func fullTable(d Dialect) *Table {
 	t := &Table{Dialect: d, Name: "sip_trace", Encoding: "UTF8", want: siptrace.DefaultColumns()}
 	t.name = tableName{table: t.Name, quoted: t.Name}
-	for _, c := range layout {
-		col := Column{Name: c.field.String(), Width: c.width}
+	for f, c := range layout {
+		col := Column{Name: Field(f).String(), Width: c.width}
 		if d == MySQL && c.kind >= kindText {
 			col.Charset, col.Collation = "utf8mb4", "utf8mb4_general_ci"
 		}
@@ -177,15 +251,15 @@ func TestJulianDay(t *testing.T) {
 func TestInsertText(t *testing.T) {
 	tab := fullTable(PostgreSQL)
 	tab.Columns = tab.Columns[:3]
-	tab.fields = [NumFields]int{1, 2, 3}
-	p := &Plan{rules: postgresRules{}, table: `"t"`}
-	for f := range FieldTracedUser {
+	tab.fields = [numFields]int{1, 2, 3}
+	p := &Plan{dialect: postgresDialect{}, table: `"t"`}
+	for f := range fieldTracedUser {
 		p.slots = append(p.slots, slot{field: f, name: tab.Column(f).Name})
 	}
 	if got, want := p.Insert(2), `INSERT INTO "t" ("time_stamp", "time_us", "callid") VALUES ($1,$2,$3), ($4,$5,$6)`; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
-	p.rules, p.table = mysqlRules{}, "`t`"
+	p.dialect, p.table = mysqlDialect{}, "`t`"
 	if got, want := p.Insert(1), "INSERT INTO `t` (`time_stamp`, `time_us`, `callid`) VALUES (?,?,?)"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -196,7 +270,7 @@ func TestInsertText(t *testing.T) {
 
 func TestPlanError(t *testing.T) {
 	tab := fullTable(MySQL)
-	tab.fields[FieldMsg], tab.fields[FieldToIP] = 0, 0
+	tab.fields[fieldMsg], tab.fields[fieldToIP] = 0, 0
 	tab.Columns = append(tab.Columns, Column{Name: "tenant"}, Column{Name: "node", Nullable: true})
 	_, err := NewPlan(tab)
 	want := "dbschema: sip_trace can't be filled: no column msg, toip; nothing known to put into msg, toip, tenant"
@@ -232,8 +306,8 @@ func BenchmarkAppendArgs(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			bb.slot.field = FieldMsg
-			p.slots[FieldMsg] = bb.slot
+			bb.slot.field = fieldMsg
+			p.slots[fieldMsg] = bb.slot
 			enc := p.NewEncoder(time.UTC)
 			rec := benchmarkRecord()
 			rec.Msg = append(rec.Msg, bb.msg...)

@@ -5,90 +5,91 @@ import "siptraced/compat/siptrace"
 // Field is what a column is for.
 type Field uint8
 
-// The fields in the order of the current table; the last six are the form of
-// OpenSIPS 2.1 and later, which has them in place of FieldFromIP and FieldToIP.
+// The fields in the order of the current table, to fieldDirection; the last six
+// are the form of OpenSIPS 2.1 and later, which has them in place of fieldFromIP
+// and fieldToIP. A new column of the current table goes before fieldFromProto.
 const (
-	FieldTime Field = iota
-	FieldTimeUS
-	FieldCallID
-	FieldTracedUser
-	FieldMsg
-	FieldMethod
-	FieldStatus
-	FieldFromIP
-	FieldToIP
-	FieldFromTag
-	FieldToTag
-	FieldDirection
-	FieldFromProto
-	FieldFromHost
-	FieldFromPort
-	FieldToProto
-	FieldToHost
-	FieldToPort
-	NumFields
+	fieldTime Field = iota
+	fieldTimeUS
+	fieldCallID
+	fieldTracedUser
+	fieldMsg
+	fieldMethod
+	fieldStatus
+	fieldFromIP
+	fieldToIP
+	fieldFromTag
+	fieldToTag
+	fieldDirection
+	fieldFromProto
+	fieldFromHost
+	fieldFromPort
+	fieldToProto
+	fieldToHost
+	fieldToPort
+	numFields
 )
 
 // fieldNames are the names of the columns: Kamailio's first, then those of
 // other forms.
-var fieldNames = [NumFields][]string{
-	FieldTime:       {"time_stamp", "date"},
-	FieldTimeUS:     {"time_us"},
-	FieldCallID:     {"callid"},
-	FieldTracedUser: {"traced_user", "trace_attrs"},
-	FieldMsg:        {"msg"},
-	FieldMethod:     {"method"},
-	FieldStatus:     {"status"},
-	FieldFromIP:     {"fromip"},
-	FieldToIP:       {"toip"},
-	FieldFromTag:    {"fromtag"},
-	FieldToTag:      {"totag"},
-	FieldDirection:  {"direction"},
-	FieldFromProto:  {"from_proto"},
-	FieldFromHost:   {"from_ip"},
-	FieldFromPort:   {"from_port"},
-	FieldToProto:    {"to_proto"},
-	FieldToHost:     {"to_ip"},
-	FieldToPort:     {"to_port"},
+var fieldNames = [numFields][]string{
+	fieldTime:       {"time_stamp", "date"},
+	fieldTimeUS:     {"time_us"},
+	fieldCallID:     {"callid"},
+	fieldTracedUser: {"traced_user", "trace_attrs"},
+	fieldMsg:        {"msg"},
+	fieldMethod:     {"method"},
+	fieldStatus:     {"status"},
+	fieldFromIP:     {"fromip"},
+	fieldToIP:       {"toip"},
+	fieldFromTag:    {"fromtag"},
+	fieldToTag:      {"totag"},
+	fieldDirection:  {"direction"},
+	fieldFromProto:  {"from_proto"},
+	fieldFromHost:   {"from_ip"},
+	fieldFromPort:   {"from_port"},
+	fieldToProto:    {"to_proto"},
+	fieldToHost:     {"to_ip"},
+	fieldToPort:     {"to_port"},
 }
 
 // String is the name of the column in Kamailio's table, or in OpenSIPS' for
 // the fields that only it has.
 func (f Field) String() string {
-	if f < NumFields {
+	if f < numFields {
 		return fieldNames[f][0]
 	}
 	return "field?"
 }
 
 // optional reports whether a form of the table without the field exists.
-func (f Field) optional() bool { return f == FieldTimeUS || f == FieldToTag }
+func (f Field) optional() bool { return f == fieldTimeUS || f == fieldToTag }
 
 // configured is the name that the *_column parameters give to the field; ""
 // where there is no such parameter.
 func configured(c siptrace.Columns, f Field) string {
 	switch f {
-	case FieldTime:
+	case fieldTime:
 		return c.Date
-	case FieldCallID:
+	case fieldCallID:
 		return c.CallID
-	case FieldTracedUser:
+	case fieldTracedUser:
 		return c.TracedUser
-	case FieldMsg:
+	case fieldMsg:
 		return c.Msg
-	case FieldMethod:
+	case fieldMethod:
 		return c.Method
-	case FieldStatus:
+	case fieldStatus:
 		return c.Status
-	case FieldFromIP:
+	case fieldFromIP:
 		return c.FromIP
-	case FieldToIP:
+	case fieldToIP:
 		return c.ToIP
-	case FieldFromTag:
+	case fieldFromTag:
 		return c.FromTag
-	case FieldToTag:
+	case fieldToTag:
 		return c.ToTag
-	case FieldDirection:
+	case fieldDirection:
 		return c.Direction
 	}
 	return ""
@@ -106,28 +107,27 @@ const (
 
 // layoutColumn is a column of the current form.
 type layoutColumn struct {
-	field Field
 	kind  kind
 	width int    // characters
 	index string // name of its index on MySQL, "" for none
 }
 
-// layout is the current form after id: Kamailio's siptrace-create.sql from
-// 5.5.2 to 6.1, table version 4.
-var layout = [...]layoutColumn{
-	{field: FieldTime, kind: kindTime, index: "date_idx"},
-	{field: FieldTimeUS, kind: kindCount},
-	{field: FieldCallID, kind: kindText, width: 255, index: "callid_idx"},
-	{field: FieldTracedUser, kind: kindText, width: 255, index: "traced_user_idx"},
-	{field: FieldMsg, kind: kindLong},
-	{field: FieldMethod, kind: kindText, width: 50},
-	{field: FieldStatus, kind: kindText, width: 255},
-	{field: FieldFromIP, kind: kindText, width: 64, index: "fromip_idx"},
-	{field: FieldToIP, kind: kindText, width: 64},
-	{field: FieldFromTag, kind: kindText, width: 128},
-	{field: FieldToTag, kind: kindText, width: 128},
-	{field: FieldDirection, kind: kindText, width: 4},
+// layout is the current form after id, by field and in the order of the fields:
+// Kamailio's siptrace-create.sql from 5.5.2 to 6.1, table version 4.
+var layout = [fieldFromProto]layoutColumn{
+	fieldTime:       {kind: kindTime, index: "date_idx"},
+	fieldTimeUS:     {kind: kindCount},
+	fieldCallID:     {kind: kindText, width: 255, index: "callid_idx"},
+	fieldTracedUser: {kind: kindText, width: 255, index: "traced_user_idx"},
+	fieldMsg:        {kind: kindLong},
+	fieldMethod:     {kind: kindText, width: 50},
+	fieldStatus:     {kind: kindText, width: 255},
+	fieldFromIP:     {kind: kindText, width: 64, index: "fromip_idx"},
+	fieldToIP:       {kind: kindText, width: 64},
+	fieldFromTag:    {kind: kindText, width: 128},
+	fieldToTag:      {kind: kindText, width: 128},
+	fieldDirection:  {kind: kindText, width: 4},
 }
 
 // indexOrder is the order in which Kamailio's script makes the indexes.
-var indexOrder = [...]Field{FieldTracedUser, FieldTime, FieldFromIP, FieldCallID}
+var indexOrder = [...]Field{fieldTracedUser, fieldTime, fieldFromIP, fieldCallID}

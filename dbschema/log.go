@@ -17,29 +17,26 @@ type LogStatements struct {
 	Probe, Insert string
 }
 
-// LogSQL is the text for a dialect.
+// LogSQL is the text for a dialect; empty for what is none.
 func LogSQL(d Dialect) LogStatements {
-	columns := "time_stamp %time NOT NULL, time_us INTEGER NOT NULL DEFAULT 0, callid VARCHAR(255) NOT NULL DEFAULT '', msg %text NOT NULL, " +
-		"source VARCHAR(64) NOT NULL DEFAULT '', capture_id BIGINT NOT NULL DEFAULT 0"
-	index := "CREATE INDEX IF NOT EXISTS " + LogTable + "_callid_idx ON " + LogTable + " (callid)"
-	table := func(id, time, text, end string) string {
-		c := strings.NewReplacer("%time", time, "%text", text).Replace(columns)
-		return "CREATE TABLE IF NOT EXISTS " + LogTable + " (id " + id + ", " + c + end
+	r, err := d.impl()
+	if err != nil {
+		return LogStatements{}
 	}
-	l := LogStatements{
+	return LogStatements{
+		Create: r.logTable(),
 		Probe:  "SELECT id FROM " + LogTable + " WHERE 1 = 0",
-		Insert: "INSERT INTO " + LogTable + " (time_stamp, time_us, callid, msg, source, capture_id) VALUES (?, ?, ?, ?, ?, ?)",
+		Insert: placeholders(r, "INSERT INTO "+LogTable+" (time_stamp, time_us, callid, msg, source, capture_id) VALUES (?, ?, ?, ?, ?, ?)"),
 	}
-	switch d {
-	case MySQL:
-		l.Create = []string{table("BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY", "DATETIME", "MEDIUMTEXT", ", KEY callid_idx (callid)) DEFAULT CHARACTER SET utf8mb4")}
-	case PostgreSQL:
-		l.Create = []string{table("BIGSERIAL PRIMARY KEY", "TIMESTAMP WITHOUT TIME ZONE", "TEXT", ")"), index}
-		l.Insert = l.Insert[:strings.Index(l.Insert, "VALUES")] + "VALUES ($1, $2, $3, $4, $5, $6)"
-	case SQLite:
-		l.Create = []string{table("INTEGER PRIMARY KEY", "DATETIME", "TEXT", ")"), index}
-	}
-	return l
+}
+
+const logIndex = "CREATE INDEX IF NOT EXISTS " + LogTable + "_callid_idx ON " + LogTable + " (callid)"
+
+// logTable is the statement that makes LogTable of the dialect's types; end is
+// what follows the columns.
+func logTable(id, time, text, end string) string {
+	return "CREATE TABLE IF NOT EXISTS " + LogTable + " (id " + id + ", time_stamp " + time + " NOT NULL, time_us INTEGER NOT NULL DEFAULT 0," +
+		" callid VARCHAR(255) NOT NULL DEFAULT '', msg " + text + " NOT NULL, source VARCHAR(64) NOT NULL DEFAULT '', capture_id BIGINT NOT NULL DEFAULT 0" + end
 }
 
 // Log is one log line.

@@ -11,14 +11,14 @@ import (
 	"unicode/utf8"
 )
 
-// mysqlRules is MySQL and MariaDB.
-type mysqlRules struct{}
+// mysqlDialect is MySQL and MariaDB.
+type mysqlDialect struct{}
 
-func (mysqlRules) quote(name string) string      { return quoteWith("`", name) }
-func (mysqlRules) quoteExact(name string) string { return quoteWith("`", name) }
+func (mysqlDialect) quote(name string) string      { return quoteWith("`", name) }
+func (mysqlDialect) quoteExact(name string) string { return quoteWith("`", name) }
 
 // https://mariadb.com/kb/en/identifier-names/
-func (mysqlRules) refuse(name string) string {
+func (mysqlDialect) refuse(name string) string {
 	switch {
 	case utf8.RuneCountInString(name) > 64:
 		return "is longer than 64 characters"
@@ -30,9 +30,9 @@ func (mysqlRules) refuse(name string) string {
 	return ""
 }
 
-func (mysqlRules) idType() string { return "INT(10) UNSIGNED AUTO_INCREMENT PRIMARY KEY NOT NULL" }
+func (mysqlDialect) idType() string { return "INT(10) UNSIGNED AUTO_INCREMENT PRIMARY KEY NOT NULL" }
 
-func (mysqlRules) columnType(c layoutColumn) string {
+func (mysqlDialect) columnType(c layoutColumn) string {
 	switch c.kind {
 	case kindTime:
 		return "DATETIME"
@@ -44,12 +44,12 @@ func (mysqlRules) columnType(c layoutColumn) string {
 	return "VARCHAR(" + strconv.Itoa(c.width) + ")"
 }
 
-func (r mysqlRules) after(quoted string) string     { return " AFTER " + quoted }
-func (mysqlRules) indexName(_, index string) string { return index }
-func (mysqlRules) versionIndex() string             { return "table_name_idx" }
+func (r mysqlDialect) after(quoted string) string     { return " AFTER " + quoted }
+func (mysqlDialect) indexName(_, index string) string { return index }
+func (mysqlDialect) versionIndex() string             { return "table_name_idx" }
 
 // retype has to repeat whatever shall not change.
-func (r mysqlRules) retype(t *Table, c Column, typ string) []string {
+func (r mysqlDialect) retype(t *Table, c Column, typ string) []string {
 	s := "ALTER TABLE " + t.name.quoted + " MODIFY " + r.quote(c.Name) + " " + typ
 	if c.Charset != "" {
 		s += " CHARACTER SET " + c.Charset
@@ -72,7 +72,7 @@ func (r mysqlRules) retype(t *Table, c Column, typ string) []string {
 	return []string{s}
 }
 
-func (mysqlRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
+func (mysqlDialect) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
 	const where = " WHERE TABLE_SCHEMA = IF(? = '', DATABASE(), ?) AND TABLE_NAME = ?"
 	key := []any{t.name.schema, t.name.schema, t.name.table}
 	found := false
@@ -211,13 +211,13 @@ func mysqlCharset(ctx context.Context, q Queryer, name string) (*charset, error)
 	return c, nil
 }
 
-func (mysqlRules) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
+func (mysqlDialect) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
 	var n int
 	_, err := queryRow(ctx, q, &n, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'version'")
 	return n > 0, err
 }
 
-func (mysqlRules) idLimit(c *Column) (int64, string) {
+func (mysqlDialect) idLimit(c *Column) (int64, string) {
 	bits := map[string]int{"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32}[c.Type]
 	switch {
 	case bits == 0:
@@ -228,7 +228,7 @@ func (mysqlRules) idLimit(c *Column) (int64, string) {
 	return 1<<(bits-1) - 1, "BIGINT"
 }
 
-func (r mysqlRules) problems(t *Table, add func(Problem)) {
+func (r mysqlDialect) problems(t *Table, add func(Problem)) {
 	if t.Engine != "" && t.Engine != "InnoDB" {
 		add(Problem{
 			Severity: Warning, Place: t.Name,
@@ -236,7 +236,7 @@ func (r mysqlRules) problems(t *Table, add func(Problem)) {
 			Mend: []string{"ALTER TABLE " + t.name.quoted + " ENGINE = InnoDB"},
 		})
 	}
-	if c := t.Column(FieldCallID); c != nil && (c.Charset == "" || !strings.HasSuffix(c.Collation, "_ci")) {
+	if c := t.Column(fieldCallID); c != nil && (c.Charset == "" || !strings.HasSuffix(c.Collation, "_ci")) {
 		p := Problem{
 			Severity: Warning, Place: t.Name + "." + c.Name,
 			Text: "comparison depends on letter case (" + c.Collation + "): readers that search in capitals find nothing",
@@ -250,7 +250,7 @@ func (r mysqlRules) problems(t *Table, add func(Problem)) {
 		}
 		add(p)
 	}
-	if c := t.Column(FieldMsg); c != nil && c.Charset != "" && unicodeCharset(c.Charset) != encUnicode {
+	if c := t.Column(fieldMsg); c != nil && c.Charset != "" && unicodeCharset(c.Charset) != encUnicode {
 		add(Problem{
 			Severity: Note, Place: t.Name + "." + c.Name,
 			Text: "character set " + c.Charset + " lacks part of Unicode: text that it can't hold is stored byte by byte",
@@ -258,7 +258,24 @@ func (r mysqlRules) problems(t *Table, add func(Problem)) {
 	}
 }
 
-func (mysqlRules) prepare(_ *Table, c *Column, s *slot) {
+// The bounds of MySQL's types of time. The server's time zone, which is not known
+// here, moves those of TIMESTAMP, and ours those of DATETIME: a day is left free.
+// (MySQL 8.4 Reference Manual, section 13.2.2)
+const (
+	day               = 24 * 60 * 60
+	firstOfTimestamp  = 1 + day             // 1970-01-01 00:00:01 UTC
+	latestOfTimestamp = math.MaxInt32 - day // 2038-01-19 03:14:07 UTC
+	firstOfDatetime   = -30610224000 + day  // 1000-01-01 00:00:00
+	latestOfDatetime  = 253402300799 - day  // 9999-12-31 23:59:59
+)
+
+func (mysqlDialect) prepare(_ *Table, c *Column, s *slot) {
+	switch c.Type {
+	case "timestamp":
+		s.earliest, s.latest = firstOfTimestamp, latestOfTimestamp
+	case "datetime":
+		s.earliest, s.latest = firstOfDatetime, latestOfDatetime
+	}
 	s.chars = c.Width
 	if c.Charset == "" { // binary strings, and types that are not strings
 		s.enc = encBytes
@@ -279,9 +296,11 @@ func (mysqlRules) prepare(_ *Table, c *Column, s *slot) {
 	}
 }
 
-func (mysqlRules) appendPlaceholder(dst []byte, _ int) []byte { return append(dst, '?') }
+func (mysqlDialect) appendPlaceholder(dst []byte, _ int) []byte { return append(dst, '?') }
 
 // A prepared statement counts its parameters in 16 bits.
-func (mysqlRules) maxArgs() int { return math.MaxUint16 }
+func (mysqlDialect) maxArgs() int { return math.MaxUint16 }
 
-func (mysqlRules) connCharset() string { return "utf8mb4" }
+func (mysqlDialect) logTable() []string {
+	return []string{logTable("BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY", "DATETIME", "MEDIUMTEXT", ", KEY callid_idx (callid)) DEFAULT CHARACTER SET utf8mb4")}
+}

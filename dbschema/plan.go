@@ -1,6 +1,8 @@
 package dbschema
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -48,6 +50,10 @@ type slot struct {
 	blob    bool     // the driver must see []byte
 	chars   int      // limit in characters, 0 for none
 	bytes   int      // limit in bytes of UTF-8, 0 for none
+	most    int64    // the column holds whole numbers, to this one; 0: it is no such column
+	// earliest and latest are the bounds of a column of times, in Unix seconds;
+	// latest is 0 where there are none to know of.
+	earliest, latest int64
 }
 
 // Plan is how rows of one table are written. It can be used by several
@@ -72,37 +78,47 @@ type slot struct {
 //
 // NUL, which no text of PostgreSQL can hold, becomes U+2400 (SYMBOL FOR NULL)
 // there, or '?' where the encoding lacks that. Cutting never splits a
-// character.
+// character. In a column of whole numbers, text that is none, or that is larger
+// than the column holds, becomes 0, and a port over 65535 too. A time outside of
+// what the column holds becomes the first or last one that it does.
 type Plan struct {
-	rules  rules
-	table  string // quoted
-	slots  []slot
-	julian bool
-	wall   bool // the time column takes a time.Time: the wall clock, as if it were UTC
-	copies bool
+	dialect dialect
+	table   string // quoted
+	slots   []slot
+	julian  bool
+	wall    bool // the time column takes a time.Time: the wall clock, as if it were UTC
+	copies  bool
 }
+
+// integers are the types of whole numbers of MySQL and PostgreSQL.
+var integers = []string{"tinyint", "smallint", "mediumint", "int", "bigint", "int2", "int4", "int8"}
 
 // NewPlan plans the writing of a table. The error is a *PlanError.
 func NewPlan(t *Table) (*Plan, error) {
-	r, err := t.Dialect.rules()
+	r, err := t.Dialect.impl()
 	if err != nil {
 		return nil, err
 	}
 	if m, u := t.missing(), t.unfilled(); len(m) > 0 || len(u) > 0 {
 		return nil, &PlanError{Table: t.Name, Missing: m, Unfilled: u}
 	}
-	p := &Plan{rules: r, table: t.name.quoted, julian: t.JulianDay}
-	if c := t.Column(FieldTime); t.Dialect == PostgreSQL && c != nil {
+	p := &Plan{dialect: r, table: t.name.quoted, julian: t.JulianDay}
+	if c := t.Column(fieldTime); t.Dialect == PostgreSQL && c != nil {
 		p.wall = c.Type == "timestamp"
 		p.copies = p.wall && !t.View && !t.Rules
 	}
-	for f := range NumFields {
+	for f := range numFields {
 		c := t.Column(f)
 		if c == nil {
 			continue
 		}
 		s := slot{field: f, name: c.Name}
 		r.prepare(t, c, &s)
+		if t.Dialect != SQLite && slices.Contains(integers, c.Type) { // SQLite holds to no type
+			if s.most, _ = r.idLimit(c); s.most == 0 {
+				s.most = math.MaxInt64
+			}
+		}
 		p.slots = append(p.slots, s)
 	}
 	return p, nil
@@ -120,13 +136,18 @@ func (p *Plan) Columns() []string {
 
 // MaxRows is the largest number of rows that one statement can have arguments
 // for.
-func (p *Plan) MaxRows() int { return p.rules.maxArgs() / len(p.slots) }
+func (p *Plan) MaxRows() int { return p.dialect.maxArgs() / len(p.slots) }
 
-// ConnCharset is the character set that the connection must have for the
-// arguments to arrive as they are meant: utf8mb4 on MySQL, UTF8 on PostgreSQL
-// (client_encoding), whatever table and columns have; "" on SQLite, which has
-// none.
-func (p *Plan) ConnCharset() string { return p.rules.connCharset() }
+// Equal reports whether rows are written in the same way by p and q, plans of
+// the same table at different times.
+func (p *Plan) Equal(q *Plan) bool {
+	return p.dialect == q.dialect && p.table == q.table && p.julian == q.julian && p.wall == q.wall && p.copies == q.copies &&
+		slices.EqualFunc(p.slots, q.slots, func(a, b slot) bool {
+			same := a.charset == b.charset || a.charset != nil && b.charset != nil && *a.charset == *b.charset
+			a.charset, b.charset = nil, nil
+			return same && a == b
+		})
+}
 
 // Insert is the statement for n rows, 1 to MaxRows. Its arguments are those of
 // AppendArgs, row after row.
@@ -136,7 +157,7 @@ func (p *Plan) Insert(n int) string {
 	b = append(b, p.table...)
 	for i, s := range p.slots {
 		b = append(b, []string{" (", ", "}[min(i, 1)]...)
-		b = append(b, p.rules.quoteExact(s.name)...)
+		b = append(b, p.dialect.quoteExact(s.name)...)
 	}
 	b = append(b, ") VALUES"...)
 	for row := range n {
@@ -145,7 +166,7 @@ func (p *Plan) Insert(n int) string {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = p.rules.appendPlaceholder(b, row*len(p.slots)+i+1)
+			b = p.dialect.appendPlaceholder(b, row*len(p.slots)+i+1)
 		}
 		b = append(b, ')')
 	}
@@ -169,7 +190,7 @@ func (p *Plan) Copies() bool { return p.copies }
 // it is named, and the table.
 func (p *Plan) Identifier() []string {
 	var parts []string
-	for part := range strings.SplitSeq(p.table, ".") { // no name has a dot, see CheckTableName
+	for part := range strings.SplitSeq(p.table, ".") { // no name has a dot, see splitTable
 		if name, ok := strings.CutPrefix(part, `"`); ok {
 			parts = append(parts, strings.ReplaceAll(strings.TrimSuffix(name, `"`), `""`, `"`))
 		} else {

@@ -12,18 +12,16 @@ type PositionStatements struct {
 	Create, Select, Insert, Update string
 }
 
-// PositionSQL is the text for a dialect.
+// PositionSQL is the text for a dialect; empty for what is none.
 func PositionSQL(d Dialect) PositionStatements {
-	p := PositionStatements{
+	r, err := d.impl()
+	if err != nil {
+		return PositionStatements{}
+	}
+	return PositionStatements{
 		Create: "CREATE TABLE IF NOT EXISTS " + PositionTable + " (stream VARCHAR(128) NOT NULL PRIMARY KEY, seq BIGINT NOT NULL)",
-		Select: "SELECT seq FROM " + PositionTable + " WHERE stream = ?",
-		Insert: "INSERT INTO " + PositionTable + " (stream, seq) VALUES (?, ?)",
-		Update: "UPDATE " + PositionTable + " SET seq = ? WHERE stream = ? AND seq = ?",
+		Select: placeholders(r, "SELECT seq FROM "+PositionTable+" WHERE stream = ?"),
+		Insert: placeholders(r, "INSERT INTO "+PositionTable+" (stream, seq) VALUES (?, ?)"),
+		Update: placeholders(r, "UPDATE "+PositionTable+" SET seq = ? WHERE stream = ? AND seq = ?"),
 	}
-	if d == PostgreSQL {
-		p.Select = "SELECT seq FROM " + PositionTable + " WHERE stream = $1"
-		p.Insert = "INSERT INTO " + PositionTable + " (stream, seq) VALUES ($1, $2)"
-		p.Update = "UPDATE " + PositionTable + " SET seq = $1 WHERE stream = $2 AND seq = $3"
-	}
-	return p
 }

@@ -8,30 +8,30 @@ import (
 	"strings"
 )
 
-type postgresRules struct{}
+type postgresDialect struct{}
 
 // quote takes a plain name as PostgreSQL takes it without quotes, which is how
 // Kamailio and the scripts write names: in lower case.
-func (postgresRules) quote(name string) string {
+func (postgresDialect) quote(name string) string {
 	if plain(name) {
 		name = strings.ToLower(name)
 	}
 	return quoteWith(`"`, name)
 }
 
-func (postgresRules) quoteExact(name string) string { return quoteWith(`"`, name) }
+func (postgresDialect) quoteExact(name string) string { return quoteWith(`"`, name) }
 
 // https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
-func (postgresRules) refuse(name string) string {
+func (postgresDialect) refuse(name string) string {
 	if len(name) > 63 {
 		return "is longer than 63 bytes"
 	}
 	return ""
 }
 
-func (postgresRules) idType() string { return "SERIAL PRIMARY KEY NOT NULL" }
+func (postgresDialect) idType() string { return "SERIAL PRIMARY KEY NOT NULL" }
 
-func (postgresRules) columnType(c layoutColumn) string {
+func (postgresDialect) columnType(c layoutColumn) string {
 	switch c.kind {
 	case kindTime:
 		return "TIMESTAMP WITHOUT TIME ZONE"
@@ -43,11 +43,11 @@ func (postgresRules) columnType(c layoutColumn) string {
 	return "VARCHAR(" + strconv.Itoa(c.width) + ")"
 }
 
-func (postgresRules) after(string) string                  { return "" }
-func (postgresRules) indexName(table, index string) string { return table + "_" + index }
-func (postgresRules) versionIndex() string                 { return "version_table_name_idx" }
+func (postgresDialect) after(string) string                  { return "" }
+func (postgresDialect) indexName(table, index string) string { return table + "_" + index }
+func (postgresDialect) versionIndex() string                 { return "version_table_name_idx" }
 
-func (r postgresRules) retype(t *Table, c Column, typ string) []string {
+func (r postgresDialect) retype(t *Table, c Column, typ string) []string {
 	s := []string{"ALTER TABLE " + t.name.quoted + " ALTER COLUMN " + r.quoteExact(c.Name) + " TYPE " + typ}
 	// The sequence of a SERIAL column has a type, and so a limit, of its own.
 	if _, rest, ok := strings.Cut(c.Default.String, "nextval('"); ok {
@@ -58,7 +58,7 @@ func (r postgresRules) retype(t *Table, c Column, typ string) []string {
 	return s
 }
 
-func (postgresRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
+func (postgresDialect) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
 	found, charBytes := false, 0
 	err := each(ctx, q, func(rows *sql.Rows) error {
 		var kind string
@@ -133,13 +133,13 @@ func postgresUpper(ctx context.Context, q Queryer, encoding string, c *charset, 
 	}
 }
 
-func (postgresRules) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
+func (postgresDialect) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
 	var found bool
 	_, err := queryRow(ctx, q, &found, "SELECT has_table_privilege(oid, 'SELECT') FROM pg_class WHERE oid = to_regclass('version')")
 	return found, err
 }
 
-func (postgresRules) idLimit(c *Column) (int64, string) {
+func (postgresDialect) idLimit(c *Column) (int64, string) {
 	switch c.Type {
 	case "int2":
 		return math.MaxInt16, "BIGINT"
@@ -149,7 +149,7 @@ func (postgresRules) idLimit(c *Column) (int64, string) {
 	return 0, ""
 }
 
-func (postgresRules) problems(t *Table, add func(Problem)) {
+func (postgresDialect) problems(t *Table, add func(Problem)) {
 	text := "widths count bytes"
 	switch {
 	case t.Encoding == "UTF8":
@@ -162,7 +162,7 @@ func (postgresRules) problems(t *Table, add func(Problem)) {
 	add(Problem{Severity: Note, Place: t.Name, Text: "the database has the encoding " + t.Encoding + ", not UTF8: " + text})
 }
 
-func (postgresRules) prepare(t *Table, c *Column, s *slot) {
+func (postgresDialect) prepare(t *Table, c *Column, s *slot) {
 	s.enc, s.chars, s.nul = encUnicode, c.Width, true
 	switch {
 	case c.Type == "bytea":
@@ -174,11 +174,13 @@ func (postgresRules) prepare(t *Table, c *Column, s *slot) {
 	}
 }
 
-func (postgresRules) appendPlaceholder(dst []byte, n int) []byte {
+func (postgresDialect) appendPlaceholder(dst []byte, n int) []byte {
 	return strconv.AppendInt(append(dst, '$'), int64(n), 10)
 }
 
 // Bind counts its parameters in 16 bits.
-func (postgresRules) maxArgs() int { return math.MaxUint16 }
+func (postgresDialect) maxArgs() int { return math.MaxUint16 }
 
-func (postgresRules) connCharset() string { return "UTF8" }
+func (postgresDialect) logTable() []string {
+	return []string{logTable("BIGSERIAL PRIMARY KEY", "TIMESTAMP WITHOUT TIME ZONE", "TEXT", ")"), logIndex}
+}

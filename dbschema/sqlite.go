@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-type sqliteRules struct{}
+type sqliteDialect struct{}
 
 // quote leaves the names of Kamailio's script as they are there: SQLite keeps
 // the text of each definition, and so it reads the same.
-func (sqliteRules) quote(name string) string {
+func (sqliteDialect) quote(name string) string {
 	if plain(name) && name == strings.ToLower(name) {
 		// No keyword of SQLite has an underscore but CURRENT_DATE and its like.
 		if strings.Contains(name, "_") && !strings.HasPrefix(name, "current_") {
 			return name
 		}
-		for _, c := range layout {
-			if name == c.field.String() || name == "id" {
+		for f := range layout {
+			if name == Field(f).String() || name == "id" {
 				return name
 			}
 		}
@@ -25,28 +25,28 @@ func (sqliteRules) quote(name string) string {
 	return quoteWith(`"`, name)
 }
 
-func (sqliteRules) quoteExact(name string) string { return quoteWith(`"`, name) }
+func (sqliteDialect) quoteExact(name string) string { return quoteWith(`"`, name) }
 
-func (sqliteRules) refuse(name string) string {
+func (sqliteDialect) refuse(name string) string {
 	if strings.HasPrefix(strings.ToLower(name), "sqlite_") {
 		return "starts with sqlite_"
 	}
 	return ""
 }
 
-func (sqliteRules) idType() string { return "INTEGER PRIMARY KEY NOT NULL" }
+func (sqliteDialect) idType() string { return "INTEGER PRIMARY KEY NOT NULL" }
 
-func (sqliteRules) columnType(c layoutColumn) string { return postgresRules{}.columnType(c) }
-func (sqliteRules) after(string) string              { return "" }
+func (sqliteDialect) columnType(c layoutColumn) string { return postgresDialect{}.columnType(c) }
+func (sqliteDialect) after(string) string              { return "" }
 
-func (sqliteRules) indexName(table, index string) string { return table + "_" + index }
-func (sqliteRules) versionIndex() string                 { return "version_table_name_idx" }
+func (sqliteDialect) indexName(table, index string) string { return table + "_" + index }
+func (sqliteDialect) versionIndex() string                 { return "version_table_name_idx" }
 
 // SQLite can't change a column, and holds to none of the limits that one could
 // wish to change.
-func (sqliteRules) retype(*Table, Column, string) []string { return nil }
+func (sqliteDialect) retype(*Table, Column, string) []string { return nil }
 
-func (r sqliteRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
+func (r sqliteDialect) inspect(ctx context.Context, q Queryer, t *Table) (bool, error) {
 	name := ""
 	err := each(ctx, q, func(rows *sql.Rows) error {
 		var kind string
@@ -86,7 +86,7 @@ func (r sqliteRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, er
 		return false, err
 	}
 	t.assign() // for the name of the time column
-	id, c := t.find("id"), t.Column(FieldTime)
+	id, c := t.find("id"), t.Column(fieldTime)
 	if id == 0 || c == nil {
 		return true, nil
 	}
@@ -97,24 +97,26 @@ func (r sqliteRules) inspect(ctx context.Context, q Queryer, t *Table) (bool, er
 	return err == nil, err
 }
 
-func (sqliteRules) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
+func (sqliteDialect) hasVersionTable(ctx context.Context, q Queryer) (bool, error) {
 	var n int
 	_, err := queryRow(ctx, q, &n, "SELECT COUNT(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = 'version' COLLATE NOCASE")
 	return n > 0, err
 }
 
 // A row id has 63 bits.
-func (sqliteRules) idLimit(*Column) (int64, string) { return 0, "" }
+func (sqliteDialect) idLimit(*Column) (int64, string) { return 0, "" }
 
-func (sqliteRules) problems(*Table, func(Problem)) {}
+func (sqliteDialect) problems(*Table, func(Problem)) {}
 
 // Text goes as text, NUL included. The widths of the definition mean nothing
 // to SQLite, and Kamailio stores whole what is longer: so nothing is cut.
-func (sqliteRules) prepare(_ *Table, _ *Column, s *slot) { s.enc = encUnicode }
+func (sqliteDialect) prepare(_ *Table, _ *Column, s *slot) { s.enc = encUnicode }
 
-func (sqliteRules) appendPlaceholder(dst []byte, _ int) []byte { return append(dst, '?') }
+func (sqliteDialect) appendPlaceholder(dst []byte, _ int) []byte { return append(dst, '?') }
 
 // SQLITE_MAX_VARIABLE_NUMBER as it is compiled in since 3.32.
-func (sqliteRules) maxArgs() int { return 32766 }
+func (sqliteDialect) maxArgs() int { return 32766 }
 
-func (sqliteRules) connCharset() string { return "" }
+func (sqliteDialect) logTable() []string {
+	return []string{logTable("INTEGER PRIMARY KEY", "DATETIME", "TEXT", ")"), logIndex}
+}

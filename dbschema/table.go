@@ -95,14 +95,14 @@ type Table struct {
 
 	name    tableName
 	want    siptrace.Columns
-	fields  [NumFields]int // index in Columns plus 1; 0: the table has no such column
+	fields  [numFields]int // index in Columns plus 1; 0: the table has no such column
 	charset *charset       // PostgreSQL: that of Encoding where it is not Unicode
 	secret  bool           // PostgreSQL: rows can't be read
 }
 
 // Column returns the column that holds a field, nil when there is none.
 func (t *Table) Column(f Field) *Column {
-	if f >= NumFields || t.fields[f] == 0 {
+	if f >= numFields || t.fields[f] == 0 {
 		return nil
 	}
 	return &t.Columns[t.fields[f]-1]
@@ -119,7 +119,7 @@ func (t *Table) Column(f Field) *Column {
 // The error is ErrNoTable, wrapped with the name, when there is no such table,
 // a *NameError for a name that can't be one, or the database's own.
 func Inspect(ctx context.Context, q Queryer, d Dialect, table string, cols siptrace.Columns) (*Table, error) {
-	r, err := d.rules()
+	r, err := d.impl()
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func Inspect(ctx context.Context, q Queryer, d Dialect, table string, cols siptr
 }
 
 // readVersion does what Kamailio does before it uses a table.
-func (t *Table) readVersion(ctx context.Context, q Queryer, r rules) (err error) {
+func (t *Table) readVersion(ctx context.Context, q Queryer, r dialect) (err error) {
 	if t.VersionTable, err = r.hasVersionTable(ctx, q); err != nil || !t.VersionTable {
 		return err
 	}
@@ -180,10 +180,10 @@ func (t *Table) assign() {
 			t.fields[f] = i
 		}
 	}
-	for f := range NumFields {
+	for f := range numFields {
 		take(f, configured(t.want, f))
 	}
-	for f := range NumFields {
+	for f := range numFields {
 		for _, name := range fieldNames[f] {
 			take(f, name)
 		}
@@ -193,12 +193,12 @@ func (t *Table) assign() {
 // missing are the fields that every form has and t lacks.
 func (t *Table) missing() []Field {
 	var m []Field
-	for f := FieldTime; f <= FieldDirection; f++ {
+	for f := fieldTime; f <= fieldDirection; f++ {
 		if t.fields[f] != 0 || f.optional() {
 			continue
 		}
-		split := f == FieldFromIP && t.has(FieldFromProto, FieldFromHost, FieldFromPort) ||
-			f == FieldToIP && t.has(FieldToProto, FieldToHost, FieldToPort)
+		split := f == fieldFromIP && t.has(fieldFromProto, fieldFromHost, fieldFromPort) ||
+			f == fieldToIP && t.has(fieldToProto, fieldToHost, fieldToPort)
 		if !split {
 			m = append(m, f)
 		}
@@ -219,13 +219,13 @@ func (t *Table) form() Form {
 	switch {
 	case len(t.missing()) > 0:
 		return FormUnknown
-	case !t.has(FieldFromIP) || !t.has(FieldToIP):
+	case !t.has(fieldFromIP) || !t.has(fieldToIP):
 		return FormOpenSIPS
-	case t.has(FieldToTag):
+	case t.has(fieldToTag):
 		return FormV4
-	case t.has(FieldTimeUS):
+	case t.has(fieldTimeUS):
 		return FormV3
-	case !strings.EqualFold(t.Column(FieldTime).Name, "date"):
+	case !strings.EqualFold(t.Column(fieldTime).Name, "date"):
 		return FormV2
 	}
 	if id := t.find("id"); id != 0 && strings.HasPrefix(t.Columns[id-1].Type, "bigint") {

@@ -29,15 +29,8 @@ type stats struct {
 // count books what happened to values on their way into their columns, and
 // sets it back.
 func (s *stats) count(c *dbschema.Counts) {
-	for f := range dbschema.NumFields {
-		for _, n := range []struct {
-			what  string
-			count uint64
-		}{{"cut", c.Cut[f]}, {"bytewise", c.Bytewise[f]}, {"nul", c.NUL[f]}} {
-			if n.count > 0 {
-				s.counters.Counter(sinkName + "." + n.what + "." + f.String()).Add(n.count)
-			}
-		}
+	for name, n := range c.All() {
+		s.counters.Counter(sinkName + "." + name).Add(n)
 	}
 	*c = dbschema.Counts{}
 }
