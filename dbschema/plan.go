@@ -88,6 +88,8 @@ type Plan struct {
 	julian  bool
 	wall    bool // the time column takes a time.Time: the wall clock, as if it were UTC
 	copies  bool
+	undoes  bool   // the engine has transactions
+	newest  string // copies the newest row; "" where that is not possible
 }
 
 // integers are the types of whole numbers of MySQL and PostgreSQL.
@@ -102,7 +104,7 @@ func NewPlan(t *Table) (*Plan, error) {
 	if m, u := t.missing(), t.unfilled(); len(m) > 0 || len(u) > 0 {
 		return nil, &PlanError{Table: t.Name, Missing: m, Unfilled: u}
 	}
-	p := &Plan{dialect: r, table: t.name.quoted, julian: t.JulianDay}
+	p := &Plan{dialect: r, table: t.name.quoted, julian: t.JulianDay, undoes: t.Engine == "" || t.Engine == "InnoDB"}
 	if c := t.Column(fieldTime); t.Dialect == PostgreSQL && c != nil {
 		p.wall = c.Type == "timestamp"
 		p.copies = p.wall && !t.View && !t.Rules
@@ -121,7 +123,28 @@ func NewPlan(t *Table) (*Plan, error) {
 		}
 		p.slots = append(p.slots, s)
 	}
+	if id := t.find("id"); id != 0 {
+		columns := p.columns()
+		p.newest = "INSERT INTO " + p.table + " (" + columns + ") SELECT " + columns + " FROM " + p.table + " ORDER BY " + r.quoteExact(t.Columns[id-1].Name) + " DESC LIMIT 1"
+	}
 	return p, nil
+}
+
+// Undoes reports whether a rollback takes rows back: not so with MyISAM and its
+// like.
+func (p *Plan) Undoes() bool { return p.undoes }
+
+// InsertNewest is the statement that copies the newest row of the table, to learn
+// whether the table still takes what it took before; "" where there is none.
+func (p *Plan) InsertNewest() string { return p.newest }
+
+// columns are the columns for SQL.
+func (p *Plan) columns() string {
+	var b strings.Builder
+	for i, s := range p.slots {
+		b.WriteString([]string{"", ", "}[min(i, 1)] + p.dialect.quoteExact(s.name))
+	}
+	return b.String()
 }
 
 // Columns are the columns that a row gives a value to, in the order of the
@@ -155,10 +178,8 @@ func (p *Plan) Insert(n int) string {
 	b := make([]byte, 0, 64+n*len(p.slots)*6)
 	b = append(b, "INSERT INTO "...)
 	b = append(b, p.table...)
-	for i, s := range p.slots {
-		b = append(b, []string{" (", ", "}[min(i, 1)]...)
-		b = append(b, p.dialect.quoteExact(s.name)...)
-	}
+	b = append(b, " ("...)
+	b = append(b, p.columns()...)
 	b = append(b, ") VALUES"...)
 	for row := range n {
 		b = append(b, []string{" (", ", ("}[min(row, 1)]...)

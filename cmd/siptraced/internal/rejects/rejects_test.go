@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,5 +91,46 @@ func TestNoteNeverWaits(t *testing.T) {
 	f.mu.Unlock()
 	if err := f.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a crash left is no trap: a torn last line is cut off, a line that is there
+// is not written again.
+func TestAfterCrash(t *testing.T) {
+	line := func(id string) Line { return Line{ID: id, Time: time.Unix(1, 0), Reason: "r", Packet: []byte(id)} }
+	for _, tt := range []struct {
+		name, left string
+		want       []string
+	}{
+		{"nothing", "", []string{"s/1/0", "s/1/1"}},
+		{"one line", `{"id":"s/1/0"}` + "\n", []string{"s/1/0", "s/1/1"}},
+		{"torn", `{"id":"s/0/0"}` + "\n" + `{"id":"s/1/0","pack`, []string{"s/0/0", "s/1/0", "s/1/1"}},
+		{"only torn", `{"id":"s/1/0","pack`, []string{"s/1/0", "s/1/1"}},
+		{"no end of line", `{"id":"s/1/0"}`, []string{"s/1/0", "s/1/1"}},
+		{"another user", `{"id":"s/1/0","traced_user":"x"}` + "\n", []string{"s/1/0", "s/1/0", "s/1/1"}},
+		{"without ids", `{"reason":"x"}` + "\n", []string{"", "s/1/0", "s/1/1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "rejects.jsonl")
+			if tt.left != "" {
+				if err := os.WriteFile(path, []byte(tt.left), 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := Open(path, counters.New())
+			if err := f.Add(line("s/1/0"), line("s/1/1")); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, l := range lines(t, path) {
+				got = append(got, l.ID)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

@@ -47,6 +47,6 @@ func (u *unusable) add(name string) (first bool) {
 // isUnusable reports whether an error says that the table itself can't be
 // filled, whatever the rows.
 func isUnusable(err error) bool {
-	plan, name := (*dbschema.PlanError)(nil), (*dbschema.NameError)(nil)
-	return errors.Is(err, dbschema.ErrNoTable) || errors.As(err, &plan) || errors.As(err, &name) || isMissing(err) || isDenied(err)
+	plan, name, none := (*dbschema.PlanError)(nil), (*dbschema.NameError)(nil), (*noRowError)(nil)
+	return errors.Is(err, dbschema.ErrNoTable) || errors.As(err, &plan) || errors.As(err, &name) || errors.As(err, &none) || judge(err) == ofTable
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
@@ -33,10 +34,10 @@ func (w *writer) findLog(ctx context.Context, s *session) error {
 	return nil
 }
 
-// noLog tells an outage from a table that can't be had.
+// noLog tells an outage from a table that can't be used.
 func (w *writer) noLog(err error) error {
 	w.logs = false
-	if judge(err) == wait && !isMissing(err) && !isDenied(err) {
+	if about := judge(err); about == lost || about == ofServer && !isDenied(err) {
 		return err
 	}
 	if !w.logSaid {
@@ -81,7 +82,7 @@ func (w *writer) insertLogs(ctx context.Context, s *session) (refusals []refusal
 		if err == nil {
 			continue
 		}
-		if judge(err) == wait {
+		if judge(err) != ofRow {
 			return nil, err
 		}
 		if guard {
@@ -91,7 +92,21 @@ func (w *writer) insertLogs(ctx context.Context, s *session) (refusals []refusal
 		}
 		refusals = append(refusals, refusal{row{record: l.record}, dbschema.LogTable, err})
 	}
-	return refusals, nil
+	if len(refusals) > 0 {
+		return refusals, w.probeLog(ctx, s, refusals[0].reason)
+	}
+	return nil, nil
+}
+
+// probeLog has the table take a log line that nothing is wrong with, and takes it
+// back.
+func (w *writer) probeLog(ctx context.Context, s *session, reason error) error {
+	line := dbschema.Log{Time: time.Now(), Text: []byte("probe"), Source: "127.0.0.1:5060"}
+	ok, err := s.takes(ctx, dbschema.LogSQL(s.dialect).Insert, dbschema.AppendLogArgs(nil, s.dialect, line, w.cfg.Location)...)
+	if ok || err != nil {
+		return err
+	}
+	return &noRowError{dbschema.LogTable, reason}
 }
 
 // logState is what a writer knows of log lines.

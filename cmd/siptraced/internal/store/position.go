@@ -14,8 +14,8 @@ import (
 var errMoved = errors.New("the position in the database is not the one expected")
 
 // position reads how far this shard's rows are in the database, and makes the
-// row that is updated from then on. tracked is false where the table can't be
-// had: rows are then written at least once.
+// row that is updated from then on. tracked is false where the user may
+// not use or make the table: rows are then written at least once.
 func (s *session) position(ctx context.Context, id string) (seq uint64, tracked bool, err error) {
 	text := dbschema.PositionSQL(s.dialect)
 	read := func() error {
@@ -28,7 +28,10 @@ func (s *session) position(ctx context.Context, id string) (seq uint64, tracked 
 	}
 	err = read()
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		if judge(err) == wait && !isMissing(err) {
+		if isDenied(err) { // by MariaDB also of a table that there is not
+			return 0, false, nil
+		}
+		if !isMissing(err) {
 			return 0, false, err
 		}
 		if _, err := s.exec(ctx, text.Create); err != nil {

@@ -73,9 +73,14 @@ func (b backend) create(t *testing.T, extra ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range append(texts, extra...) {
-		if _, err := b.db.Exec(s); err != nil {
-			t.Fatalf("%v in: %s", err, s)
+	b.exec(t, append(texts, extra...)...)
+}
+
+func (b backend) exec(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if _, err := b.db.Exec(text); err != nil {
+			t.Fatalf("%v in: %s", err, text)
 		}
 	}
 }
@@ -139,6 +144,16 @@ func (r *rig) put(t *testing.T, callID, msg string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// rejected is the text of the reject file.
+func (r *rig) rejected(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(r.rejects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // stop drains everything and returns the books.
@@ -234,10 +249,7 @@ func testRefused(t *testing.T, b backend, name string) {
 	if rows := b.rows(t); !slices.Equal(rows, want) {
 		t.Errorf("got %d rows, want %d in order", len(rows), len(want))
 	}
-	text, err := os.ReadFile(r.rejects)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := r.rejected(t)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if uint64(len(lines)) != bad {
 		t.Fatalf("%d lines in the reject file, want %d", len(lines), bad)

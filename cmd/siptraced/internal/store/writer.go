@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"time"
 
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
@@ -35,7 +34,9 @@ type writer struct {
 	turn   *sync.Mutex // shared too: held during a transaction of SQLite
 	warned bool        // that the position can't be kept
 
-	records []spooled // of the transaction in hand
+	records  []spooled // of the transaction in hand
+	guilty   []refusal // records of it that were found not to be taken
+	suspects suspects
 	logState
 	skipped int      // in its batches: records for other sinks
 	tables  []*table // with rows in hand
@@ -43,13 +44,6 @@ type writer struct {
 	// rejected are the rows of the held batches that are in the reject file
 	// already.
 	rejected map[rejectKey]struct{}
-}
-
-// spooled is one record of the transaction in hand.
-type spooled struct {
-	batch uint64
-	index int // in the batch
-	raw   []byte
 }
 
 type rejectKey struct {
@@ -60,9 +54,10 @@ type rejectKey struct {
 
 // outcome is what a transaction means for the books.
 type outcome struct {
-	seq                           uint64 // of its last batch
-	records, rows, aside, skipped int
-	logs, noLogs                  int
+	seq                              uint64 // of its last batch
+	records, rows, rejected, skipped int
+	logs, noLogs                     int
+	committing                       bool // COMMIT was sent
 }
 
 // open connects to the first host that takes what it is given.
@@ -182,11 +177,11 @@ func (w *writer) done(b *spool.Batch) {
 func (w *writer) book(o outcome) {
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
-	w.stats.aside.Add(uint64(o.aside))
+	w.stats.aside.Add(uint64(o.rejected))
 	w.stats.skipped.Add(uint64(o.skipped))
 	w.stats.logs.Add(uint64(o.logs))
 	w.stats.noLogs.Add(uint64(o.noLogs))
-	w.stats.written.Add(uint64(o.records - o.aside))
+	w.stats.written.Add(uint64(o.records - o.rejected))
 	n := 0
 	for n < len(w.held) && w.held[n].Seq <= o.seq {
 		w.done(w.held[n])
@@ -211,59 +206,27 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 	if len(w.held) == 0 {
 		return nil
 	}
-	if err := w.encode(ctx, s); err != nil {
+	batches := w.held
+	if w.suspects.onTrial(batches[0]) {
+		if err := w.try(ctx, s, batches[0]); err != nil {
+			return err
+		}
+		batches = batches[:1]
+	}
+	if err := w.encode(ctx, s, batches); err != nil {
 		return err
 	}
-	o, err := w.transact(ctx, s, w.held[len(w.held)-1].Seq)
+	o, err := w.transact(ctx, s, batches[len(batches)-1].Seq)
 	if err != nil {
+		if w.undoes() {
+			w.suspects.failed(batches[0], err)
+		}
 		return err
 	}
+	w.suspects.clear()
 	w.book(o)
 	for _, t := range w.tables {
 		w.stats.count(&t.encoder.Counts)
-	}
-	return nil
-}
-
-// encode makes rows of the held batches.
-func (w *writer) encode(ctx context.Context, s *session) error {
-	w.records, w.tables, w.logLines, w.skipped, w.noLogs = w.records[:0], w.tables[:0], w.logLines[:0], 0, 0
-	for _, t := range s.tables {
-		t.reset()
-	}
-	for _, b := range w.held {
-		index := 0
-		err := w.decoder.Each(b, func(rec *siptrace.Record, raw []byte) error {
-			isLog := rec.Type == siptrace.TypeLog
-			if isLog && !w.logs {
-				w.noLogs++
-			}
-			if rec.Sinks&siptrace.ToStore == 0 || isLog && !w.logs {
-				w.skipped++
-				index++
-				return nil
-			}
-			if isLog {
-				w.addLog(s, rec, len(w.records))
-				w.records = append(w.records, spooled{b.Seq, index, raw})
-				index++
-				return nil
-			}
-			t, err := w.tableOf(ctx, s, rec)
-			if err != nil {
-				return err
-			}
-			if len(t.rows) == 0 {
-				w.tables = append(w.tables, t)
-			}
-			t.add(rec, len(w.records))
-			w.records = append(w.records, spooled{b.Seq, index, raw})
-			index++
-			return nil
-		})
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -290,151 +253,4 @@ func (w *writer) fallBack(name string, err error) {
 	if w.bad.add(name) {
 		w.log.Warn("database: a table that a rule named can't be filled, its rows go into the configured one", "table", name, "err", err)
 	}
-}
-
-// refusal is one row that the database does not take.
-type refusal struct {
-	row
-	table  string
-	reason error
-}
-
-// transact writes all rows in hand and moves the position to seq. When the
-// database refuses rows, they are found and written to the reject file before
-// the rest is committed.
-func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcome, err error) {
-	if s.dialect == dbschema.SQLite {
-		// One writer at a time there; taking turns costs less than SQLite's polling
-		// for its lock.
-		w.turn.Lock()
-		defer w.turn.Unlock()
-	}
-	if err := s.begin(ctx); err != nil {
-		return o, err
-	}
-	o = outcome{seq: seq, records: len(w.records), skipped: w.skipped, noLogs: w.noLogs}
-	var refusals []refusal
-	committed := false
-	defer func() {
-		if !committed {
-			// The session ends anyway; this frees the server's locks at once.
-			_, _ = s.exec(context.WithoutCancel(ctx), "ROLLBACK")
-		}
-	}()
-	doubtful := 0
-	for _, t := range w.tables {
-		rs, unsure, err := w.insertAll(ctx, s, t)
-		if err != nil {
-			if t.name != w.cfg.Table && isUnusable(err) {
-				w.fallBack(t.name, err) // when the same rows are tried again
-			}
-			return o, err
-		}
-		refusals, doubtful = append(refusals, rs...), doubtful+unsure
-		o.rows += len(t.rows) - len(rs)
-	}
-	rs, err := w.insertLogs(ctx, s)
-	if err != nil {
-		return o, err
-	}
-	refusals = append(refusals, rs...)
-	o.logs = len(w.logLines) - len(rs)
-	if doubtful > 0 && o.rows == 0 {
-		// Nothing at all goes in: it is not the rows.
-		return o, refusals[0].reason
-	}
-	aside := map[int]struct{}{}
-	for _, r := range refusals {
-		if err := w.setAside(r); err != nil {
-			return o, err
-		}
-		aside[r.record] = struct{}{}
-	}
-	o.aside = len(aside)
-	if w.tracked {
-		if err := s.advance(ctx, w.shard.ID, w.at, seq); err != nil {
-			return o, err
-		}
-	}
-	committed, w.flight = true, &o
-	_, err = s.exec(ctx, "COMMIT")
-	return o, err
-}
-
-// insertAll writes the rows of one table; those that the database refuses are
-// found by halving the statements that hold them.
-func (w *writer) insertAll(ctx context.Context, s *session, t *table) (refusals []refusal, doubtful int, err error) {
-	guard := s.dialect == dbschema.PostgreSQL
-	var try func(lo, hi int) error
-	try = func(lo, hi int) error {
-		for lo < hi {
-			if guard {
-				// In PostgreSQL a failed statement ends the transaction.
-				if _, err := s.exec(ctx, "SAVEPOINT rows_in_hand"); err != nil {
-					return err
-				}
-			}
-			done, size, err := s.insert(ctx, t, lo, hi)
-			if err == nil {
-				return nil
-			}
-			v := judge(err)
-			if v == wait || t.name != w.cfg.Table && isUnusable(err) {
-				return err
-			}
-			if guard {
-				if _, err := s.exec(ctx, "ROLLBACK TO SAVEPOINT rows_in_hand"); err != nil {
-					return err
-				}
-				// The statements before it are undone too: again, up to there.
-				if done > lo {
-					if _, _, err := s.insert(ctx, t, lo, done); err != nil {
-						return err
-					}
-				}
-			}
-			if size == 1 {
-				refusals = append(refusals, refusal{t.rows[done], t.name, err})
-				if v == unknown {
-					doubtful++
-				}
-				lo = done + 1
-				continue
-			}
-			half := done + size/2
-			if err := try(done, half); err != nil {
-				return err
-			}
-			if err := try(half, done+size); err != nil {
-				return err
-			}
-			lo = done + size
-		}
-		return nil
-	}
-	return refusals, doubtful, try(0, len(t.rows))
-}
-
-// setAside writes one refused row to the reject file.
-func (w *writer) setAside(r refusal) error {
-	rec := w.records[r.record]
-	key := rejectKey{rec.batch, rec.index, r.table, string(r.user)}
-	if _, done := w.rejected[key]; done {
-		return nil
-	}
-	line := rejects.Line{Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: rec.raw}
-	one := spool.Single(line.Packet)
-	err := w.decoder.Each(one, func(rec *siptrace.Record, _ []byte) error {
-		line.CallID, line.Method = string(rec.CallID), string(rec.Method)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := w.rejects.Add(line); err != nil {
-		return err
-	}
-	w.rejected[key] = struct{}{}
-	w.log.Error("database: row refused and set aside", "table", r.table, "callid", line.CallID, "reason", line.Reason, "file", w.rejects.Path())
-	return nil
 }
