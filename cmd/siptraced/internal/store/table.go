@@ -165,7 +165,10 @@ func (s *session) prepare(ctx context.Context, text string) (stmt driver.Stmt, e
 		stmt, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, text)
 		return err
 	})
-	return stmt, err
+	if err != nil {
+		return nil, err // with an error SQLite's driver returns a statement that is nil inside
+	}
+	return stmt, nil
 }
 
 func (s *session) run(ctx context.Context, t *table, stmt driver.Stmt, args []any) error {
