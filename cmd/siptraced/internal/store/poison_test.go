@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -17,15 +16,14 @@ import (
 	"siptraced/tests/servers"
 )
 
-// putAt spools a message of a time of its own.
-func (r *rig) putAt(t *testing.T, at time.Time, callID, msg string) {
-	t.Helper()
-	end := siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}
-	err := r.spool.Put(&siptrace.Record{
-		Time: at, CallID: []byte(callID), Msg: []byte(msg), Method: []byte("OPTIONS"), From: end, To: end, Direction: siptrace.In,
-	})
-	if err != nil {
-		t.Fatal(err)
+// What a table does not take: rows, in whatever company, and everything.
+func TestPoison(t *testing.T) {
+	all := backends(t)
+	for name, test := range map[string]func(*testing.T, map[string]func(*testing.T) backend){
+		"Compositions": testCompositions, "Partitions": testPartitions, "IDsUsedUp": testIDsUsedUp, "Narrowed": testNarrowed,
+		"ConnectionLost": testConnectionLost, "RightsOnOneTable": testRightsOnOneTable, "TableGone": testTableGone,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, all) })
 	}
 }
 
@@ -96,8 +94,8 @@ var compositions = []composition{
 
 // Whatever makes a row impossible and in whatever company it comes: it is
 // rejected, and all others arrive.
-func TestPoison(t *testing.T) {
-	for name, make := range backends(t) {
+func testCompositions(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		for cause, texts := range refuse {
 			if texts[name] == "" {
 				continue
@@ -146,8 +144,8 @@ func testComposition(t *testing.T, b backend, c composition) {
 
 // A table by days: a message whose clock is wrong is rejected; when nobody made
 // the partition of today, everything waits for it.
-func TestPartitions(t *testing.T) {
-	for name, make := range backends(t) {
+func testPartitions(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		if name == "sqlite" {
 			continue
 		}
@@ -203,8 +201,8 @@ func TestPartitions(t *testing.T) {
 
 // The numbers of the id are used up: nothing is rejected, and all goes in when
 // there are more.
-func TestIDsUsedUp(t *testing.T) {
-	for name, make := range backends(t) {
+func testIDsUsedUp(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		var use, fix []string
 		switch name {
 		case "postgres":
@@ -238,8 +236,8 @@ func TestIDsUsedUp(t *testing.T) {
 
 // A column gets narrower while siptraced writes: the values are cut, as after a
 // restart.
-func TestNarrowed(t *testing.T) {
-	for name, make := range backends(t) {
+func testNarrowed(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		var narrow string
 		switch name {
 		case "postgres":
@@ -293,8 +291,8 @@ func TestLargerThanPacket(t *testing.T) {
 
 // A row that costs the connection is found and rejected; what comes with it and
 // behind it arrives.
-func TestConnectionLost(t *testing.T) {
-	for name, make := range backends(t) {
+func testConnectionLost(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		if name == "sqlite" {
 			continue
 		}
@@ -375,8 +373,8 @@ func cutter(t *testing.T, to, text string) string {
 
 // Rights on the table of messages alone are enough; the position is not kept
 // then.
-func TestRightsOnOneTable(t *testing.T) {
-	for name, make := range backends(t) {
+func testRightsOnOneTable(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		if name == "sqlite" {
 			continue
 		}
@@ -405,8 +403,8 @@ func TestRightsOnOneTable(t *testing.T) {
 
 // The configured table is gone while a table that a rule named takes rows: what
 // belongs into it waits.
-func TestTableGone(t *testing.T) {
-	for name, make := range backends(t) {
+func testTableGone(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		t.Run(name, func(t *testing.T) {
 			b := make(t)
 			d, _ := dbschema.DialectOf(b.url.Driver)
@@ -427,7 +425,7 @@ func TestTableGone(t *testing.T) {
 			}
 			for i := range 40 {
 				table := []string{"", "sip_trace_alt"}[i%2]
-				if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Table: table, Msg: fmt.Appendf(nil, "%02d", i)}); err != nil {
+				if err := r.spool.Put(&siptrace.Record{Time: time.Unix(1700000000, 0), CallID: []byte("x"), Msg: fmt.Appendf(nil, "%02d", i), Route: siptrace.Route{Sinks: siptrace.ToStore, Table: table}}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -136,9 +136,15 @@ func newRig(t *testing.T, u siptrace.DBURL, dir string) *rig {
 
 func (r *rig) put(t *testing.T, callID, msg string) {
 	t.Helper()
+	r.putAt(t, time.Unix(1700000000, 0), callID, msg)
+}
+
+// putAt spools a message of another time.
+func (r *rig) putAt(t *testing.T, at time.Time, callID, msg string) {
+	t.Helper()
 	end := siptrace.Endpoint{Proto: siptrace.UDP, Addr: netip.MustParseAddrPort("192.0.2.1:5060")}
 	err := r.spool.Put(&siptrace.Record{
-		Time: time.Unix(1700000000, 0), CallID: []byte(callID), Msg: []byte(msg), Method: []byte("OPTIONS"), From: end, To: end, Direction: siptrace.In,
+		Time: at, CallID: []byte(callID), Msg: []byte(msg), Method: []byte("OPTIONS"), From: end, To: end, Direction: siptrace.In,
 		Route: siptrace.Route{Sinks: siptrace.ToStore},
 	})
 	if err != nil {
