@@ -51,7 +51,7 @@ func (s *Spool) Run(k Sink, opt Options) *Consumer {
 		r.wake, r.resumed = w.wake, func() { c.countBacklog(r) }
 		c.readers = append(c.readers, r)
 		w.parts = append(w.parts, &part{reader: r})
-		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Shared: s.shared()})
+		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Shared: s.shared(), reader: r})
 	}
 	for _, r := range c.readers {
 		if r.known && !s.shared() {

@@ -3,9 +3,12 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Sink is one consumer of the spool: the database, a mirror, a log.
@@ -41,6 +44,37 @@ type Shard struct {
 	// Shared: it is a cluster's, where other processes spool into the same shard
 	// and consume it for the same sink.
 	Shared bool
+
+	reader *Reader
+}
+
+// Offset is the batch up to which the sink was done with everything.
+func (s Shard) Offset() uint64 { return s.reader.place.Load().seq }
+
+// Reread gives the batches from first to last, which the sink was done with
+// before, to f once more: those that the spool still holds, in order. It is for a
+// sink whose own offset went back. The batches are not in flight.
+func (s Shard) Reread(ctx context.Context, first, last uint64, f func(*Batch) error) error {
+	stream := s.reader.shard.stream
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	for seq := max(first, info.State.FirstSeq); seq <= last; seq++ {
+		msg, err := stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("spool: batch %d: %w", seq, err)
+		}
+		b := &Batch{Seq: seq, taken: msg.Time, data: msg.Data}
+		b.Records, b.total = batchHeader(msg.Header)
+		if err := f(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // From is where a sink begins that has no offset yet.

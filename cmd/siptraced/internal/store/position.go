@@ -15,8 +15,9 @@ var errMoved = errors.New("the position in the database is not the one expected"
 
 // position reads how far this shard's rows are in the database, and makes the
 // row that is updated from then on. tracked is false where the user may
-// not use or make the table: rows are then written at least once.
-func (s *session) position(ctx context.Context, id string) (seq uint64, tracked bool, err error) {
+// not use or make the table: rows are then written at least once. A database that
+// knows nothing of the shard begins at start.
+func (s *session) position(ctx context.Context, id string, start uint64) (seq uint64, tracked bool, err error) {
 	text := dbschema.PositionSQL(s.dialect)
 	read := func() error {
 		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
@@ -43,12 +44,13 @@ func (s *session) position(ctx context.Context, id string) (seq uint64, tracked 
 		err = read()
 	}
 	if errors.Is(err, sql.ErrNoRows) {
-		if _, err = s.exec(ctx, text.Insert, id, int64(0)); err != nil {
+		if _, err = s.exec(ctx, text.Insert, id, int64(start)); err != nil {
 			if isDenied(err) {
 				return 0, false, nil
 			}
 			return 0, false, fmt.Errorf("table %s: %w", dbschema.PositionTable, err)
 		}
+		seq = start
 	}
 	return seq, true, err
 }

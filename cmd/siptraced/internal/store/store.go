@@ -24,6 +24,9 @@ type stats struct {
 	written, elsewhere, aside, skipped, fallback, rows, transactions *atomic.Uint64
 	// logs are log lines kept, noLogs those for which there was no table.
 	logs, noLogs *atomic.Uint64
+	// positionBack is how often the database had lost what it had committed,
+	// rewritten how many messages were written again for that.
+	positionBack, rewritten *atomic.Uint64
 }
 
 // count books what happened to values on their way into their columns, and
@@ -62,6 +65,7 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), aside: c.Counter("store.set_aside"), skipped: c.Counter("store.skipped"),
 		fallback: c.Counter("store.table_fallback"),
 		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
+		positionBack: c.Counter("store.position_back"), rewritten: c.Counter("store.rewritten"),
 		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"),
 	}
 	bad := new(unusable)

@@ -29,6 +29,7 @@ type writer struct {
 	at      uint64         // position in the database
 	tracked bool
 	counted uint64 // up to here committed batches are counted
+	history history
 
 	making *sync.Mutex // shared by the writers
 	turn   *sync.Mutex // shared too: held during a transaction of SQLite
@@ -69,7 +70,11 @@ func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, err
 	}
 	w.host = host
 	w.held = w.held[:0] // the batches come again
-	if err := w.prepare(ctx, s); err != nil {
+	err = w.prepare(ctx, s)
+	if err == nil {
+		err = w.restore(ctx, s)
+	}
+	if err != nil {
 		s.close()
 		w.host++ // it answers, and that is all: the next one, if there is one
 		return nil, err
@@ -98,7 +103,7 @@ func (c *connection) Flush(ctx context.Context) error {
 		if err != nil && !c.progress {
 			w.host++
 		}
-		if errors.Is(err, errMoved) {
+		if errors.Is(err, errMoved) && w.shard.Shared {
 			// Another writer of the same spool is ahead: it stays so until it ends.
 			return errors.Join(spool.ErrStandby, err)
 		}
@@ -130,7 +135,11 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 
 // locate finds out up to which batch the rows are in the database already.
 func (w *writer) locate(ctx context.Context, s *session) error {
-	at, tracked, err := s.position(ctx, w.shard.ID)
+	start := w.shard.Offset()
+	if w.shard.Shared {
+		start = 0 // that of a cluster is not exact
+	}
+	at, tracked, err := s.position(ctx, w.shard.ID, start)
 	if err != nil {
 		return err
 	}
@@ -175,6 +184,7 @@ func (w *writer) done(b *spool.Batch) {
 // book puts a transaction that is committed into the books, and lets go of its
 // batches.
 func (w *writer) book(o outcome) {
+	w.history.add(o.seq, o.records)
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
 	w.stats.aside.Add(uint64(o.rejected))
@@ -206,29 +216,37 @@ func (w *writer) flush(ctx context.Context, s *session) error {
 	if len(w.held) == 0 {
 		return nil
 	}
-	batches := w.held
+	o, err := w.write(ctx, s, w.held)
+	if err != nil {
+		return err
+	}
+	w.book(o)
+	return nil
+}
+
+// write writes the first of some batches, as many as can go together, and their
+// position in one transaction.
+func (w *writer) write(ctx context.Context, s *session, batches []*spool.Batch) (o outcome, err error) {
 	if w.suspects.onTrial(batches[0]) {
 		if err := w.try(ctx, s, batches[0]); err != nil {
-			return err
+			return o, err
 		}
 		batches = batches[:1]
 	}
 	if err := w.encode(ctx, s, batches); err != nil {
-		return err
+		return o, err
 	}
-	o, err := w.transact(ctx, s, batches[len(batches)-1].Seq)
-	if err != nil {
+	if o, err = w.transact(ctx, s, batches[len(batches)-1].Seq); err != nil {
 		if w.undoes() {
 			w.suspects.failed(batches[0], err)
 		}
-		return err
+		return o, err
 	}
 	w.suspects.clear()
-	w.book(o)
 	for _, t := range w.tables {
 		w.stats.count(&t.encoder.Counts)
 	}
-	return nil
+	return o, nil
 }
 
 // tableOf is where the rows of rec go: the table that rules named where it can

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/dbschema"
+	"siptraced/tests/servers"
+)
+
+// A database that lost what it had committed gets it again, as far as the spool
+// has it, while siptraced runs and after a restart; and the log says so.
+func TestDatabaseWentBack(t *testing.T) {
+	for name, make := range backends(t) {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/restart %v", name, restart), func(t *testing.T) {
+				b, dir := make(t), t.TempDir()
+				b.create(t)
+				r := newRig(t, b.url, dir)
+				// Another sink is behind, and so the spool keeps everything.
+				behind := r.spool.Run(stuck{}, spool.Options{})
+				put := func(from, to int) {
+					for i := from; i < to; i++ {
+						r.put(t, "call", fmt.Sprintf("%03d", i))
+					}
+					r.arrived(t, uint64(to))
+				}
+				put(0, 100)
+				saved := b.positions(t)
+				put(100, 250)
+				back := func() {
+					b.exec(t, "DELETE FROM sip_trace WHERE msg >= '100'")
+					for stream, seq := range saved {
+						b.exec(t, fmt.Sprintf("UPDATE %s SET seq = %d WHERE stream = '%s'", dbschema.PositionTable, seq, stream))
+					}
+				}
+				if restart {
+					behind.Stop(t.Context())
+					r.stop(t)
+					back()
+					r = newRig(t, b.url, dir)
+					behind = r.spool.Run(stuck{}, spool.Options{})
+				} else {
+					back()
+				}
+				r.put(t, "call", "250")
+				servers.WaitFor(t, 30*time.Second, "the rows", func() bool { return len(b.rows(t)) == 251 })
+				behind.Stop(t.Context())
+				got := r.stop(t)
+				if got["store.position_back"] != 1 || got["store.rewritten"] != 150 {
+					t.Errorf("went back %d times, %d messages written again, want 1 and 150", got["store.position_back"], got["store.rewritten"])
+				}
+				if rows := b.rows(t); len(rows) != 251 || !slices.IsSorted(rows) || len(slices.Compact(rows)) != 251 {
+					t.Errorf("%d rows", len(rows))
+				}
+				if !strings.Contains(r.log.String(), "its position went back") || !strings.Contains(r.log.String(), "messages_written_again=150") {
+					t.Errorf("log:\n%s", r.log)
+				}
+			})
+		}
+	}
+}
+
+// positions is how far each stream is in the database.
+func (b backend) positions(t *testing.T) map[string]int64 {
+	t.Helper()
+	rs, err := b.db.Query("SELECT stream, seq FROM " + dbschema.PositionTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.Close()
+	got := map[string]int64{}
+	for rs.Next() {
+		var stream string
+		var seq int64
+		if err := rs.Scan(&stream, &seq); err != nil {
+			t.Fatal(err)
+		}
+		got[stream] = seq
+	}
+	return got
+}
+
+// What was committed after a position.
+func TestHistory(t *testing.T) {
+	var h history
+	for i := range 3 * mostHistory {
+		h.add(uint64(10*i), 2)
+	}
+	if n, ok := h.since(30*mostHistory - 25); n != 4 || !ok {
+		t.Errorf("got %d, %v, want 4, true", n, ok)
+	}
+	if _, ok := h.since(5); ok || len(h.commits) > mostHistory {
+		t.Errorf("known after %d, %d kept", 5, len(h.commits))
+	}
+}
+
+// stuck is a sink that never connects.
+type stuck struct{}
+
+func (stuck) Name() string { return "stuck" }
+
+func (stuck) Open(context.Context, []spool.Shard) (spool.Writer, error) {
+	return nil, errors.New("never")
+}
