@@ -27,9 +27,6 @@ type Registry struct {
 	// own error: for counters and for logging what the caller is not told.
 	OnCall func(ctx context.Context, c *Call, err error, took time.Duration)
 
-	// OnChange is told of each change of state: for the log.
-	OnChange func(ctx context.Context, ch Change)
-
 	mu      sync.RWMutex // covers methods
 	methods map[string]Method
 }
@@ -94,13 +91,6 @@ func (r *Registry) Call(ctx context.Context, c *Call) (any, error) {
 		return nil, ErrUnknownMethod
 	}
 	return nil, AsFault(err)
-}
-
-// Changed tells OnChange what call c has changed.
-func (r *Registry) Changed(ctx context.Context, c *Call, what string, old, now any) {
-	if r.OnChange != nil {
-		r.OnChange(ctx, Change{Method: c.Method, Peer: c.Peer, What: what, Old: old, New: now})
-	}
 }
 
 func (r *Registry) run(ctx context.Context, c *Call) (v any, err error) {

@@ -17,7 +17,6 @@ type Listen struct {
 	AdvertiseHost string // "" without advertise
 	AdvertisePort int    // 0: as the socket's
 	Name          string
-	Virtual       bool
 	Pos           Pos
 
 	noPort bool // the line has no port
@@ -217,20 +216,20 @@ func (p *parser) listen(t token) error {
 			p.i++
 		}
 	}
-	virtual := word("virtual")
+	word("virtual")
 	if p.is(0, tWord) && slices.Contains(listenWords, p.at(0).Text) {
 		return p.unexpected("their order is: advertise, name, virtual", "at the end of a listen line")
 	}
-	return p.add(t.Pos, all, adv, name, virtual)
+	return p.add(t.Pos, all, adv, name)
 }
 
 // add takes over the sockets of one line or block.
-func (p *parser) add(at Pos, all, adv []Listen, name string, virtual bool) error {
+func (p *parser) add(at Pos, all, adv []Listen, name string) error {
 	if len(adv) > 0 && (len(adv) > 1 || adv[0].Proto != "") {
 		return fail(at, "write advertise host:port; the protocol is the socket's", "advertise takes one host without protocol")
 	}
 	for _, l := range all {
-		l.Pos, l.Name, l.Virtual = at, name, virtual
+		l.Pos, l.Name = at, name
 		if len(adv) > 0 {
 			l.AdvertiseHost, l.AdvertisePort = adv[0].Host, adv[0].Port
 		}
@@ -247,7 +246,7 @@ func (p *parser) add(at Pos, all, adv []Listen, name string, virtual bool) error
 func (p *parser) socket(t token) error {
 	p.i += 2
 	var bind, adv []Listen
-	name, virtual := "", false
+	name := ""
 	for !p.accept('}') {
 		k := p.at(0)
 		if k.Kind == ';' {
@@ -270,8 +269,6 @@ func (p *parser) socket(t token) error {
 			v, err = p.value("a name is in quotes, virtual is yes or no")
 			if k.Text == "name" {
 				name = v.Str
-			} else if k.Text == "virtual" {
-				virtual = v.Int != 0
 			}
 		default:
 			known := []string{"bind", "advertise", "name", "agname", "virtual"}
@@ -285,7 +282,7 @@ func (p *parser) socket(t token) error {
 		return fail(t.Pos, "add bind = udp:192.0.2.1:5060;", "socket without bind")
 	}
 	first := len(p.cfg.Listens)
-	if err := p.add(t.Pos, bind, adv, name, virtual); err != nil {
+	if err := p.add(t.Pos, bind, adv, name); err != nil {
 		return err
 	}
 	if bind[0].Port != bind[len(bind)-1].Port { // a range: the name gets the port, the advertised port goes up

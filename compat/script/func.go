@@ -657,11 +657,8 @@ func (c *compiler) checked(e *call, i int, ok func([]byte) bool, want string) (f
 }
 
 func isSIPURI(b []byte) bool {
-	rest, ok := bytes.CutPrefix(b, []byte("sip:"))
-	if !ok {
-		rest, ok = bytes.CutPrefix(b, []byte("sips:"))
-	}
-	return ok && len(rest) > 0 && len(b) <= 1024 && bytes.IndexByte(b, ' ') < 0
+	_, err := siptrace.ParseSIPURI(b)
+	return err == nil && len(b) <= 1024
 }
 
 // modeOf is the first character of a mode in lower case: m, t, d; 0 for none of them.

@@ -143,6 +143,15 @@ func SplitEndpoint(s string) (proto, host, port string) {
 	return proto, host, port
 }
 
+// Unbracket takes the brackets of IPv6 off the host of a socket. It reports false
+// for a host that is IPv6 without them: its port is not to be told from it.
+func Unbracket(host string) (string, bool) {
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		return host[1 : len(host)-1], true
+	}
+	return host, !strings.ContainsAny(host, ":[]")
+}
+
 // ParseEndpoint reads proto:address[:port] as Kamailio writes sockets: the
 // port defaults to 5060, to 5061 for tls and wss; IPv6 is in brackets.
 func ParseEndpoint(s string) (Endpoint, error) {

@@ -149,7 +149,7 @@ var specs = [...]Spec{
 		set: func(p *Params, v any) error {
 			uris := v.([]string)
 			for _, u := range uris {
-				if err := CheckSIPURI(u); err != nil {
+				if _, err := ParseMirrorURI([]byte(u)); err != nil {
 					return err
 				}
 			}
@@ -328,18 +328,6 @@ func avp(field func(*Params) *string) func(*Params, any) error {
 		}
 		return nil
 	}
-}
-
-// CheckSIPURI refuses what duplicate_uri can not be.
-func CheckSIPURI(s string) error {
-	l := strings.ToLower(s)
-	if rest, ok := strings.CutPrefix(l, "sip:"); ok && rest != "" {
-		return nil
-	}
-	if rest, ok := strings.CutPrefix(l, "sips:"); ok && rest != "" {
-		return nil
-	}
-	return fmt.Errorf("%q is not a SIP URI: want sip:host:port;transport=udp", s)
 }
 
 func boolInt(b bool) int64 {

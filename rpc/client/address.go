@@ -44,6 +44,8 @@ func (e *AddressError) Error() string { return fmt.Sprintf("address %q: %s", e.A
 //	http:HOST:PORT              JSON-RPC by POST /RPC, or any http:// or https:// URL
 //	mi:PATH                     MI FIFO of OpenSER
 //	flexisip:PATH               socket of flexisip_cli.py
+//
+// They are kamcmd's own forms, of paths before all: not the proto:address:port of SIP sockets.
 func ParseAddress(s string) (Address, error) {
 	scheme, rest, has := strings.Cut(s, ":")
 	var a Address

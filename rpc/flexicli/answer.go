@@ -41,12 +41,6 @@ type Store interface {
 	Set(ctx context.Context, peer rpc.Peer, path, value string) error
 }
 
-// Paths returns where flexisip_cli.py looks for a server ("proxy", "presence",
-// "b2bua") of that process id.
-func Paths(server string, pid int) (socket, pidFile string) {
-	return fmt.Sprintf("/tmp/flexisip-%s-%d", server, pid), fmt.Sprintf("/var/run/flexisip-%s.pid", server)
-}
-
 // Answer runs one request and returns its reply.
 func Answer(ctx context.Context, s Store, peer rpc.Peer, request []byte) []byte {
 	reply := answer(ctx, s, peer, strings.TrimRight(string(request), "\r\n\x00"))

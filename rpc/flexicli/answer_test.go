@@ -97,13 +97,6 @@ func TestReplyFitsOneRead(t *testing.T) {
 	}
 }
 
-func TestPaths(t *testing.T) {
-	socket, pidFile := flexicli.Paths("proxy", 77)
-	if socket != "/tmp/flexisip-proxy-77" || pidFile != "/var/run/flexisip-proxy.pid" {
-		t.Errorf("got %s, %s", socket, pidFile)
-	}
-}
-
 // A value that was taken is what the next GET shows.
 func FuzzAnswer(f *testing.F) {
 	for _, s := range []string{"SET global/contextual-log-filter x", "GET all", "LIST global/", "SET  ", "GET\x00", " "} {

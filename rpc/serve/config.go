@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"siptraced/rpc"
 	"siptraced/rpc/flexicli"
 )
@@ -73,8 +71,8 @@ func (l Listener) LogValue() slog.Value {
 		slog.Bool("tls", l.TLS != nil), slog.String("access", auth))
 }
 
-// remote reports whether others than this host can reach a tcp or udp address.
-func (l Listener) remote() bool {
+// Remote reports whether others than this host can reach a tcp or udp address.
+func (l Listener) Remote() bool {
 	_, address, _ := strings.Cut(l.Address, ":")
 	host, _, err := net.SplitHostPort(address)
 	ip, err2 := netip.ParseAddr(host)
@@ -132,9 +130,6 @@ type Handlers struct {
 	Registry *rpc.Registry  // for ctl, jsonrpc and http
 	MI       *rpc.Registry  // for mi: its commands have other names and rules
 	Flexisip flexicli.Store // for flexisip_cli
-	// Web answers what comes over HTTP for other paths than /RPC, and sees
-	// to its own access rules. nil = 404.
-	Web fasthttp.RequestHandler
 	// Refused is told of everything that was refused or dropped, by cause:
 	// PROTOCOL.CAUSE, see the Cause constants. nil = nobody.
 	Refused func(cause string, peer rpc.Peer)
@@ -213,7 +208,7 @@ func (l Listener) validate() error {
 		return fmt.Errorf("HOST:PORT expected: %w", err)
 	}
 	switch {
-	case !l.remote() || l.mutual() && network == "tcp":
+	case !l.Remote() || l.mutual() && network == "tcp":
 		return nil
 	case network == "udp":
 		return errors.New("anyone could send datagrams here, and UDP has no place for a password; use 127.0.0.1, or tcp with client certificates")

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"testing"
 
-	"siptraced/rpc/flexicli"
 	"siptraced/rpc/serve"
 )
 
@@ -251,9 +250,6 @@ func TestPIDFile(t *testing.T) {
 				t.Errorf("got %q, %v, want %q", got, err, want)
 			}
 		})
-	}
-	if socket, pidFile := flexicli.Paths("proxy", 5); socket != "/tmp/flexisip-proxy-5" || pidFile != "/var/run/flexisip-proxy.pid" {
-		t.Errorf("got %s, %s", socket, pidFile)
 	}
 }
 

@@ -102,11 +102,7 @@ func (h *httpService) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if string(ctx.Path()) != rpcPath {
-		if h.srv.handlers.Web == nil {
-			ctx.Error("Not Found", fasthttp.StatusNotFound)
-			return
-		}
-		h.srv.handlers.Web(ctx)
+		ctx.Error("Not Found", fasthttp.StatusNotFound)
 		return
 	}
 	if !h.authorized(ctx) {

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"siptraced/rpc/serve"
 )
 
@@ -198,13 +196,11 @@ func readHTTP(t *testing.T, r *bufio.Reader) httpReply {
 	return httpReply{resp.Status, resp.Header.Get("Content-Type"), string(body), resp.Header.Get("Sia") != "", resp.Close}
 }
 
-// The page is served beside /RPC, by another handler.
-func TestWeb(t *testing.T) {
-	s := start(t, serve.Config{Strict: true}, serve.Handlers{Web: func(ctx *fasthttp.RequestCtx) {
-		ctx.SetBodyString("page " + string(ctx.Path()))
-	}})
+// There is nothing beside /RPC.
+func TestPaths(t *testing.T) {
+	s := start(t, serve.Config{Strict: true}, serve.Handlers{})
 	for request, want := range map[string]string{
-		"GET /x HTTP/1.1\r\nHost: trace.example\r\n\r\n":                      "page /x",
+		"GET /x HTTP/1.1\r\nHost: trace.example\r\n\r\n":                      "Not Found",
 		"POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": `{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}`,
 	} {
 		c := dial(t, "tcp", s.http)

@@ -107,7 +107,7 @@ func (s *Server) bind(ctx context.Context, l Listener) (service, error) {
 // announce says at start who can reach what.
 func (s *Server) announce(l Listener) {
 	switch network, _, _ := strings.Cut(l.Address, ":"); {
-	case network != "tcp" || !l.remote():
+	case network != "tcp" || !l.Remote():
 		s.log.Info("rpc listener bound", "listener", l)
 	case l.TLS == nil:
 		s.log.Warn("rpc listener bound, other hosts can reach it, and its token crosses the network in the clear", "listener", l)

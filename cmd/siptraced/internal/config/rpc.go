@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -96,15 +94,6 @@ func rpcFlag(name, doc string, field func(*RPC) *bool) key {
 	}}
 }
 
-func loopback(hostPort string) bool {
-	host, _, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
-}
-
 // finish makes listeners of the keys. Beyond loopback TCP is served over TLS, if
 // there is one that asks for client certificates.
 func (r *RPC) finish(mutual *tls.Config) error {
@@ -112,7 +101,7 @@ func (r *RPC) finish(mutual *tls.Config) error {
 		l := serve.Listener{
 			Protocol: p, Address: address, Mode: r.Mode, User: r.User, Group: r.Group, ReplyDir: r.ReplyDir, Token: r.Token, PIDFile: r.PIDFile,
 		}
-		if rest, ok := strings.CutPrefix(address, "tcp:"); ok && !loopback(rest) {
+		if strings.HasPrefix(address, "tcp:") && l.Remote() {
 			l.TLS = mutual
 		}
 		r.Serve.Listeners = append(r.Serve.Listeners, l)

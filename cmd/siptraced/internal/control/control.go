@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
 
@@ -236,12 +237,9 @@ type socket struct{ proto, addr, port string }
 func (c *Control) sockets() []socket {
 	var out []socket
 	for _, s := range c.daemon.Sockets() {
-		proto, rest, _ := strings.Cut(s, ":")
-		i := strings.LastIndexByte(rest, ':')
-		if i < 0 {
-			continue
+		if proto, host, port := siptrace.SplitEndpoint(s); port != "" {
+			out = append(out, socket{proto, host, port})
 		}
-		out = append(out, socket{proto, rest[:i], rest[i+1:]})
 	}
 	return out
 }

@@ -1,9 +1,12 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strings"
+
+	"siptraced/compat/siptrace"
 )
 
 // Address is one entry of the key listen: udp, tcp or tls, and host:port.
@@ -19,19 +22,16 @@ const DefaultPort = "9060"
 // ParseAddress reads proto:host[:port], such as udp:127.0.0.1:9060,
 // tcp:[::1]:9060, tls:*:9061.
 func ParseAddress(s string) (Address, error) {
-	network, rest, ok := strings.Cut(s, ":")
+	network, host, port := siptrace.SplitEndpoint(s)
 	network = strings.ToLower(network)
-	if !ok || network != "udp" && network != "tcp" && network != "tls" {
+	if network != "udp" && network != "tcp" && network != "tls" {
 		return Address{}, fmt.Errorf("listen %q: want udp:host:port, tcp:host:port or tls:host:port", s)
 	}
-	a := Address{Net: network, Host: rest, Port: DefaultPort}
-	if h, p, err := net.SplitHostPort(rest); err == nil {
-		a.Host, a.Port = h, p
-	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
-		a.Host = rest[1 : len(rest)-1]
-	} else if strings.Contains(rest, ":") {
+	host, ok := siptrace.Unbracket(host)
+	if !ok {
 		return Address{}, fmt.Errorf("listen %q: IPv6 addresses are written in brackets", s)
 	}
+	a := Address{Net: network, Host: host, Port: cmp.Or(port, DefaultPort)}
 	if a.Host == "*" {
 		a.Host = ""
 	}

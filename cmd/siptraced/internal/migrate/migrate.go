@@ -147,11 +147,11 @@ func (a address) loopback() bool {
 // chooseListen finds an address that the proxy can send to and that nobody has.
 func (p *Plan) chooseListen(want string) error {
 	if want != "" {
-		network, rest, ok := strings.Cut(want, ":")
-		host, port, err := net.SplitHostPort(rest)
+		network, host, port := siptrace.SplitEndpoint(want)
+		host, ok := siptrace.Unbracket(host)
 		n, _ := strconv.ParseUint(port, 10, 16)
 		ip := net.ParseIP(host)
-		if !ok || err != nil || n == 0 || host == "" || network != "udp" && network != "tcp" || ip != nil && ip.IsUnspecified() {
+		if !ok || n == 0 || host == "" || network != "udp" && network != "tcp" || ip != nil && ip.IsUnspecified() {
 			return fmt.Errorf("--listen %q: want udp:host:port or tcp:host:port with the address that the proxy sends to", want)
 		}
 		p.listen = address{network, host, port}
@@ -208,17 +208,13 @@ func (p *Plan) taken(a address) string {
 	return ""
 }
 
-// hostPort takes them from a SIP URI.
+// hostPort takes them from a SIP URI; empty for anything else.
 func hostPort(uri string) (host, port string) {
-	_, rest, _ := strings.Cut(uri, ":")
-	rest, _, _ = strings.Cut(rest, ";")
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		rest = rest[i+1:]
+	u, err := siptrace.ParseSIPURI([]byte(uri))
+	if err != nil {
+		return "", ""
 	}
-	if h, p, err := net.SplitHostPort(rest); err == nil {
-		return h, p
-	}
-	return strings.Trim(rest, "[]"), "5060"
+	return u.HostName(), strconv.Itoa(int(u.Port))
 }
 
 // sinks are where the module puts messages, over all the ways it traces.

@@ -88,19 +88,14 @@ func (t Target) String() string {
 	return "sip:" + net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) + ";transport=" + string(t.Transport)
 }
 
-// ParseTarget reads sip:host[:port][;transport=udp|tcp|tls]. The transport is
-// udp, or tls for sips:, the port 5060, or 5061 for tls (RFC 3261 §19.1.2).
-// Other parameters are returned by name.
+// ParseTarget reads a URI as [siptrace.ParseMirrorURI] does. Parameters other than
+// transport are returned by name.
 func ParseTarget(uri string) (Target, map[string]string, error) {
-	u, ok := sipmsg.ParseURI([]byte(uri))
-	scheme := strings.ToLower(string(u.Scheme))
-	if !ok || scheme != "sip" && scheme != "sips" || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == '"' || r == '<' || r == '>' }) {
-		return Target{}, nil, fmt.Errorf("%q is not a SIP URI: want sip:host:port;transport=udp", uri)
+	u, err := siptrace.ParseMirrorURI([]byte(uri))
+	if err != nil {
+		return Target{}, nil, err
 	}
-	t := Target{Host: strings.ToLower(strings.Trim(string(u.Host), "[]")), Transport: siptrace.UDP}
-	if scheme == "sips" {
-		t.Transport = siptrace.TLS
-	}
+	t := Target{Host: u.HostName(), Port: u.Port, Transport: u.Transport}
 	params := map[string]string{}
 	for p := range strings.SplitSeq(string(u.Params), ";") {
 		name, value, _ := strings.Cut(p, "=")
@@ -108,24 +103,7 @@ func ParseTarget(uri string) (Target, map[string]string, error) {
 			params[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
 		}
 	}
-	if v, ok := params["transport"]; ok {
-		t.Transport = siptrace.Proto(strings.ToLower(v))
-		delete(params, "transport")
-	}
-	if !slices.Contains([]siptrace.Proto{siptrace.UDP, siptrace.TCP, siptrace.TLS}, t.Transport) {
-		return Target{}, nil, fmt.Errorf("%q: mirrors go over udp, tcp or tls, not %q", uri, t.Transport)
-	}
-	t.Port = 5060
-	if t.Transport == siptrace.TLS {
-		t.Port = 5061
-	}
-	if len(u.Port) > 0 {
-		n, err := strconv.ParseUint(string(u.Port), 10, 16)
-		if err != nil || n == 0 {
-			return Target{}, nil, fmt.Errorf("%q: port %q is not a number from 1 to 65535", uri, u.Port)
-		}
-		t.Port = uint16(n)
-	}
+	delete(params, "transport")
 	if ip, err := netip.ParseAddr(t.Host); err == nil {
 		t.Host = ip.Unmap().String()
 	}

@@ -261,7 +261,6 @@ func (e *Engine) Stop(id string) ([]string, error) {
 type State struct {
 	Rule
 	Matched, Traced uint64
-	Scopes          uint64 // open
 }
 
 // List is every rule in force, in the order in which they apply.

@@ -13,14 +13,6 @@ import (
 	"siptraced/rpc"
 )
 
-// Scopes of a rule, the mode of sip_trace(): what is traced when one message
-// matches.
-const (
-	ScopeMessage     = 'm'
-	ScopeTransaction = 't'
-	ScopeDialog      = 'd'
-)
-
 // Bounds of one rule, each far over what a person writes.
 const (
 	maxID     = 64
@@ -181,7 +173,7 @@ func (r *Rule) check() error {
 	r.Scope = strings.ToLower(r.Scope)
 	switch {
 	case r.Scope == "":
-		r.Scope = string(ScopeMessage)
+		r.Scope = "m"
 	case !strings.ContainsAny(r.Scope[:1], "mtd"):
 		return fmt.Errorf("scope: %.20q is none of m (message), t (transaction), d (dialog)", r.Scope)
 	default:
