@@ -229,7 +229,7 @@ var plainPVs = map[string]func(*Message) value{
 	"Rp": func(m *Message) value { return integer(int32(m.addr(1).Port())) },
 	"pr": func(m *Message) value { return protoName(m.proto(0)) },
 	"rc": func(m *Message) value { return integer(m.rc) },
-	"TS": func(m *Message) value { return integer(int32(m.Rec.Time.Unix())) },
+	"TS": seconds,
 	"mf": func(m *Message) value { return integer(int32(m.flags)) },
 	"Tf": func(m *Message) value { return m.timeText("Mon Jan _2 15:04:05 2006") },
 }
@@ -357,12 +357,33 @@ func hostText(which int) func(*Message) value {
 var openBracket, closeBracket = []byte("["), []byte("]")
 
 // timePVs are $time(...).
-var timePVs = map[string]func(time.Time) int{
-	"sec": time.Time.Second, "min": time.Time.Minute, "hour": time.Time.Hour, "mday": time.Time.Day,
-	"mon":  func(t time.Time) int { return int(t.Month()) },
-	"year": time.Time.Year, "yday": time.Time.YearDay,
-	"wday": func(t time.Time) int { return int(t.Weekday()) + 1 },
+var timePVs = map[string]func(*Message) value{
+	"sec": clock(time.Time.Second), "min": clock(time.Time.Minute), "hour": clock(time.Time.Hour), "mday": clock(time.Time.Day),
+	"mon":  clock(func(t time.Time) int { return int(t.Month()) }),
+	"year": clock(time.Time.Year), "yday": clock(time.Time.YearDay),
+	"wday": clock(func(t time.Time) int { return int(t.Weekday()) + 1 }),
 }
+
+func clock(get func(time.Time) int) func(*Message) value {
+	return func(m *Message) value { return integer(int32(get(m.Rec.Time.In(m.prog.location)))) }
+}
+
+// timevalPVs are $TV(...).
+var timevalPVs = map[string]func(*Message) value{
+	"s": seconds, "Sn": seconds,
+	"u": func(m *Message) value { return integer(int32(m.Rec.Time.Nanosecond() / 1000)) },
+	"sn": func(m *Message) value {
+		from := len(m.buf)
+		m.buf = strconv.AppendInt(m.buf, m.Rec.Time.Unix(), 10)
+		m.buf = append(m.buf, '.')
+		us := strconv.AppendInt(m.buf, 1_000_000+int64(m.Rec.Time.Nanosecond()/1000), 10)
+		copy(us[len(m.buf):], us[len(m.buf)+1:])
+		m.buf = us[:len(us)-1]
+		return str(m.buf[from:len(m.buf):len(m.buf)])
+	},
+}
+
+func seconds(m *Message) value { return integer(int32(m.Rec.Time.Unix())) }
 
 // elsewhere says why a pseudo-variable of Kamailio has no value here; "" for one
 // that Kamailio doesn't have either.
@@ -396,7 +417,7 @@ var proxyPVs = []struct {
 }
 
 func pvNames() []string {
-	names := []string{"avp", "var", "hdr", "hdrc", "siptrace", "siptraced", "def", "cfg", "time", "TV", "_s"}
+	names := keys(namedPVs())
 	for n := range plainPVs {
 		names = append(names, n)
 	}
@@ -418,107 +439,97 @@ func (c *compiler) getter(p *pvar) (func(*Message) value, *problem) {
 		}
 		return get, nil
 	}
-	inner := func(known string) *problem {
-		if p.inner == "" {
-			return refuse("write "+known, "$%s needs a name in parentheses", p.name)
-		}
-		return nil
-	}
-	switch p.name {
-	case "avp":
-		if why := inner("$avp(name)"); why != nil {
-			return nil, why
-		}
-		slot, why := c.avpSlot(p.inner)
-		if why != nil {
-			return nil, why
-		}
-		p.slot = slot
-		if idx := p.idx; idx.set {
-			return func(m *Message) value { return m.avp(slot, idx) }, nil
-		}
-		return func(m *Message) value {
-			if list := m.avps[slot]; len(list) > 0 {
-				return list[len(list)-1]
-			}
-			return value{}
-		}, nil
-	case "var":
-		if why := inner("$var(name)"); why != nil {
-			return nil, why
-		}
-		slot, ok := c.vars[p.inner]
-		if !ok {
-			slot = len(c.vars)
-			c.vars[p.inner] = slot
-		}
-		p.slot = slot
-		return func(m *Message) value { return m.vars[slot] }, nil
-	case "hdr", "hdrc":
-		if why := inner("$" + p.name + "(Name)"); why != nil {
-			return nil, why
-		}
-		return c.headerGetter(p)
-	case "siptrace":
-		get, ok := siptracePVs[p.inner]
-		if !ok {
-			return nil, refuse(nearest(p.inner, keys(siptracePVs), "they are src_addr, src_host, src_hostip, src_port, src_proto, the same with dst_, and direction"), "$siptrace(%s) is not known", p.inner)
-		}
-		return get, nil
-	case "siptraced":
-		get, ok := siptracedPVs[p.inner]
-		if !ok {
-			return nil, refuse("there is $siptraced(defects)", "$siptraced(%s) is not known", p.inner)
-		}
-		return get, nil
-	case "time":
-		get, ok := timePVs[p.inner]
-		if !ok {
-			return nil, refuse(nearest(p.inner, keys(timePVs), "they are sec, min, hour, mday, mon, year, wday, yday"), "$time(%s) is not known", p.inner)
-		}
-		return func(m *Message) value { return integer(int32(get(m.Rec.Time.In(m.prog.location)))) }, nil
-	case "TV":
-		switch p.inner {
-		case "s", "Sn":
-			return plainPVs["TS"], nil
-		case "u":
-			return func(m *Message) value { return integer(int32(m.Rec.Time.Nanosecond() / 1000)) }, nil
-		case "sn":
-			return func(m *Message) value {
-				from := len(m.buf)
-				m.buf = strconv.AppendInt(m.buf, m.Rec.Time.Unix(), 10)
-				m.buf = append(m.buf, '.')
-				us := strconv.AppendInt(m.buf, 1_000_000+int64(m.Rec.Time.Nanosecond()/1000), 10)
-				copy(us[len(m.buf):], us[len(m.buf)+1:])
-				m.buf = us[:len(us)-1]
-				return str(m.buf[from:len(m.buf):len(m.buf)])
-			}, nil
-		}
-		return nil, refuse("use $TV(s), $TV(u) or $TV(sn)", "$TV(%s) is not known", p.inner)
-	case "def":
-		v, ok := c.opt.Defines[p.inner]
-		if !ok {
-			return nil, refuse("write #!define "+p.inner+" above", "%s is not defined", p.inner)
-		}
-		t := text(v)
-		return func(*Message) value { return t }, nil
-	case "cfg":
-		return c.cfgGetter(p)
-	case "_s":
-		if c.texts++; c.texts > maxTexts {
-			return nil, refuse("use variables", "$_s(...) within each other more than %d deep", maxTexts)
-		}
-		parts, why := c.parts(p.inner)
-		c.texts--
-		if why != nil {
-			return nil, why
-		}
-		return filled(parts), nil
+	if f, ok := namedPVs()[name]; ok {
+		return f(c, p)
 	}
 	if why := elsewhere(p.name); why != "" {
 		return nil, refuse(why, "$%s has no value outside the proxy", p.name)
 	}
 	return nil, refuse(nearest(p.name, pvNames(), "those of the message are $rm $rs $ru $fu $tu $ci $ua $hdr(Name), of the packet $si $siptrace(...)"), "$%s is not known here", p.name)
+}
+
+// namedPVs are those with a name in parentheses.
+func namedPVs() map[string]func(*compiler, *pvar) (func(*Message) value, *problem) {
+	return map[string]func(*compiler, *pvar) (func(*Message) value, *problem){
+		"avp": (*compiler).avpGetter, "var": (*compiler).varGetter, "hdr": (*compiler).headerGetter, "hdrc": (*compiler).headerGetter,
+		"siptrace":  oneOf(siptracePVs, "they are src_addr, src_host, src_hostip, src_port, src_proto, the same with dst_, and direction"),
+		"siptraced": oneOf(siptracedPVs, "there is $siptraced(defects)"),
+		"time":      oneOf(timePVs, "they are sec, min, hour, mday, mon, year, wday, yday"),
+		"TV":        oneOf(timevalPVs, "use $TV(s), $TV(u) or $TV(sn)"),
+		"def":       (*compiler).defineGetter, "cfg": (*compiler).cfgGetter, "_s": (*compiler).textGetter,
+	}
+}
+
+// oneOf is a pseudo-variable whose names are known.
+func oneOf(known map[string]func(*Message) value, hint string) func(*compiler, *pvar) (func(*Message) value, *problem) {
+	return func(_ *compiler, p *pvar) (func(*Message) value, *problem) {
+		if get, ok := known[p.inner]; ok {
+			return get, nil
+		}
+		return nil, refuse(nearest(p.inner, keys(known), hint), "$%s(%s) is not known", p.name, p.inner)
+	}
+}
+
+func (p *pvar) needsName(usage string) *problem {
+	if p.inner == "" {
+		return refuse("write "+usage, "$%s needs a name in parentheses", p.name)
+	}
+	return nil
+}
+
+func (c *compiler) avpGetter(p *pvar) (func(*Message) value, *problem) {
+	if why := p.needsName("$avp(name)"); why != nil {
+		return nil, why
+	}
+	slot, why := c.avpSlot(p.inner)
+	if why != nil {
+		return nil, why
+	}
+	p.slot = slot
+	if idx := p.idx; idx.set {
+		return func(m *Message) value { return m.avp(slot, idx) }, nil
+	}
+	return func(m *Message) value {
+		if list := m.avps[slot]; len(list) > 0 {
+			return list[len(list)-1]
+		}
+		return value{}
+	}, nil
+}
+
+func (c *compiler) varGetter(p *pvar) (func(*Message) value, *problem) {
+	if why := p.needsName("$var(name)"); why != nil {
+		return nil, why
+	}
+	slot, ok := c.vars[p.inner]
+	if !ok {
+		slot = len(c.vars)
+		c.vars[p.inner] = slot
+	}
+	p.slot = slot
+	return func(m *Message) value { return m.vars[slot] }, nil
+}
+
+func (c *compiler) defineGetter(p *pvar) (func(*Message) value, *problem) {
+	v, ok := c.opt.Defines[p.inner]
+	if !ok {
+		return nil, refuse("write #!define "+p.inner+" above", "%s is not defined", p.inner)
+	}
+	t := text(v)
+	return func(*Message) value { return t }, nil
+}
+
+// textGetter is $_s(text with pseudo-variables).
+func (c *compiler) textGetter(p *pvar) (func(*Message) value, *problem) {
+	if c.texts++; c.texts > maxTexts {
+		return nil, refuse("use variables", "$_s(...) within each other more than %d deep", maxTexts)
+	}
+	parts, why := c.parts(p.inner)
+	c.texts--
+	if why != nil {
+		return nil, why
+	}
+	return filled(parts), nil
 }
 
 func (c *compiler) cfgGetter(p *pvar) (func(*Message) value, *problem) {
@@ -538,6 +549,9 @@ func (c *compiler) cfgGetter(p *pvar) (func(*Message) value, *problem) {
 
 // headerGetter gives $hdr(Name) and $hdrc(Name).
 func (c *compiler) headerGetter(p *pvar) (func(*Message) value, *problem) {
+	if why := p.needsName("$" + p.name + "(Name)"); why != nil {
+		return nil, why
+	}
 	if strings.IndexByte(p.inner, '$') >= 0 {
 		return nil, refuse("write the name of the header", "%s has a name that changes", p.raw)
 	}

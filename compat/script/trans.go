@@ -2,6 +2,8 @@ package script
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,13 +42,6 @@ func transformations(get func(*Message) value, s, raw string) (func(*Message) va
 	return get, nil
 }
 
-var transformNames = []string{
-	"s.len", "s.int", "s.tolower", "s.toupper", "s.substr", "s.select", "s.strip", "s.striptail", "s.trim", "s.ltrim", "s.rtrim", "s.replace", "s.rm",
-	"uri.user", "uri.host", "uri.port", "uri.params", "uri.param", "uri.transport", "uri.scheme",
-	"nameaddr.uri", "nameaddr.name", "nameaddr.len", "tobody.uri", "tobody.tag", "tobody.user", "tobody.host",
-	"param.value", "param.in", "param.name", "param.valueat", "param.count",
-}
-
 var empty = value{s: []byte{}, kind: isStr}
 
 // notNil is text that may be absent: "" then, as transformations have it.
@@ -57,125 +52,162 @@ func notNil(b []byte) value {
 	return str(b)
 }
 
-func transformation(name, arg string) (transform, *problem) {
-	args := strings.Split(arg, ",")
-	argument := func(i int) (int, bool) {
-		if i >= len(args) {
-			return 0, false
-		}
-		n, err := strconv.Atoi(strings.TrimSpace(args[i]))
-		return n, err == nil
-	}
-	class, f, _ := strings.Cut(name, ".")
-	switch class {
-	case "uri":
-		return uriTransformation(f, strings.TrimSpace(arg))
-	case "param":
-		return paramTransformation(f, args)
-	}
-	switch name {
-	case "nameaddr.len":
-		return func(m *Message, v value) value {
-			b := m.text(v)
-			display, uri, _ := address(b, false)
-			if n := len(display) + len("<") + len(uri) + len(">"); n <= len(b) && b[len(display)] == '<' { // up to the bracket
-				b = b[:n]
-			}
-			return integer(int32(len(b)))
-		}, nil
-	case "s.len":
-		return func(m *Message, v value) value { return integer(int32(len(m.text(v)))) }, nil
-	case "s.int":
-		return func(m *Message, v value) value {
-			n, ok := number(m.text(v))
-			if !ok {
-				return value{}
-			}
-			return integer(n)
-		}, nil
-	case "s.tolower":
-		return letters(false), nil
-	case "s.toupper":
-		return letters(true), nil
-	case "s.trim":
-		return cut(func(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }), nil
-	case "s.ltrim":
-		return cut(func(b []byte) []byte { return bytes.TrimLeft(b, " \t\r\n") }), nil
-	case "s.rtrim":
-		return cut(func(b []byte) []byte { return bytes.TrimRight(b, " \t\r\n") }), nil
-	case "s.substr":
-		from, ok1 := argument(0)
-		n, ok2 := argument(1)
-		if !ok1 || !ok2 || n < 0 {
-			return nil, refuse("write {s.substr,offset,length}; length 0 is up to the end", "{%s,%s} is malformed", name, arg)
-		}
-		return func(m *Message, v value) value {
-			b, at := m.text(v), from
-			if at < 0 {
-				at += len(b)
-			}
-			if at < 0 || at >= len(b) {
-				return value{}
-			}
-			if b = b[at:]; n > 0 && n < len(b) {
-				b = b[:n]
-			}
-			return str(b)
-		}, nil
-	case "s.strip", "s.striptail":
-		n, ok := argument(0)
-		if !ok || n < 0 {
-			return nil, refuse("write {"+name+",length}", "{%s,%s} is malformed", name, arg)
-		}
-		if name == "s.strip" {
-			return cut(func(b []byte) []byte { return b[min(n, len(b)):] }), nil
-		}
-		return cut(func(b []byte) []byte { return b[:max(0, len(b)-n)] }), nil
-	case "s.select":
-		n, ok := argument(0)
-		_, sep, found := strings.Cut(arg, ",")
-		if !ok || !found || sep == "" {
-			return nil, refuse("write {s.select,index,separator}", "{%s,%s} is malformed", name, arg)
-		}
-		return cut(func(b []byte) []byte { return field(b, n, sep[0]) }), nil
-	case "s.replace":
-		old, repl, ok := strings.Cut(arg, ",")
-		if !ok || old == "" {
-			return nil, refuse("write {s.replace,old,new}", "{%s,%s} is malformed", name, arg)
-		}
-		return replace([]byte(old), []byte(repl)), nil
-	case "s.rm":
-		if arg == "" {
-			return nil, refuse("write {s.rm,text}", "{%s,%s} is malformed", name, arg)
-		}
-		return replace([]byte(arg), nil), nil
-	case "nameaddr.uri":
-		return cut(func(b []byte) []byte { _, uri, _ := address(b, false); return uri }), nil
-	case "nameaddr.name":
-		return cut(func(b []byte) []byte { d, _, _ := address(b, false); return d }), nil
-	case "tobody.uri":
-		return cut(func(b []byte) []byte { _, uri, _ := address(b, true); return uri }), nil
-	case "tobody.tag":
-		return cut(func(b []byte) []byte {
-			_, _, params := address(b, true)
-			tag, _ := parameter(params, "tag", ';')
-			return tag
-		}), nil
-	case "tobody.user", "tobody.host":
-		return cut(func(b []byte) []byte {
-			_, uri, _ := address(b, true)
-			u, _ := sipmsg.ParseURI(uri)
-			if f == "user" {
-				return u.User
-			}
-			return u.Host
-		}), nil
-	}
-	return nil, unknownTransformation(name)
+// maker makes a transformation of what stands behind the comma after its name.
+type maker func(name, arg string) (transform, *problem)
+
+func always(t transform) maker {
+	return func(string, string) (transform, *problem) { return t, nil }
 }
 
-func unknownTransformation(name string) *problem {
-	return refuse(nearest(name, transformNames, "known are "+strings.Join(transformNames, ", ")), "transformation {%s} is not run here", name)
+func piece(f func([]byte) []byte) maker { return always(cut(f)) }
+
+// transforms are the transformations by their names.
+func transforms() map[string]maker {
+	return map[string]maker{
+		"s.len":       always(func(m *Message, v value) value { return integer(int32(len(m.text(v)))) }),
+		"s.int":       always(wholeNumber),
+		"s.tolower":   always(letters(false)),
+		"s.toupper":   always(letters(true)),
+		"s.trim":      piece(func(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }),
+		"s.ltrim":     piece(func(b []byte) []byte { return bytes.TrimLeft(b, " \t\r\n") }),
+		"s.rtrim":     piece(func(b []byte) []byte { return bytes.TrimRight(b, " \t\r\n") }),
+		"s.substr":    substring,
+		"s.strip":     strip(func(b []byte, n int) []byte { return b[min(n, len(b)):] }),
+		"s.striptail": strip(func(b []byte, n int) []byte { return b[:max(0, len(b)-n)] }),
+		"s.select":    selected,
+		"s.replace":   replaced,
+		"s.rm":        removed,
+
+		"nameaddr.len":  always(addressLength),
+		"nameaddr.uri":  piece(func(b []byte) []byte { _, uri, _ := address(b, false); return uri }),
+		"nameaddr.name": piece(func(b []byte) []byte { d, _, _ := address(b, false); return d }),
+		"tobody.uri":    piece(func(b []byte) []byte { _, uri, _ := address(b, true); return uri }),
+		"tobody.tag":    piece(toTag),
+		"tobody.user":   piece(func(b []byte) []byte { return toBodyURI(b).User }),
+		"tobody.host":   piece(func(b []byte) []byte { return toBodyURI(b).Host }),
+
+		"uri.user":      ofURI(func(u *sipmsg.URI) []byte { return u.User }),
+		"uri.host":      ofURI(func(u *sipmsg.URI) []byte { return u.Host }),
+		"uri.port":      uriPort,
+		"uri.params":    ofURI(func(u *sipmsg.URI) []byte { return u.Params }),
+		"uri.scheme":    ofURI(func(u *sipmsg.URI) []byte { return u.Scheme }),
+		"uri.transport": ofURI(func(u *sipmsg.URI) []byte { t, _ := parameter(u.Params, "transport", ';'); return t }),
+		"uri.param":     uriParam,
+
+		"param.value":   paramValue,
+		"param.in":      paramIn,
+		"param.name":    paramAt(func(name, _ []byte) []byte { return name }),
+		"param.valueat": paramAt(func(_, v []byte) []byte { return v }),
+		"param.count":   paramCount,
+	}
+}
+
+func transformation(name, arg string) (transform, *problem) {
+	all := transforms()
+	if f, ok := all[name]; ok {
+		return f(name, arg)
+	}
+	known := slices.Sorted(maps.Keys(all))
+	return nil, refuse(nearest(name, known, "known are "+strings.Join(known, ", ")), "transformation {%s} is not run here", name)
+}
+
+// whole reads the i-th of several parameters as a number.
+func whole(arg string, i int) (int, bool) {
+	args := strings.Split(arg, ",")
+	if i >= len(args) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(args[i]))
+	return n, err == nil
+}
+
+func malformed(usage, name, arg string) *problem {
+	return refuse("write "+usage, "{%s,%s} is malformed", name, arg)
+}
+
+func wholeNumber(m *Message, v value) value {
+	n, ok := number(m.text(v))
+	if !ok {
+		return value{}
+	}
+	return integer(n)
+}
+
+func substring(name, arg string) (transform, *problem) {
+	from, ok1 := whole(arg, 0)
+	n, ok2 := whole(arg, 1)
+	if !ok1 || !ok2 || n < 0 {
+		return nil, malformed("{s.substr,offset,length}; length 0 is up to the end", name, arg)
+	}
+	return func(m *Message, v value) value {
+		b, at := m.text(v), from
+		if at < 0 {
+			at += len(b)
+		}
+		if at < 0 || at >= len(b) {
+			return value{}
+		}
+		if b = b[at:]; n > 0 && n < len(b) {
+			b = b[:n]
+		}
+		return str(b)
+	}, nil
+}
+
+func strip(f func(b []byte, n int) []byte) maker {
+	return func(name, arg string) (transform, *problem) {
+		n, ok := whole(arg, 0)
+		if !ok || n < 0 {
+			return nil, malformed("{"+name+",length}", name, arg)
+		}
+		return cut(func(b []byte) []byte { return f(b, n) }), nil
+	}
+}
+
+func selected(name, arg string) (transform, *problem) {
+	n, ok := whole(arg, 0)
+	_, sep, found := strings.Cut(arg, ",")
+	if !ok || !found || sep == "" {
+		return nil, malformed("{s.select,index,separator}", name, arg)
+	}
+	return cut(func(b []byte) []byte { return field(b, n, sep[0]) }), nil
+}
+
+func replaced(name, arg string) (transform, *problem) {
+	old, repl, ok := strings.Cut(arg, ",")
+	if !ok || old == "" {
+		return nil, malformed("{s.replace,old,new}", name, arg)
+	}
+	return replace([]byte(old), []byte(repl)), nil
+}
+
+func removed(name, arg string) (transform, *problem) {
+	if arg == "" {
+		return nil, malformed("{s.rm,text}", name, arg)
+	}
+	return replace([]byte(arg), nil), nil
+}
+
+// addressLength is the length of a name-addr up to its closing bracket.
+func addressLength(m *Message, v value) value {
+	b := m.text(v)
+	display, uri, _ := address(b, false)
+	if n := len(display) + len("<") + len(uri) + len(">"); n <= len(b) && b[len(display)] == '<' {
+		b = b[:n]
+	}
+	return integer(int32(len(b)))
+}
+
+func toTag(b []byte) []byte {
+	_, _, params := address(b, true)
+	tag, _ := parameter(params, "tag", ';')
+	return tag
+}
+
+func toBodyURI(b []byte) sipmsg.URI {
+	_, uri, _ := address(b, true)
+	u, _ := sipmsg.ParseURI(uri)
+	return u
 }
 
 // cut is a transformation that gives a piece of its text.
@@ -250,72 +282,99 @@ func field(b []byte, n int, sep byte) []byte {
 	return b
 }
 
-func uriTransformation(f, arg string) (transform, *problem) {
-	part := map[string]func(*sipmsg.URI) []byte{
-		"user":      func(u *sipmsg.URI) []byte { return u.User },
-		"host":      func(u *sipmsg.URI) []byte { return u.Host },
-		"params":    func(u *sipmsg.URI) []byte { return u.Params },
-		"scheme":    func(u *sipmsg.URI) []byte { return u.Scheme },
-		"transport": func(u *sipmsg.URI) []byte { t, _ := parameter(u.Params, "transport", ';'); return t },
-		"param":     func(u *sipmsg.URI) []byte { t, _ := parameter(u.Params, arg, ';'); return t },
-		"port":      func(u *sipmsg.URI) []byte { return u.Port },
-	}[f]
-	switch {
-	case part == nil:
-		return nil, unknownTransformation("uri." + f)
-	case (f == "param") != (arg != ""):
-		return nil, refuse("write {uri.param,name}, and the others without a parameter", "{uri.%s} is malformed", f)
+func ofURI(part func(*sipmsg.URI) []byte) maker {
+	return func(name, arg string) (transform, *problem) {
+		if strings.TrimSpace(arg) != "" {
+			return nil, refuse("write {uri.param,name}, and the others without a parameter", "{%s} is malformed", name)
+		}
+		return uriPart(part), nil
 	}
+}
+
+func uriPart(part func(*sipmsg.URI) []byte) transform {
 	return func(m *Message, v value) value {
 		u, ok := sipmsg.ParseURI(m.text(v))
 		if !ok {
 			return value{}
 		}
-		p := notNil(part(&u))
-		if f == "port" { // a number, 0 and without text where there is none
-			n, _ := number(p.s)
-			return value{s: p.s, n: n, kind: isInt}
+		return notNil(part(&u))
+	}
+}
+
+func uriParam(name, arg string) (transform, *problem) {
+	want := strings.TrimSpace(arg)
+	if want == "" {
+		return nil, refuse("write {uri.param,name}, and the others without a parameter", "{%s} is malformed", name)
+	}
+	return uriPart(func(u *sipmsg.URI) []byte { t, _ := parameter(u.Params, want, ';'); return t }), nil
+}
+
+// uriPort is a number, 0 and without text where there is none.
+func uriPort(name, arg string) (transform, *problem) {
+	get, why := ofURI(func(u *sipmsg.URI) []byte { return u.Port })(name, arg)
+	return func(m *Message, v value) value {
+		p := get(m, v)
+		if p.kind == isNull {
+			return p
 		}
-		return p
+		n, _ := number(p.s)
+		return value{s: p.s, n: n, kind: isInt}
+	}, why
+}
+
+// paramArguments reads NAME[,separator] or INDEX[,separator].
+func paramArguments(name, arg string) (want string, sep byte, why *problem) {
+	args := strings.Split(arg, ",")
+	want, sep = strings.TrimSpace(args[0]), ';'
+	switch {
+	case want == "":
+		return "", 0, refuse("write {"+name+",name}", "{%s} needs a parameter", name)
+	case len(args) > 2 || len(args) == 2 && len(args[1]) != 1:
+		return "", 0, refuse("the separator is one character other than a comma", "{%s} is malformed", name)
+	case len(args) == 2:
+		sep = args[1][0]
+	}
+	return want, sep, nil
+}
+
+func paramValue(name, arg string) (transform, *problem) {
+	want, sep, why := paramArguments(name, arg)
+	return cut(func(b []byte) []byte { v, _ := parameter(b, want, sep); return v }), why
+}
+
+func paramIn(name, arg string) (transform, *problem) {
+	want, sep, why := paramArguments(name, arg)
+	return func(m *Message, v value) value {
+		_, ok := parameter(m.text(v), want, sep)
+		return integer(boolean(ok))
+	}, why
+}
+
+// paramCount takes a separator alone.
+func paramCount(_, arg string) (transform, *problem) {
+	sep := byte(';')
+	if arg, _, _ = strings.Cut(arg, ","); strings.TrimSpace(arg) != "" {
+		sep = strings.TrimSpace(arg)[0]
+	}
+	return func(m *Message, v value) value {
+		n := 0
+		for b := m.text(v); len(b) > 0; n++ {
+			_, _, b = nextParameter(b, sep)
+		}
+		return integer(int32(n))
 	}, nil
 }
 
-func paramTransformation(f string, args []string) (transform, *problem) {
-	want, sep := strings.TrimSpace(args[0]), byte(';')
-	if f == "count" {
-		args = append([]string{""}, args...)
-		if want != "" {
-			sep = want[0]
+// paramAt finds a parameter by its number, from the end if that is negative.
+func paramAt(part func(name, v []byte) []byte) maker {
+	return func(name, arg string) (transform, *problem) {
+		want, sep, why := paramArguments(name, arg)
+		if why != nil {
+			return nil, why
 		}
-	} else if want == "" {
-		return nil, refuse("write {param."+f+",name}", "{param.%s} needs a parameter", f)
-	}
-	if len(args) > 1 && f != "count" {
-		if len(args) > 2 || len(args[1]) != 1 {
-			return nil, refuse("the separator is one character other than a comma", "{param.%s} is malformed", f)
-		}
-		sep = args[1][0]
-	}
-	n, err := strconv.Atoi(want)
-	switch f {
-	case "value":
-		return cut(func(b []byte) []byte { v, _ := parameter(b, want, sep); return v }), nil
-	case "in":
-		return func(m *Message, v value) value {
-			_, ok := parameter(m.text(v), want, sep)
-			return integer(boolean(ok))
-		}, nil
-	case "count":
-		return func(m *Message, v value) value {
-			n := 0
-			for b := m.text(v); len(b) > 0; n++ {
-				_, _, b = nextParameter(b, sep)
-			}
-			return integer(int32(n))
-		}, nil
-	case "name", "valueat":
+		n, err := strconv.Atoi(want)
 		if err != nil {
-			return nil, refuse("write {param."+f+",index}", "{param.%s} is malformed", f)
+			return nil, refuse("write {"+name+",index}", "{%s} is malformed", name)
 		}
 		return cut(func(b []byte) []byte {
 			i := n
@@ -327,16 +386,12 @@ func paramTransformation(f string, args []string) (transform, *problem) {
 			for ; len(b) > 0; i-- {
 				var name, v []byte
 				if name, v, b = nextParameter(b, sep); i == 0 {
-					if f == "name" {
-						return name
-					}
-					return v
+					return part(name, v)
 				}
 			}
 			return nil
 		}), nil
 	}
-	return nil, unknownTransformation("param." + f)
 }
 
 // parameter finds name, in any letter case, in name=value;name=value. The value
