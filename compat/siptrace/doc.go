@@ -6,8 +6,8 @@
 //	p := siptrace.DefaultParams()
 //	err := p.Set("trace_mode", int64(3))
 //	own := siptrace.NewSockets(local, p.AdvertisedData())
-//	b := siptrace.Builder{Own: own, LocalIP: p.LocalIP()}
-//	err = b.Build(&rec, &capture)
+//	b := siptrace.Builder{Own: own, LocalIP: siptrace.TextEndpoint(p.LocalIP())}
+//	b.Build(&rec, &capture, &msg)
 //
 // What it leaves out: how a message arrived (HEP is package hep's), where a
 // record goes (SQL text is package dbschema's) and the event route.
