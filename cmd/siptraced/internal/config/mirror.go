@@ -229,7 +229,7 @@ func (c *Config) entry(l *loader, e any) (mirror.Destination, error) {
 func (c *Config) destination(l *loader, m mirrorSettings) (d mirror.Destination, err error) {
 	d = mirror.Destination{
 		Protocol: mirror.Protocol(m.protocol), Version: c.Params.HEPVersion, CaptureID: c.Params.HEPCaptureID,
-		AuthKey: []byte(m.authKey), Time: m.time, Ack: m.ack, XHeaders: c.Params.XHeadersWrite && m.protocol != "",
+		AuthKey: []byte(m.authKey), Time: m.time, Ack: m.ack, XHeaders: c.Params.XHeadersWrite,
 	}
 	if m.authKey == "" {
 		d.AuthKey = nil

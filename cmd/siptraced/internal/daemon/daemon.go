@@ -168,17 +168,15 @@ func (d *daemon) openStore(ctx context.Context) error {
 
 // openMirrors starts the mirrors.
 func (d *daemon) openMirrors(ctx context.Context) error {
-	m, err := mirror.Open(ctx, d.cfg.Mirror, d.spool, d.counters, d.log)
+	// Remote control may have left another duplicate_uri.
+	cfg, err := d.cfg.Mirror.WithDuplicateURI(d.cfg.Params.DuplicateURI, d.cfg.Params.XHeadersWrite)
 	if err != nil {
 		return err
 	}
-	// Remote control may have left another duplicate_uri.
-	if err := m.SetDuplicates(ctx, d.cfg.Params.DuplicateURI); err != nil {
-		m.Stop(ctx)
-		return fmt.Errorf("duplicate_uri: %w", err)
+	m, err := mirror.Open(ctx, cfg, d.spool, d.counters, d.log)
+	if err != nil {
+		return err
 	}
-	m.SetXHeaders(d.cfg.Params.XHeadersWrite)
-	m.Start()
 	d.mirrors = m
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -176,13 +175,11 @@ func (d *daemon) setMirrors(p siptrace.Params) error {
 	if d.mirrors == nil {
 		return nil
 	}
-	if !slices.Equal(p.DuplicateURI, d.cfg.Params.DuplicateURI) {
-		if err := d.mirrors.SetDuplicates(context.Background(), p.DuplicateURI); err != nil {
-			return fmt.Errorf("duplicate_uri: %w", err)
-		}
+	cfg, err := d.cfg.Mirror.WithDuplicateURI(p.DuplicateURI, p.XHeadersWrite)
+	if err != nil {
+		return err
 	}
-	d.mirrors.SetXHeaders(p.XHeadersWrite)
-	return nil
+	return d.mirrors.Apply(context.Background(), cfg)
 }
 
 // Counters are the books (control.Daemon).

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -164,6 +165,38 @@ type Config struct {
 	SpoolBytes int64
 	// Self reports whether an address is one that siptraced listens on.
 	Self func(transport siptrace.Proto, addr netip.AddrPort) bool
+	// Lookup finds the addresses of a host; nil: the system's name servers and hosts
+	// file do. It is not called for an address.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// Validate reports the first destination that can't work.
+func (c *Config) Validate() error {
+	for _, d := range c.Destinations {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("mirror %s: %w", d.URI, err)
+		}
+	}
+	return nil
+}
+
+// WithDuplicateURI is c with other values of the parameters duplicate_uri and
+// xheaders_write. Static destinations keep what they have.
+func (c Config) WithDuplicateURI(uris []string, xheaders bool) (Config, error) {
+	c.Dynamic.XHeaders = xheaders
+	c.Destinations = slices.DeleteFunc(slices.Clone(c.Destinations), func(d Destination) bool { return !d.Static })
+	var first []Destination
+	for _, uri := range uris {
+		d, err := c.dynamic(uri)
+		if err != nil {
+			return c, fmt.Errorf("duplicate_uri: %w", err)
+		}
+		if d.Duplicate = true; !slices.ContainsFunc(first, func(o Destination) bool { return o.Target == d.Target }) {
+			first = append(first, d)
+		}
+	}
+	c.Destinations = slices.Concat(first, c.Destinations)
+	return c, nil
 }
 
 // MaxDynamic bounds the destinations that rules name.

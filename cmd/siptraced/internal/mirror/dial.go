@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 )
 
@@ -25,14 +26,18 @@ const (
 // errSelf says that a destination turned out to be siptraced itself.
 var errSelf = errors.New("it is an address that siptraced listens on: every message would come back")
 
-// dial opens a socket to the first address that can be had, from the w.turn-th
-// on.
-func (w *sender) dial(ctx context.Context) (net.Conn, error) {
-	addrs := w.resolver.get()
+// dial opens a socket to the first address that answers, from the w.turn-th on.
+func (w *sender) dial(ctx context.Context, d *Destination, addrs []netip.AddrPort) (net.Conn, error) {
 	var errs []error
+	self := 0
 	for i := range addrs {
 		addr := addrs[(w.turn+i)%len(addrs)]
-		c, err := w.dialOne(ctx, addr)
+		if is := w.sink.m.isSelf; is != nil && is(d.Transport, addr) {
+			self++
+			errs = append(errs, fmt.Errorf("%s: %w", addr, errSelf))
+			continue
+		}
+		c, err := w.dialOne(ctx, d, addr)
 		if err == nil {
 			w.turn = (w.turn + i) % len(addrs)
 			return c, nil
@@ -42,37 +47,37 @@ func (w *sender) dial(ctx context.Context) (net.Conn, error) {
 			break
 		}
 	}
+	if self == len(addrs) {
+		errs = append(errs, spool.ErrDiscard)
+	}
 	return nil, errors.Join(errs...)
 }
 
-func (w *sender) dialOne(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	if w.sink.m.cfg.Self != nil && w.sink.m.cfg.Self(w.sink.Transport, addr) {
-		return nil, fmt.Errorf("%s: %w", addr, errSelf)
-	}
+func (w *sender) dialOne(ctx context.Context, d *Destination, addr netip.AddrPort) (net.Conn, error) {
 	network := "tcp"
-	if !w.sink.Stream() {
+	if !d.Stream() {
 		network = "udp"
 	}
-	local := w.sink.Local
+	local := d.Local
 	c, err := dialFrom(ctx, network, local, addr)
 	if err != nil && local.Port() != 0 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
 		// The proxy itself, or our other connection, has the port.
 		c, err = dialFrom(ctx, network, netip.AddrPortFrom(local.Addr(), 0), addr)
 		if err == nil && !w.portLogged {
 			w.portLogged = true
-			w.log.Info("mirror: the port to send from is taken, another one is used", "local", local.String(), "used", c.LocalAddr().String())
+			w.sink.log.Info("mirror: the port to send from is taken, another one is used", "local", local.String(), "used", c.LocalAddr().String())
 		}
 	}
-	if err != nil || w.sink.Transport != siptrace.TLS {
+	if err != nil || d.Transport != siptrace.TLS {
 		return c, err
 	}
-	return w.handshake(ctx, c)
+	return handshake(ctx, d, c)
 }
 
-func (w *sender) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
+func handshake(ctx context.Context, d *Destination, raw net.Conn) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
-	cfg := w.sink.TLS.Clone()
+	cfg := d.TLS.Clone()
 	// One write is one record then, so that what the peer acknowledged can be told
 	// from what it did not.
 	cfg.DynamicRecordSizingDisabled = true

@@ -29,7 +29,6 @@ const (
 // belongs to one goroutine.
 type encoder struct {
 	dst           *Destination
-	xheaders      func() bool
 	local, remote netip.AddrPort // of the socket in use
 	packet        hep.Packet
 	headers       xheaders.Headers
@@ -134,7 +133,7 @@ func (e *encoder) version() int {
 // says nothing of the time and method (trace_mode 4) or can't be read. Where the
 // headers can't be put, the message goes without.
 func (e *encoder) appendSIP(dst []byte, rec *siptrace.Record) []byte {
-	if !e.xheaders() || len(rec.Method) == 0 {
+	if !e.dst.XHeaders || len(rec.Method) == 0 {
 		return append(dst, rec.Msg...)
 	}
 	msg, h := rec.Msg, &e.headers

@@ -35,8 +35,7 @@ func encoderOf(protocol Protocol, change func(*Destination)) *encoder {
 	d.Transport = siptrace.UDP
 	change(d)
 	return &encoder{
-		dst: d, xheaders: func() bool { return d.XHeaders },
-		local: netip.MustParseAddrPort("192.0.2.8:5060"), remote: netip.MustParseAddrPort("192.0.2.9:9060"),
+		dst: d, local: netip.MustParseAddrPort("192.0.2.8:5060"), remote: netip.MustParseAddrPort("192.0.2.9:9060"),
 	}
 }
 

@@ -38,8 +38,8 @@ func TestEachTransport(t *testing.T) {
 	tcp.check(t, n)
 	secure.check(t, n)
 	for _, s := range r.sinks {
-		if got := r.counter(sinkPrefix + s.Name + ".sent"); got != n {
-			t.Errorf("%s: sent %d", s.Name, got)
+		if got := r.counter(s.name + ".sent"); got != n {
+			t.Errorf("%s: sent %d", s.name, got)
 		}
 	}
 }
@@ -118,7 +118,7 @@ func TestBounds(t *testing.T) {
 				r.put(t, n, func(rec *siptrace.Record) { rec.Msg = append(rec.Msg, big...) })
 			}
 			put(400)
-			expired := sinkPrefix + r.sinks[0].Name + ".expired"
+			expired := r.sinks[0].name + ".expired"
 			waitFor(t, "messages to expire", func() bool { return r.counter(expired) > 100 })
 			if tt.name == "age" {
 				waitFor(t, "all to expire", func() bool { return r.Pending() == 0 })
@@ -227,11 +227,11 @@ func TestChoice(t *testing.T) {
 		return all.count() == 30 && some.count() == 3 && dup.count() == 10 && named.count() == 20
 	})
 	for name, want := range map[string]uint64{"sent": 10, "skipped": 31} {
-		if got := r.counter(sinkPrefix + r.sinks[2].Name + "." + name); got != want {
+		if got := r.counter(r.sinks[2].name + "." + name); got != want {
 			t.Errorf("duplicate_uri: %s %d, want %d", name, got, want)
 		}
 	}
-	if got := r.counter(sinkPrefix + r.sinks[1].Name + ".filtered"); got != 27 {
+	if got := r.counter(r.sinks[1].name + ".filtered"); got != 27 {
 		t.Errorf("filtered %d", got)
 	}
 }
@@ -244,6 +244,7 @@ func TestDynamic(t *testing.T) {
 	r := newRig(t, dir, nil)
 	r.EnsureDestination(uri)
 	r.put(t, 100, func(rec *siptrace.Record) { rec.Sinks, rec.Destinations = siptrace.ToHEP, []string{uri} })
+	r.spool.Flush(context.Background())
 	r.EnsureDestination("sip:no host")
 	r.EnsureDestination("mailto:x")
 	for i := range MaxDynamic + 3 {
@@ -258,7 +259,7 @@ func TestDynamic(t *testing.T) {
 	for _, s := range r.sinks {
 		s.used.Store(0)
 	}
-	r.retire(context.Background())
+	r.retire()
 	if len(r.sinks) != 1 {
 		t.Errorf("%d destinations left, want the one for which something waits", len(r.sinks))
 	}
@@ -278,7 +279,7 @@ func TestDynamic(t *testing.T) {
 	c.check(t, 100)
 }
 
-func TestSetDuplicates(t *testing.T) {
+func TestDuplicateURI(t *testing.T) {
 	a, b := newDatagramSink(t), newDatagramSink(t)
 	r := newRig(t, t.TempDir(), nil, to(t, a.uri(), func(d *Destination) { d.Static, d.Duplicate, d.Protocol = false, true, ByRecord }))
 	put := func() {
@@ -287,12 +288,19 @@ func TestSetDuplicates(t *testing.T) {
 	}
 	put()
 	for _, uris := range [][]string{{b.uri()}, {a.uri(), b.uri()}, nil} {
-		if err := r.SetDuplicates(context.Background(), uris); err != nil {
+		cfg, err := r.cfg.WithDuplicateURI(uris, false)
+		if err == nil {
+			err = r.Apply(context.Background(), cfg)
+		}
+		if err != nil {
 			t.Fatal(err)
+		}
+		if got := r.HasDuplicateURI(); got != (uris != nil) {
+			t.Errorf("duplicate_uri %q: %v", uris, got)
 		}
 		put()
 	}
-	if err := r.SetDuplicates(context.Background(), []string{"mailto:x"}); err == nil {
+	if _, err := r.cfg.WithDuplicateURI([]string{"mailto:x"}, false); err == nil {
 		t.Error("no error")
 	}
 	r.stop(t, true)
@@ -307,7 +315,7 @@ func TestSelf(t *testing.T) {
 		c.Self = func(_ siptrace.Proto, a netip.AddrPort) bool { return a == self }
 	}, to(t, fmt.Sprintf("sip:localhost:%d", self.Port()), nil))
 	r.put(t, 1, nil)
-	name := sinkPrefix + r.sinks[0].Name
+	name := r.sinks[0].name
 	waitFor(t, "a refusal", func() bool { return r.counter(name+".refused") > 0 })
 	r.EnsureDestination("sip:" + self.String())
 	if r.counter("mirrors.bad_uri") != 1 {
@@ -330,7 +338,7 @@ func TestNeverInTheWay(t *testing.T) {
 		r.put(t, 8, func(rec *siptrace.Record) { rec.Msg = append(rec.Msg, big...) })
 		time.Sleep(100 * time.Millisecond)
 	}
-	if n := r.counter(sinkPrefix + r.sinks[0].Name + ".expired"); n == 0 {
+	if n := r.counter(r.sinks[0].name + ".expired"); n == 0 {
 		t.Error("nothing expired")
 	}
 	r.stop(t, false)
@@ -400,8 +408,8 @@ func TestEndWithoutThem(t *testing.T) {
 	r.Stop(context.Background()) // comes back
 	r.balance(t)
 	for _, s := range r.sinks {
-		if n := s.pending(); n != 10 {
-			t.Errorf("%s: %d wait, want 10", s.Name, n)
+		if n := s.consumer.Pending(); n != 10 {
+			t.Errorf("%s: %d wait, want 10", s.name, n)
 		}
 	}
 	if err := r.spool.Close(context.Background()); err != nil {

@@ -14,39 +14,57 @@ import (
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/siptrace"
 )
 
 // sinkPrefix begins the name of a destination in the spool and in the counters.
 const sinkPrefix = "mirror."
 
-// Mirrors are all destinations.
+// Mirrors are all destinations. Its locks are taken in the order applying, mu,
+// those of the spool; mu is never held while anything waits.
 type Mirrors struct {
-	cfg      Config
 	spool    *spool.Spool
 	counters *counters.Set
 	log      *slog.Logger
-	xheaders atomic.Bool
 	sockets  ownSockets
 	buffers  sync.Pool
+	isSelf   func(transport siptrace.Proto, addr netip.AddrPort) bool
 
 	tooMany, badURI *atomic.Uint64
 
+	// routes are the URIs as rules wrote them. They are read for each message.
+	routes   sync.Map // of string to *route
+	routesNo atomic.Int64
+
+	applying sync.Mutex // held while destinations are changed or removed
+
 	mu       sync.RWMutex // covers what follows
+	cfg      Config
 	sinks    []*sink
-	texts    map[string]*sink // URIs as rules wrote them
 	warnedAt time.Time
-	started  bool
 	stopped  bool
 
-	janitor sync.WaitGroup
-	stop    context.CancelFunc
+	stopRetiring context.CancelFunc
+	retiring     sync.WaitGroup
 }
 
-// Open finds the place of each destination in the spool, those included that a
-// rule named before a restart and that still have something waiting.
+// route is what became of a URI that a rule named.
+type route struct {
+	sink *sink // nil: refused
+	// refusals counts the messages that named it in vain, until it is tried again.
+	refusals *atomic.Uint64
+	until    time.Time
+}
+
+// Open starts the mirrors: the destinations of the configuration, and those that
+// a rule named before a restart. The destinations are connected to when there is
+// something to send.
 func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *slog.Logger) (*Mirrors, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	m := &Mirrors{
-		cfg: cfg, spool: sp, counters: c, log: log, texts: map[string]*sink{},
+		cfg: cfg, spool: sp, counters: c, log: log, isSelf: cfg.Self,
 		tooMany: c.Counter("mirrors.too_many"), badURI: c.Counter("mirrors.bad_uri"),
 		buffers: sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 2*chunkSize)} }},
 	}
@@ -54,170 +72,178 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	if err != nil {
 		return nil, err
 	}
+	names := map[string]Destination{}
+	var order []string
 	for _, d := range cfg.Destinations {
-		if err := d.Validate(); err != nil {
-			return nil, fmt.Errorf("mirror %s: %w", d.URI, err)
-		}
-		if _, err := m.add(ctx, d, false); err != nil {
-			return nil, err
-		}
+		name := unique(d.Name, func(n string) bool { _, taken := names[n]; return taken })
+		names[name], order = d, append(order, name)
 	}
+	remembered := map[string]Destination{}
 	for key, uri := range kept {
 		name, ok := strings.CutPrefix(key, sinkPrefix)
 		if !ok {
 			continue
 		}
 		d, err := cfg.dynamic(uri)
-		d.Name = name
-		if err != nil || m.find(d.Target) != nil {
-			_ = sp.Keep(ctx, key, "")
+		_, taken := names[name]
+		if err != nil || taken || slices.ContainsFunc(cfg.Destinations, func(o Destination) bool { return o.Target == d.Target }) {
+			sp.PutMeta(key, "")
 			continue
 		}
-		if _, err := m.add(ctx, d, true); err != nil {
-			return nil, err
-		}
+		remembered[name] = d
 	}
-	return m, sp.Forget(ctx, sinkPrefix, func(name string) bool { return m.byName(name) != nil })
+	known := func(name string) bool {
+		_, static := names[name]
+		_, dynamic := remembered[name]
+		return static || dynamic
+	}
+	if err := sp.Forget(ctx, sinkPrefix, known); err != nil {
+		return nil, err
+	}
+	for _, name := range order {
+		m.sinks = append(m.sinks, m.newSink(name, names[name], spool.Oldest, false))
+	}
+	for name, d := range remembered {
+		m.sinks = append(m.sinks, m.newSink(name, d, spool.Newest, true))
+	}
+	var run context.Context
+	run, m.stopRetiring = context.WithCancel(context.Background())
+	m.retiring.Go(func() { m.retireIdle(run) })
+	return m, nil
 }
 
-func (m *Mirrors) find(t Target) *sink {
+// unique is name, or with a number behind it when that is taken.
+func unique(name string, taken func(string) bool) string {
+	n := name
+	for i := 2; taken(n); i++ {
+		n = name + "-" + strconv.Itoa(i)
+	}
+	return n
+}
+
+// find returns the first destination that takes new messages and of which ok is
+// true; m.mu is held.
+func (m *Mirrors) find(ok func(s *sink) bool) *sink {
 	for _, s := range m.sinks {
-		if s.Target == t {
+		if s.used.Load() != retired && ok(s) {
 			return s
 		}
 	}
 	return nil
 }
 
-func (m *Mirrors) byName(name string) *sink {
-	for _, s := range m.sinks {
-		if s.Name == name {
-			return s
-		}
-	}
-	return nil
+func (m *Mirrors) has(ok func(s *sink) bool) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.find(ok) != nil
 }
 
-// add opens a destination; m.mu is held, or nobody else is there yet.
-func (m *Mirrors) add(ctx context.Context, d Destination, dynamic bool) (*sink, error) {
-	if m.byName(d.Name) != nil {
-		base := d.Name
-		for i := 2; m.byName(d.Name) != nil; i++ {
-			d.Name = base + "-" + strconv.Itoa(i)
-		}
-	}
-	s := &sink{Destination: d, m: m, dynamic: dynamic, drain: make(chan struct{})}
-	s.log = m.log.With("sink", sinkPrefix+d.Name)
-	s.duplicate.Store(d.Duplicate)
-	s.used.Store(time.Now().UnixNano())
-	s.resolver = newResolver(d.Target, s.log)
-	count := func(name string) *atomic.Uint64 { return m.counters.Counter(sinkPrefix + d.Name + "." + name) }
-	for o := range outcomes {
-		s.counts[o] = count(countNames[o])
-	}
-	s.missed, s.refused, s.connects, s.bytes, s.backlog = count("missed"), count("refused"), count("connects"), count("bytes"), count("backlog")
-	open := m.spool.Reader
-	if m.started || dynamic {
-		open = m.spool.Join
-	}
-	for i := range m.spool.Shards() {
-		r, err := open(ctx, sinkPrefix+d.Name, i)
-		if err != nil {
-			m.leave(ctx, s)
-			return nil, fmt.Errorf("mirror %s: %w", d.Name, err)
-		}
-		waiting, before := r.Opened()
-		s.backlog.Add(waiting)
-		count("before").Add(before)
-		s.readers = append(s.readers, r)
-	}
-	s.sender = newSender(s)
-	m.counters.Func(sinkPrefix+d.Name+".pending", s.pending)
-	m.counters.Func(sinkPrefix+d.Name+".lag_seconds", s.lagSeconds)
-	m.sinks = append(m.sinks, s)
-	if m.started {
-		s.start()
-	}
-	return s, nil
-}
-
-func (m *Mirrors) leave(ctx context.Context, s *sink) {
-	if err := m.spool.Leave(ctx, s.readers...); err != nil {
-		m.log.Warn("mirror: the position stays behind", "sink", sinkPrefix+s.Name, "err", err)
-	}
-}
-
-func (s *sink) start() {
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	s.done.Go(func() { s.resolver.run(ctx) })
-	s.done.Go(func() {
-		defer stop() // nobody connects any more
-		s.sender.run(ctx)
+// add begins another destination, with what comes from now on; m.mu is held.
+func (m *Mirrors) add(d Destination, dynamic bool) *sink {
+	name := unique(d.Name, func(n string) bool {
+		return slices.ContainsFunc(m.sinks, func(s *sink) bool { return s.name == sinkPrefix+n })
 	})
+	s := m.newSink(name, d, spool.Newest, dynamic)
+	m.sinks = append(m.sinks, s)
+	return s
 }
 
-// Start starts the senders and returns.
-func (m *Mirrors) Start() {
+// Apply makes the destinations those of cfg. One that is new gets what comes from
+// now on. One that is gone gets nothing more, and what waits for it is dropped,
+// counted as mirror.retired.removed and logged; one of duplicate_uri stays until
+// rules name it no more either. One that has other settings, or the same ones,
+// goes on where it is: messages in flight are not sent twice, those that wait go
+// out with the new settings. Destinations that rules named get the settings of
+// cfg.Dynamic.
+//
+// Static destinations are known by their names, others by their targets. After an
+// error nothing is changed.
+func (m *Mirrors) Apply(_ context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	for _, s := range m.change(cfg) {
+		m.remove(s)
+	}
+	return nil
+}
+
+// change does what Apply does without waiting for anything, and returns the
+// destinations that have to be removed.
+func (m *Mirrors) change(cfg Config) (gone []*sink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.started = true
-	for _, s := range m.sinks {
-		s.start()
+	if m.stopped {
+		return nil
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	m.janitor.Go(func() {
-		tick := time.NewTicker(retireInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				m.retire(ctx)
-			}
+	m.cfg = cfg
+	m.clearRoutes() // what was refused may be possible now
+	wanted := map[*sink]bool{}
+	for _, d := range cfg.Destinations {
+		s := m.find(func(s *sink) bool {
+			old := s.settings.Load()
+			return old.Static == d.Static && (d.Static && old.Name == d.Name || !d.Static && old.Target == d.Target)
+		})
+		if s == nil {
+			s = m.add(d, false)
+			s.log.Info("mirror: a new destination", "uri", d.URI)
+		} else {
+			s.set(d)
+			s.dynamic = false
 		}
-	})
+		wanted[s] = true
+	}
+	for _, s := range m.sinks {
+		if wanted[s] || s.used.Load() == retired {
+			continue
+		}
+		old := s.settings.Load()
+		if d, err := cfg.dynamic(old.URI); err == nil && !old.Static {
+			if !s.dynamic {
+				s.used.Store(time.Now().UnixNano())
+				m.spool.PutMeta(s.name, d.URI)
+			}
+			s.set(d)
+			s.dynamic = true
+			continue
+		}
+		s.used.Store(retired)
+		gone = append(gone, s)
+	}
+	return gone
 }
 
-// Stop lets the senders send what the spool holds, until ctx ends, and waits for
-// them. What is left stays in the spool.
-func (m *Mirrors) Stop(ctx context.Context) {
-	if m.stop != nil {
-		m.stop()
+// remove ends a retired destination; m.applying is held.
+func (m *Mirrors) remove(s *sink) {
+	if n := s.remove(); n > 0 {
+		s.log.Warn("mirror: the destination is gone from the configuration, what waited for it is dropped", "messages", n)
+		m.counters.Counter(s.name + ".removed").Add(n)
 	}
-	m.janitor.Wait()
+	m.spool.PutMeta(s.name, "")
+	m.counters.Fold(s.name+".", sinkPrefix+"retired.")
+	m.mu.Lock()
+	m.sinks = slices.DeleteFunc(m.sinks, func(o *sink) bool { return o == s })
+	m.mu.Unlock()
+}
+
+// Stop lets the destinations take what the spool holds, until ctx ends. It waits
+// for none that cannot be reached. What is left stays in the spool.
+func (m *Mirrors) Stop(ctx context.Context) {
+	m.stopRetiring()
+	m.retiring.Wait()
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	m.mu.Lock()
 	m.stopped = true
 	sinks := m.sinks
 	m.mu.Unlock()
 	var all sync.WaitGroup
 	for _, s := range sinks {
-		all.Go(func() { s.end(ctx) })
+		all.Go(func() { s.stop(ctx) })
 	}
 	all.Wait()
-}
-
-// end drains a destination until ctx ends.
-func (s *sink) end(ctx context.Context) {
-	close(s.drain)
-	if s.stop != nil {
-		ended := make(chan struct{})
-		go func() {
-			s.done.Wait()
-			close(ended)
-		}()
-		select {
-		case <-ended:
-		case <-ctx.Done():
-		}
-		s.stop()
-		<-ended
-	}
-	for _, r := range s.readers {
-		r.Close()
-	}
 }
 
 // Pending is how many messages wait, over all destinations.
@@ -225,7 +251,7 @@ func (m *Mirrors) Pending() (n uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, s := range m.sinks {
-		n += s.pending()
+		n += s.consumer.Pending()
 	}
 	return n
 }
@@ -235,113 +261,91 @@ func (m *Mirrors) Names() (names []string) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, s := range m.sinks {
-		names = append(names, sinkPrefix+s.Name)
+		names = append(names, s.name)
 	}
 	return names
 }
 
-// SetXHeaders switches xheaders_write for the destinations of duplicate_uri and
-// of rules.
-func (m *Mirrors) SetXHeaders(on bool) { m.xheaders.Store(on) }
+const (
+	// refuseAgain is how long a URI that can be no destination is not looked at
+	// again.
+	refuseAgain = 30 * time.Second
+	// maxRoutes bounds the URIs that are remembered.
+	maxRoutes = 1024
+)
 
-// SetDuplicates takes over another duplicate_uri. A destination that is no
-// longer in it gets nothing more.
-func (m *Mirrors) SetDuplicates(ctx context.Context, uris []string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var targets []Target
-	for _, uri := range uris {
-		d, err := m.cfg.dynamic(uri)
-		if err != nil {
-			return err
-		}
-		targets = append(targets, d.Target)
-		s := m.plain(d.Target)
-		if s == nil {
-			if s, err = m.add(ctx, d, true); err != nil {
-				return err
-			}
-		}
-		s.duplicate.Store(true)
-	}
-	for _, s := range m.sinks {
-		if !s.Static && !slices.Contains(targets, s.Target) {
-			s.duplicate.Store(false)
-		}
-	}
-	return nil
-}
-
-// plain finds the destination that is not one of those that take everything.
-func (m *Mirrors) plain(t Target) *sink {
-	for _, s := range m.sinks {
-		if s.Target == t && !s.Static {
-			return s
-		}
-	}
-	return nil
-}
-
-// EnsureDestination makes sure that a destination that a rule named has its place in the
-// spool. It is called before the record is put there, and is cheap for one that
-// is known.
+// EnsureDestination makes sure that a destination that a rule named gets what
+// comes from now on. It is called before the record goes to the spool. It does no
+// I/O, and takes a lock only for a URI that it sees for the first time, or that
+// was refused half a minute ago.
 func (m *Mirrors) EnsureDestination(uri string) {
-	m.mu.RLock()
-	s := m.texts[uri]
-	if s != nil {
-		s.used.Store(time.Now().UnixNano())
-	}
-	m.mu.RUnlock()
-	if s != nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.ensure(uri); err != nil && time.Since(m.warnedAt) >= warnInterval {
-		m.warnedAt = time.Now()
-		m.log.Warn("mirror: a rule names a destination that cannot be opened", "uri", uri, "err", err)
+	for {
+		r, ok := m.routes.Load(uri)
+		if !ok {
+			r = m.newRoute(uri)
+		}
+		switch r := r.(*route); {
+		case r.sink == nil && !ok:
+			r.refusals.Add(1)
+			return
+		case r.sink != nil && r.sink.touch():
+			return
+		case r.sink == nil && time.Now().Before(r.until):
+			r.refusals.Add(1)
+			return
+		default:
+			m.routes.CompareAndDelete(uri, r) // retired meanwhile, or to be tried again
+		}
 	}
 }
 
-func (m *Mirrors) ensure(uri string) error {
-	if m.stopped {
-		return nil
+// newRoute finds the destination of a URI, or begins it.
+func (m *Mirrors) newRoute(uri string) *route {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, err := m.routeTo(uri)
+	if err != nil && time.Since(m.warnedAt) >= warnInterval {
+		m.warnedAt = time.Now()
+		m.log.Warn("mirror: a rule names a destination that cannot be used", "uri", uri, "err", err)
 	}
+	if m.routesNo.Add(1) > maxRoutes {
+		m.clearRoutes()
+	}
+	m.routes.Store(uri, r)
+	return r
+}
+
+func (m *Mirrors) clearRoutes() {
+	m.routes.Clear()
+	m.routesNo.Store(0)
+}
+
+func (m *Mirrors) routeTo(uri string) (*route, error) {
+	refused := &route{refusals: m.badURI, until: time.Now().Add(refuseAgain)}
 	d, err := m.cfg.dynamic(uri)
 	if err != nil {
-		m.badURI.Add(1)
-		return err
+		return refused, err
 	}
-	s := m.find(d.Target)
-	if s == nil {
-		n := 0
-		for _, s := range m.sinks {
-			if s.dynamic {
-				n++
-			}
-		}
-		if n >= MaxDynamic {
-			m.tooMany.Add(1)
-			return fmt.Errorf("there are %d already", n)
-		}
-		// A crash must find it again.
-		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-		defer cancel()
-		if s, err = m.add(ctx, d, true); err != nil {
-			m.badURI.Add(1)
-			return err
-		}
-		if err := m.spool.Keep(ctx, sinkPrefix+s.Name, uri); err != nil {
-			m.log.Warn("mirror: the destination is not known after a restart", "uri", uri, "err", err)
-		}
-		m.log.Info("mirror: a rule named a new destination", "uri", uri, "sink", sinkPrefix+s.Name)
+	if s := m.find(func(s *sink) bool { return s.settings.Load().Target == d.Target }); s != nil {
+		return &route{sink: s}, nil
 	}
-	s.used.Store(time.Now().UnixNano())
-	if len(m.texts) >= maxTexts {
-		clear(m.texts)
+	if m.stopped {
+		return &route{refusals: new(atomic.Uint64), until: refused.until}, nil
 	}
-	m.texts[uri] = s
-	return nil
+	n := 0
+	for _, s := range m.sinks {
+		if s.dynamic {
+			n++
+		}
+	}
+	if n >= MaxDynamic {
+		refused.refusals = m.tooMany
+		return refused, fmt.Errorf("there are %d already", n)
+	}
+	s := m.add(d, true)
+	m.spool.PutMeta(s.name, uri) // a restart must find it again
+	m.log.Info("mirror: a rule named a new destination", "uri", uri, "sink", s.name)
+	return &route{sink: s}, nil
 }
 
 const (
@@ -351,40 +355,36 @@ const (
 	retireInterval = 30 * time.Second
 )
 
-// retire ends the destinations that nobody names any more and for which nothing
-// waits.
-func (m *Mirrors) retire(ctx context.Context) {
-	m.mu.Lock()
-	var idle []*sink
-	m.sinks = slices.DeleteFunc(m.sinks, func(s *sink) bool {
-		if !s.dynamic || s.duplicate.Load() || time.Since(time.Unix(0, s.used.Load())) < retireAfter || s.pending() > 0 {
-			return false
+func (m *Mirrors) retireIdle(ctx context.Context) {
+	tick := time.NewTicker(retireInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.retire()
 		}
-		idle = append(idle, s)
-		return true
-	})
-	for uri, s := range m.texts {
-		if slices.Contains(idle, s) {
-			delete(m.texts, uri)
-		}
-	}
-	m.mu.Unlock()
-	for _, s := range idle {
-		s.end(ctx)
-		m.leave(ctx, s)
-		if err := m.spool.Keep(ctx, sinkPrefix+s.Name, ""); err != nil {
-			m.log.Warn("mirror: a destination is not forgotten", "sink", sinkPrefix+s.Name, "err", err)
-		}
-		m.counters.Fold(sinkPrefix+s.Name+".", sinkPrefix+"retired.")
 	}
 }
 
-// limit is a destination's bound in bytes, per shard.
-func (m *Mirrors) limit(bytes int64) int64 {
-	if m.cfg.SpoolBytes > 0 {
-		bytes = min(bytes, m.cfg.SpoolBytes/2)
+// retire removes the destinations that nobody names any more and for which
+// nothing waits.
+func (m *Mirrors) retire() {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.mu.RLock()
+	var idle []*sink
+	for _, s := range m.sinks {
+		last := s.used.Load()
+		if s.dynamic && last != retired && time.Since(time.Unix(0, last)) >= retireAfter && s.consumer.Pending() == 0 && s.used.CompareAndSwap(last, retired) {
+			idle = append(idle, s)
+		}
 	}
-	return bytes / int64(m.spool.Shards())
+	m.mu.RUnlock()
+	for _, s := range idle {
+		m.remove(s)
+	}
 }
 
 // buffer gathers packets for one write.
@@ -400,13 +400,11 @@ func (m *Mirrors) release(b *buffer) {
 // IsOwnSocket reports whether mirrors are sent from that address.
 func (m *Mirrors) IsOwnSocket(a netip.AddrPort) bool { return m.sockets.has(a) }
 
-// IsDestinationHost reports whether an address is that of a destination's host, as far as
-// names are known.
+// IsDestinationHost reports whether an address is that of a destination's host,
+// as far as names are known.
 func (m *Mirrors) IsDestinationHost(ip netip.Addr) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.ContainsFunc(m.sinks, func(s *sink) bool {
-		return slices.ContainsFunc(s.resolver.get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
+	return m.has(func(s *sink) bool {
+		return slices.ContainsFunc(s.resolver.Load().get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
 	})
 }
 

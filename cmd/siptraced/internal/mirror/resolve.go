@@ -30,15 +30,20 @@ type resolver struct {
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	again  chan struct{} // asks for a lookup now
 
-	mu    sync.Mutex // covers addrs
-	addrs []netip.AddrPort
-	ready chan struct{} // closed when there are addresses
+	mu      sync.Mutex // covers what follows
+	addrs   []netip.AddrPort
+	err     error         // of the last lookup
+	answers chan struct{} // closed when the first lookup ended
 }
 
-func newResolver(t Target, log *slog.Logger) *resolver {
-	r := &resolver{host: t.Host, port: t.Port, log: log, lookup: lookup, again: make(chan struct{}, 1), ready: make(chan struct{})}
+// newResolver makes the resolver of a target; lookup may be nil.
+func newResolver(t Target, lookup func(context.Context, string) ([]netip.Addr, error), log *slog.Logger) *resolver {
+	if lookup == nil {
+		lookup = systemLookup
+	}
+	r := &resolver{host: t.Host, port: t.Port, log: log, lookup: lookup, again: make(chan struct{}, 1), answers: make(chan struct{})}
 	if ip, err := netip.ParseAddr(t.Host); err == nil {
-		r.set([]netip.Addr{ip})
+		r.set([]netip.Addr{ip}, nil)
 	}
 	return r
 }
@@ -50,16 +55,46 @@ func (r *resolver) get() []netip.AddrPort {
 	return r.addrs
 }
 
-func (r *resolver) set(ips []netip.Addr) {
+// await returns the addresses, once the host was looked up for the first time.
+func (r *resolver) await(ctx context.Context) ([]netip.AddrPort, error) {
+	select {
+	case <-r.answers:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := r.addrs == nil
-	r.addrs = nil
+	if len(r.addrs) == 0 {
+		return nil, r.err
+	}
+	return r.addrs, nil
+}
+
+var errNoAnswer = errors.New("no name server answered so far")
+
+// giveUp ends the wait for a first answer.
+func (r *resolver) giveUp() {
+	select {
+	case <-r.answers:
+	default:
+		r.set(nil, errNoAnswer)
+	}
+}
+
+// set notes the answer to a lookup. Without one the old addresses stay.
+func (r *resolver) set(ips []netip.Addr, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.addrs == nil && r.err == nil {
+		close(r.answers)
+	}
+	r.err = err
+	if err != nil {
+		return
+	}
+	r.addrs = make([]netip.AddrPort, 0, len(ips))
 	for _, ip := range ips {
 		r.addrs = append(r.addrs, netip.AddrPortFrom(ip.Unmap(), r.port))
-	}
-	if first && r.addrs != nil {
-		close(r.ready)
 	}
 }
 
@@ -80,17 +115,20 @@ func (r *resolver) run(ctx context.Context) {
 	retry, lastErr := firstLookupRetry, ""
 	for {
 		wait := lookupInterval
-		ips, err := r.lookup(ctx, r.host)
+		attempt, cancel := context.WithTimeout(ctx, lookupTimeout)
+		ips, err := r.lookup(attempt, r.host)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			r.set(ips)
+			r.set(ips, nil)
 			if lastErr != "" {
 				r.log.Info("mirror: the name is known again", "host", r.host)
 			}
 			retry, lastErr = firstLookupRetry, ""
 		default:
+			r.set(nil, err)
 			wait, retry = retry, min(2*retry, lookupInterval)
 			if text := err.Error(); text != lastErr {
 				r.log.Warn("mirror: the name can't be looked up, trying again", "host", r.host, "err", err)
@@ -111,11 +149,9 @@ func (r *resolver) run(ctx context.Context) {
 	}
 }
 
-// lookup asks the system's name servers and hosts file for the addresses of a
-// host. Go's own resolver: a lookup by the C library can't be cancelled.
-func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
+// systemLookup asks the system's name servers and hosts file. It is Go's own
+// resolver that does: a lookup by the C library can't be cancelled.
+func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	ips, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err

@@ -42,8 +42,7 @@ func TestResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &nameServer{}
 		server.set(errors.New("server misbehaving"))
-		r := newResolver(Target{Host: "homer.example.com", Port: 9060}, slog.New(slog.DiscardHandler))
-		r.lookup = server.lookup
+		r := newResolver(Target{Host: "homer.example.com", Port: 9060}, server.lookup, slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(context.Background())
 		var done sync.WaitGroup
 		done.Go(func() { r.run(ctx) })
@@ -66,7 +65,7 @@ func TestResolver(t *testing.T) {
 		time.Sleep(firstLookupRetry)
 		expect("after a retry", "192.0.2.1:9060", "192.0.2.2:9060")
 		select {
-		case <-r.ready:
+		case <-r.answers:
 		default:
 			t.Error("addresses are known, and it is not ready")
 		}
@@ -96,8 +95,7 @@ func TestResolver(t *testing.T) {
 // An address needs no lookup.
 func TestResolverAddress(t *testing.T) {
 	server := &nameServer{}
-	r := newResolver(Target{Host: "2001:db8::1", Port: 9060}, slog.New(slog.DiscardHandler))
-	r.lookup = server.lookup
+	r := newResolver(Target{Host: "2001:db8::1", Port: 9060}, server.lookup, slog.New(slog.DiscardHandler))
 	r.run(context.Background())
 	if got := r.get(); len(got) != 1 || got[0] != netip.MustParseAddrPort("[2001:db8::1]:9060") || server.lookups != 0 {
 		t.Errorf("got %v, %d lookups", got, server.lookups)

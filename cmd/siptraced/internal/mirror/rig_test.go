@@ -23,7 +23,7 @@ import (
 )
 
 // testPatience is how long a test waits for what has to come.
-const testPatience = 60 * time.Second
+const testPatience = 20 * time.Second
 
 // rig is mirrors on a spool of their own.
 type rig struct {
@@ -75,7 +75,6 @@ func newRig(t *testing.T, dir string, change func(*spool.Config, *Config), ds ..
 	if r.Mirrors, err = Open(context.Background(), mc, r.spool, r.count, log); err != nil {
 		t.Fatal(err)
 	}
-	r.Start()
 	return r
 }
 
@@ -101,14 +100,14 @@ func (r *rig) balance(t *testing.T) {
 	t.Helper()
 	c := r.count.Snapshot()
 	for _, s := range r.sinks {
-		get := func(name string) uint64 { return c[sinkPrefix+s.Name+"."+name] }
+		get := func(name string) uint64 { return c[s.name+"."+name] }
 		in := get("backlog") + c["spooled"] - get("before")
 		out := get("missed") + get("pending")
 		for _, name := range countNames {
 			out += get(name)
 		}
 		if in != out {
-			t.Errorf("%s: backlog + spooled - before %d, but sent %d, skipped %d, filtered %d, too_large %d, failed %d, expired %d, missed %d, pending %d", s.Name, in,
+			t.Errorf("%s: backlog + spooled - before %d, but sent %d, skipped %d, filtered %d, too_large %d, failed %d, expired %d, missed %d, pending %d", s.name, in,
 				get("sent"), get("skipped"), get("filtered"), get("too_large"), get("failed"), get("expired"), get("missed"), get("pending"))
 		}
 	}

@@ -1,120 +1,140 @@
 package mirror
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/spool"
-	"siptraced/compat/siptrace"
 )
 
-// sink is one destination: its sender and its counters.
+// sink is one destination: its settings, its counters, and the Consumer that
+// carries the spool to it.
 type sink struct {
-	Destination
-	m   *Mirrors
-	log *slog.Logger
-	// duplicate: it is one of duplicate_uri, at this moment.
-	duplicate atomic.Bool
-	// dynamic: a rule named it. It is removed when it is idle. used is when it was
-	// named last, in Unix nanoseconds.
+	m    *Mirrors
+	name string // unique, and stays; begins with sinkPrefix
+	log  *slog.Logger
+	// settings are those in force. They are replaced as a whole, under Mirrors.mu.
+	settings atomic.Pointer[Destination]
+	// dynamic: it is here because a rule named it, or duplicate_uri did at some
+	// time. It is removed when nobody names it any more. Covered by Mirrors.mu.
 	dynamic bool
-	used    atomic.Int64
+	// used is when it was named last, in Unix nanoseconds, or retired.
+	used     atomic.Int64
+	resolver atomic.Pointer[resolver]
+	resolves context.CancelFunc // ends the resolver; covered by Mirrors.mu
+	done     sync.WaitGroup     // of the resolvers
 
-	resolver *resolver
-	readers  []*spool.Reader
+	consumer *spool.Consumer
 	sender   *sender
 
 	counts                                    [outcomes]*atomic.Uint64
 	missed, refused, connects, bytes, backlog *atomic.Uint64
-	early                                     atomic.Int64 // counted, of batches that still count as pending
-
-	mu       sync.Mutex // covers what follows
-	texts    map[string]bool
-	warnedAt [outcomes]time.Time
-
-	drain chan struct{}
-	stop  func()
-	done  sync.WaitGroup
 }
+
+// retired is in sink.used of one that takes no new messages.
+const retired = -1
 
 // countNames are the counters of the outcomes.
 var countNames = [outcomes]string{sent: "sent", skipped: "skipped", filtered: "filtered", tooLarge: "too_large", failed: "failed", expired: "expired"}
 
-// takes reports whether a record is meant for the destination.
-func (s *sink) takes(rec *siptrace.Record) bool {
-	switch {
-	case s.Static:
-		return rec.Sinks&siptrace.ToListed != 0
-	case rec.Sinks&(siptrace.ToHEP|siptrace.ToSIP) == 0:
-		return false
-	case rec.Destinations == nil:
-		return s.duplicate.Load()
+const (
+	// maxFlight is how much may be on its way over one connection, in bytes of
+	// the spool: more waits for acknowledgements.
+	maxFlight = 1 << 20
+	// ackPoll is how often the kernel is asked what was acknowledged.
+	ackPoll = 10 * time.Millisecond
+	// idlePoll is how often an idle connection is looked at.
+	idlePoll = 200 * time.Millisecond
+	// drainPatience is how long a destination that takes nothing is waited for at
+	// the end: what is left stays in the spool.
+	drainPatience = 2 * time.Second
+	maxBackoff    = 5 * time.Second
+)
+
+// newSink makes the sink of a destination and starts it; m.mu is held. It does no
+// I/O.
+func (m *Mirrors) newSink(name string, d Destination, from spool.From, dynamic bool) *sink {
+	s := &sink{m: m, name: sinkPrefix + name, dynamic: dynamic}
+	s.log = m.log.With("sink", s.name)
+	count := func(name string) *atomic.Uint64 { return m.counters.Counter(s.name + "." + name) }
+	for o := range outcomes {
+		s.counts[o] = count(countNames[o])
 	}
-	for _, d := range rec.Destinations {
-		if s.is(d) {
+	s.missed, s.refused, s.connects, s.bytes, s.backlog = count("missed"), count("refused"), count("connects"), count("bytes"), count("backlog")
+	s.used.Store(time.Now().UnixNano())
+	s.set(d)
+	s.sender = &sender{sink: s}
+	s.consumer = m.spool.Run(s.sender, spool.Options{
+		Log: m.log, OneWriter: true, Lazy: true, From: from,
+		Bytes: maxFlight / 2, Age: 2 * ackPoll, Poll: ackPoll, IdlePoll: idlePoll, MaxInFlight: maxFlight,
+		Backoff: maxBackoff, DrainPatience: drainPatience,
+		MaxBytes: m.limit(d.MaxBytes), MaxAge: d.MaxAge, Expired: s.sender.expired, Skip: s.sender.skip,
+		Count: spool.Counters{Backlog: s.backlog, Before: count("before"), Missed: s.missed, Retries: s.refused},
+	})
+	m.counters.Func(s.name+".pending", s.consumer.Pending)
+	m.counters.Func(s.name+".lag_seconds", func() uint64 { return uint64(max(0, s.consumer.Lag()).Seconds()) })
+	return s
+}
+
+// set puts settings into force; m.mu is held, or the sink is new.
+func (s *sink) set(d Destination) {
+	old := s.settings.Swap(&d)
+	if s.consumer != nil {
+		s.consumer.SetBounds(s.m.limit(d.MaxBytes), d.MaxAge)
+	}
+	if old != nil && old.Host == d.Host && old.Port == d.Port {
+		return
+	}
+	if old != nil {
+		s.resolves()
+	}
+	r := newResolver(d.Target, s.m.cfg.Lookup, s.log)
+	s.resolver.Store(r)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.resolves = cancel
+	s.done.Go(func() { r.run(ctx) })
+}
+
+// stop lets the destination take what the spool holds until ctx ends.
+func (s *sink) stop(ctx context.Context) {
+	s.resolver.Load().giveUp()
+	s.consumer.Stop(ctx)
+	s.resolves()
+	s.done.Wait()
+}
+
+// remove ends the destination at once, and drops what waits for it: it returns
+// how many messages that was.
+func (s *sink) remove() (dropped uint64) {
+	dropped = s.consumer.Remove()
+	s.resolves()
+	s.done.Wait()
+	return dropped
+}
+
+// limit is a destination's bound in bytes: all mirrors leave half of the spool to
+// new messages.
+func (m *Mirrors) limit(bytes int64) int64 {
+	if m.cfg.SpoolBytes > 0 {
+		bytes = min(bytes, m.cfg.SpoolBytes/2)
+	}
+	return bytes
+}
+
+// touch notes that somebody names the destination. It is false for one that is
+// retired.
+func (s *sink) touch() bool {
+	now := time.Now().UnixNano()
+	for {
+		last := s.used.Load()
+		switch {
+		case last == retired:
+			return false
+		case now-last < int64(time.Second), s.used.CompareAndSwap(last, now):
 			return true
 		}
 	}
-	return false
-}
-
-// maxTexts bounds the ways of writing a destination that are remembered.
-const maxTexts = 256
-
-// is reports whether a URI names the destination, in whatever way it is written.
-func (s *sink) is(uri string) bool {
-	if uri == s.URI {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	same, ok := s.texts[uri]
-	if !ok {
-		t, _, err := ParseTarget(uri)
-		same = err == nil && t == s.Target
-		if s.texts == nil || len(s.texts) >= maxTexts {
-			s.texts = map[string]bool{}
-		}
-		s.texts[uri] = same
-	}
-	return same
-}
-
-// warnInterval is how often one cause is logged.
-const warnInterval = time.Minute
-
-// book counts what became of one record.
-func (s *sink) count(o outcome) {
-	s.counts[o].Add(1)
-	s.early.Add(1)
-	if o < tooLarge {
-		return
-	}
-	s.mu.Lock()
-	again := time.Since(s.warnedAt[o]) >= warnInterval
-	if again {
-		s.warnedAt[o] = time.Now()
-	}
-	s.mu.Unlock()
-	if again {
-		s.log.Warn("mirror: messages are not sent", "cause", countNames[o], "so_far", s.counts[o].Load())
-	}
-}
-
-// pending is how many messages wait for the destination.
-func (s *sink) pending() (n uint64) {
-	for _, r := range s.readers {
-		n += r.Pending()
-	}
-	return n - min(n, uint64(max(0, s.early.Load())))
-}
-
-// lagSeconds is how far the slowest shard is behind the intake.
-func (s *sink) lagSeconds() (n uint64) {
-	for _, r := range s.readers {
-		n = max(n, uint64(max(0, r.Lag()).Seconds()))
-	}
-	return n
 }

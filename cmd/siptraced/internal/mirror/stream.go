@@ -1,16 +1,19 @@
 package mirror
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/hep"
 )
 
@@ -27,16 +30,20 @@ const (
 )
 
 // countedConn counts what it gave to the kernel, and is patient with a peer that
-// reads slowly.
+// reads slowly, until it is aborted.
 type countedConn struct {
 	net.Conn
 	written atomic.Uint64
+	aborted atomic.Bool
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
 	began, done := time.Now(), 0
 	for {
 		_ = c.SetWriteDeadline(time.Now().Add(stall))
+		if c.aborted.Load() {
+			return done, context.Canceled
+		}
 		n, err := c.Conn.Write(b[done:])
 		c.written.Add(uint64(n))
 		done += n
@@ -44,6 +51,159 @@ func (c *countedConn) Write(b []byte) (int, error) {
 			return done, err
 		}
 	}
+}
+
+// abort ends a Write that waits, and every later one.
+func (c *countedConn) abort() {
+	c.aborted.Store(true)
+	_ = c.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// streamWriter sends batches over one TCP or TLS connection (spool.Writer). They
+// are done when the peer acknowledged them.
+type streamWriter struct {
+	connection
+	*stream
+	flights []*flight
+	free    []*flight
+}
+
+// flight is a batch on its way: what became of its records from the first one on
+// that was not settled before, and where each ends in the connection's bytes.
+type flight struct {
+	batch *spool.Batch
+	first int
+	what  []outcome
+	ends  []uint64
+	done  int // of what: they are acknowledged and counted
+}
+
+func newStreamWriter(c net.Conn, conn connection) (*streamWriter, error) {
+	s, err := newStream(c, conn.settings.Ack)
+	return &streamWriter{connection: conn, stream: s}, err
+}
+
+// Write sends a batch, gathered into few large writes.
+func (w *streamWriter) Write(ctx context.Context, b *spool.Batch) error {
+	if w.isBroken() {
+		return w.closed()
+	}
+	if err := w.begin(); err != nil {
+		w.await(ctx)
+		return err
+	}
+	defer context.AfterFunc(ctx, w.raw.abort)()
+	f := w.flight(b)
+	out := w.sink.m.buffer()
+	defer w.sink.m.release(out)
+	end := w.offset
+	var err error
+	f.what, err = w.encode(b, f.what, func(i int, p []byte) (outcome, error) {
+		for len(f.ends) < i {
+			f.ends = append(f.ends, end)
+		}
+		out.b = append(out.b, p...)
+		end += uint64(len(p))
+		w.sink.bytes.Add(uint64(len(p)))
+		if len(out.b) < chunkSize {
+			return sent, nil
+		}
+		err := w.write(out.b)
+		out.b = out.b[:0]
+		return sent, err
+	})
+	if err == nil {
+		err = w.write(out.b)
+	}
+	for len(f.ends) < len(f.what) {
+		f.ends = append(f.ends, end)
+	}
+	if err == nil {
+		err = w.ask()
+	}
+	if err != nil {
+		w.settle()
+	}
+	return err
+}
+
+func (w *streamWriter) flight(b *spool.Batch) *flight {
+	f := &flight{}
+	if n := len(w.free); n > 0 {
+		f, w.free = w.free[n-1], w.free[:n-1]
+	}
+	*f = flight{batch: b, first: b.Settled(), what: f.what[:0], ends: f.ends[:0]}
+	w.flights = append(w.flights, f)
+	return f
+}
+
+// Flush asks what the peer acknowledged.
+func (w *streamWriter) Flush(context.Context) error {
+	if w.isBroken() {
+		return w.closed()
+	}
+	w.settle()
+	if w.silent() {
+		return errSilent
+	}
+	if len(w.flights) == 0 {
+		return w.begin()
+	}
+	return nil
+}
+
+var (
+	errSilent     = errors.New("the peer does not answer HEP3 keep-alives: it is no siptraced; use ack: tcp")
+	errPeerClosed = errors.New("the peer closed the connection")
+)
+
+// settle counts what the peer acknowledged.
+func (w *streamWriter) settle() {
+	acked := w.acked()
+	w.flights = slices.DeleteFunc(w.flights, func(f *flight) bool {
+		for f.done < len(f.ends) && f.ends[f.done] <= acked {
+			w.count(f.what[f.done], 1)
+			f.done++
+		}
+		f.batch.Settle(f.first + f.done)
+		if f.first+f.done < f.batch.Records {
+			return false
+		}
+		f.batch.Done()
+		f.batch = nil
+		w.free = append(w.free, f)
+		return true
+	})
+}
+
+// await waits a moment for what is on its way: other settings want another
+// connection, over which it would go again.
+func (w *streamWriter) await(ctx context.Context) {
+	for until := time.Now().Add(stall); time.Now().Before(until) && ctx.Err() == nil && !w.isBroken(); time.Sleep(ackPoll) {
+		if w.settle(); len(w.flights) == 0 {
+			return
+		}
+	}
+}
+
+// closed is what to make of a peer that closed the connection: no failure, where
+// it has all that it was sent.
+func (w *streamWriter) closed() error {
+	w.linger()
+	w.settle()
+	if w.acked() >= w.offset {
+		return spool.ErrReopen
+	}
+	return errPeerClosed
+}
+
+// Close ends the connection; what is not acknowledged by now goes again over the
+// next one.
+func (w *streamWriter) Close() error {
+	w.settle()
+	w.close()
+	w.sink.m.sockets.remove(w.local)
+	return nil
 }
 
 // stream is one TCP or TLS connection to a destination. Offsets count the bytes
@@ -82,12 +242,12 @@ func newStream(c net.Conn, ack string) (*stream, error) {
 	}
 	var err error
 	if s.ctl, err = s.raw.Conn.(*net.TCPConn).SyscallConn(); err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, err
 	}
 	if ack == AckKeepAlive {
 		p := hep.Packet{Version: 3, KeepAlive: 1}
 		if s.keepAlive, err = p.Append(nil); err != nil {
-			return nil, errors.Join(err, c.Close())
+			return nil, err
 		}
 	}
 	go s.read()
@@ -105,6 +265,15 @@ func (s *stream) read() {
 		if err != nil {
 			return
 		}
+	}
+}
+
+func (s *stream) isBroken() bool {
+	select {
+	case <-s.broken:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -152,14 +321,12 @@ func (s *stream) acked() uint64 {
 		return s.settled
 	}
 	total := s.raw.written.Load()
-	queued := uint64(0)
+	queued := total
 	_ = s.ctl.Control(func(fd uintptr) {
 		// tcp(7), SIOCOUTQ: what is not acknowledged; the peer's closing leaves it as
 		// it was.
 		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
 			queued = uint64(n)
-		} else {
-			queued = total
 		}
 	})
 	raw := total - min(total, queued)

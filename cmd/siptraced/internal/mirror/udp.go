@@ -10,6 +10,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"siptraced/cmd/siptraced/internal/spool"
 )
 
 const (
@@ -121,76 +123,78 @@ func (d *datagrams) flush(bad func(record int, o outcome)) {
 	d.data, d.ends, d.records = d.data[:0], d.ends[:0], d.records[:0]
 }
 
-// serveUDP sends datagrams until the address is no longer that of the name, or
-// somebody else has to be tried.
-func (w *sender) serveUDP(ctx context.Context, c *net.UDPConn) (progress bool, err error) {
-	d, err := newDatagrams(c)
-	if err != nil {
-		return false, err
-	}
-	for {
-		for len(w.inflight) > 0 {
-			f := w.inflight[0]
-			if w.over(ctx, f.shard, f.batch) {
-				w.expireBatch(f, 0)
-			} else if err := w.sendUDP(d, f); err != nil {
-				return progress, err
-			}
-			w.settle(0)
-			progress = true
-		}
-		w.sink.refused.Add(d.icmp())
-		addrs := w.resolver.get()
-		if !slices.Contains(addrs, w.encoder.remote) {
-			return progress, nil
-		}
-		if d.refused && len(addrs) > 1 {
-			w.turn++
-			return progress, syscall.ECONNREFUSED
-		}
-		if d.err != nil {
-			return progress, d.err
-		}
-		d.refused = false
-		sh, err := w.next(ctx, nil)
-		if err != nil {
-			return progress, err
-		}
-		if sh != nil {
-			w.hold(sh)
-		}
-	}
+// udpWriter sends batches as datagrams (spool.Writer). They are done when the
+// kernel took them: over UDP nobody knows more.
+type udpWriter struct {
+	connection
+	*datagrams
+	conn *net.UDPConn
+	what []outcome
 }
 
-func (w *sender) sendUDP(d *datagrams, f *flight) error {
+func newUDPWriter(c *net.UDPConn, conn connection) (*udpWriter, error) {
+	d, err := newDatagrams(c)
+	return &udpWriter{connection: conn, datagrams: d, conn: c}, err
+}
+
+// Write sends a batch.
+func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
 	// A record with two datagrams may have lost its first one before it is noted.
-	var late outcome
+	late := sent
 	bad := func(record int, o outcome) {
-		if record < len(f.what) {
-			f.what[record] = max(f.what[record], o)
+		if record < len(w.what) {
+			w.what[record] = max(w.what[record], o)
 		} else {
 			late = o
 		}
 	}
-	err := w.encode(f, func(i int, p []byte) (outcome, error) {
-		if len(p) > d.most {
+	var err error
+	w.what, err = w.encode(b, w.what[:0], func(i int, p []byte) (outcome, error) {
+		if len(p) > w.most {
 			return tooLarge, nil
 		}
 		late = sent
-		if len(d.ends) == sendBatch {
-			d.flush(bad)
+		if len(w.ends) == sendBatch {
+			w.flush(bad)
 		}
-		d.add(i, p)
+		w.add(i, p)
 		w.sink.bytes.Add(uint64(len(p)))
 		return late, nil
 	})
 	if err != nil {
 		return err
 	}
-	d.flush(bad)
-	for len(f.ends) < len(f.what) {
-		f.ends = append(f.ends, 0)
+	w.flush(bad)
+	for _, o := range w.what {
+		w.count(o, 1)
 	}
-	f.written = true
+	b.Done()
 	return nil
+}
+
+// Flush looks whether somebody else has to be tried: the name has other
+// addresses now, nobody listens, or the kernel takes nothing.
+func (w *udpWriter) Flush(context.Context) error {
+	w.sink.refused.Add(w.icmp())
+	addrs := w.sink.resolver.Load().get()
+	switch {
+	case w.refused && len(addrs) > 1:
+		w.turn++
+		return syscall.ECONNREFUSED
+	case w.err != nil:
+		return w.err
+	case !slices.Contains(addrs, w.remote):
+		return spool.ErrReopen
+	}
+	w.refused = false
+	return w.begin()
+}
+
+// Close ends the socket.
+func (w *udpWriter) Close() error {
+	w.sink.m.sockets.remove(w.local)
+	return w.conn.Close()
 }
