@@ -20,6 +20,9 @@ type Consumer struct {
 	// early are records that are settled, in batches that still count as waiting.
 	early atomic.Int64
 
+	// bounds are those of the backlog, in force at this moment.
+	bounds atomic.Pointer[bounds]
+
 	drain     chan struct{} // closed when the consumer is to end
 	drainOnce sync.Once
 	cancel    context.CancelFunc
@@ -38,6 +41,7 @@ func (s *Spool) Run(k Sink, opt Options) *Consumer {
 	if c.opt.Backoff == 0 {
 		c.opt.Backoff = 10 * time.Second
 	}
+	c.SetBounds(opt.MaxBytes, opt.MaxAge)
 	run, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	var all sync.WaitGroup
@@ -85,6 +89,15 @@ func (c *Consumer) countBacklog(r *Reader) {
 		n.Add(before)
 	}
 }
+
+// bounds are those of a backlog; 0: none.
+type bounds struct {
+	bytes int64
+	age   time.Duration
+}
+
+// SetBounds replaces Options.MaxBytes and MaxAge.
+func (c *Consumer) SetBounds(bytes int64, age time.Duration) { c.bounds.Store(&bounds{bytes, age}) }
 
 // Name is the sink's name.
 func (c *Consumer) Name() string { return c.sink.Name() }
@@ -148,8 +161,10 @@ func (c *Consumer) halt() {
 }
 
 // Remove ends the consumer at once and forgets its offset: the spool keeps
-// nothing for it any longer.
-func (c *Consumer) Remove() {
+// nothing for it any longer. It returns how many records waited.
+func (c *Consumer) Remove() (dropped uint64) {
 	c.halt()
+	dropped = c.Pending()
 	c.spool.remove(c.readers)
+	return dropped
 }

@@ -29,7 +29,8 @@ type worker struct {
 	draining bool             // the drain was seen
 	discard  error            // nothing can be delivered: the last error of Open
 	replay   bool             // what is in flight goes to a new Writer
-	reopened bool             // ErrReopen came while draining
+	opened   bool             // there was a Writer since the last attempt began
+	again    bool             // it failed while draining: one more attempt
 	logged   map[string]int64 // failures of this outage: when each was logged, in Unix seconds
 	retries  int              // since then
 	timer    *time.Timer
@@ -82,10 +83,10 @@ func (w *worker) run(ctx context.Context) {
 		}
 		failed := w.failed(err)
 		if w.hasToEnd() && !w.progress {
-			if failed || w.reopened {
+			if !w.opened || w.again {
 				return // that was the last attempt
 			}
-			w.reopened = true
+			w.again = true
 		}
 		if errors.Is(err, ErrStandby) {
 			backoff = min(backoff, standbyBackoff)
@@ -102,7 +103,7 @@ func (w *worker) run(ctx context.Context) {
 
 // session opens a Writer and uses it until it fails.
 func (w *worker) session(ctx context.Context) error {
-	w.progress = false
+	w.progress, w.opened = false, false
 	if err := w.awaitWork(ctx); err != nil {
 		return err
 	}
@@ -114,9 +115,12 @@ func (w *worker) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.opened = true
 	w.connected(true, nil)
 	err = w.serve(ctx, wr)
-	return errors.Join(err, wr.Close())
+	err = errors.Join(err, wr.Close())
+	w.collect() // what Close found to be done
+	return err
 }
 
 // awaitWork returns when a Lazy sink has something to write.
@@ -380,13 +384,14 @@ func (w *worker) over(ctx context.Context, b *Batch) bool {
 
 // overPart reports whether b, the oldest batch of a shard, is beyond the bounds.
 func (w *worker) overPart(ctx context.Context, p *part, b *Batch) bool {
-	if w.discard != nil || w.opt.MaxAge > 0 && b.Age() > w.opt.MaxAge {
+	bound := w.bounds.Load()
+	if w.discard != nil || bound.age > 0 && b.Age() > bound.age {
 		return true
 	}
-	if w.opt.MaxBytes > 0 && time.Since(p.checked) > time.Second {
+	if bound.bytes > 0 && time.Since(p.checked) > time.Second {
 		p.checked = time.Now()
 		if n, err := p.reader.Waiting(ctx); err == nil {
-			limit := w.opt.MaxBytes / int64(len(w.spool.shards))
+			limit := bound.bytes / int64(len(w.spool.shards))
 			if w.spool.Full() {
 				// Half of it goes, so that new messages have room again.
 				limit = min(limit, n/2)
