@@ -1,13 +1,12 @@
 // Package mirror sends what was taken in onwards: as HEP 1, 2, 3 or as SIP
 // duplicates with X-Siptrace headers, over UDP, TCP or TLS, to any number of
-// destinations. Each has a reader of the spool of its own, so that none holds
-// up another, or the database, or the intake.
+// destinations. Each is a Sink of the spool, so that none holds up another, or
+// the database, or the intake.
 //
 //	m, err := mirror.Open(ctx, cfg, spool, counters, logger)
-//	m.Start()
 //	m.EnsureDestination("sip:192.0.2.9:9060;transport=tcp") // a rule named it: before Put
-//	m.SetDuplicates(uris)                        // duplicate_uri changed
-//	err = m.Stop(ctx)
+//	err = m.Apply(ctx, next)                                // the configuration changed
+//	m.Stop(ctx)
 //
 // Over TCP and TLS a message counts as sent when the peer acknowledged it, by
 // its TCP or, where it is another siptraced, by answering a HEP3 keep-alive.
@@ -15,6 +14,14 @@
 // one, so that an outage costs nothing within the bounds in bytes and age.
 // Over UDP nobody knows: a message counts as sent when the kernel took it.
 //
-// What it leaves out: which message goes where (package pipeline and the
-// rules), and reading of settings (package config).
+// Who owns what: a sender and its connection belong to the goroutine of their
+// spool.Consumer. Settings are replaced as a whole (sink.settings) and read there
+// before each batch. Locks are taken in the order Mirrors.applying, Mirrors.mu,
+// and then those of the spool, of a resolver, or of the counters, one at a time.
+// Nothing waits for I/O while it holds Mirrors.mu; EnsureDestination takes no
+// other lock, and none at all for a URI that it knows.
+//
+// Not included: which message goes where (package pipeline and the rules), the
+// reading of settings (package config), and backlog, retries and backoff (package
+// spool).
 package mirror

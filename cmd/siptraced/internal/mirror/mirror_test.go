@@ -295,9 +295,6 @@ func TestDuplicateURI(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.HasDuplicateURI(); got != (uris != nil) {
-			t.Errorf("duplicate_uri %q: %v", uris, got)
-		}
 		put()
 	}
 	if _, err := r.cfg.WithDuplicateURI([]string{"mailto:x"}, false); err == nil {

@@ -132,12 +132,6 @@ func (m *Mirrors) find(ok func(s *sink) bool) *sink {
 	return nil
 }
 
-func (m *Mirrors) has(ok func(s *sink) bool) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.find(ok) != nil
-}
-
 // add begins another destination, with what comes from now on; m.mu is held.
 func (m *Mirrors) add(d Destination, dynamic bool) *sink {
 	name := unique(d.Name, func(n string) bool {
@@ -403,9 +397,11 @@ func (m *Mirrors) IsOwnSocket(a netip.AddrPort) bool { return m.sockets.has(a) }
 // IsDestinationHost reports whether an address is that of a destination's host,
 // as far as names are known.
 func (m *Mirrors) IsDestinationHost(ip netip.Addr) bool {
-	return m.has(func(s *sink) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.find(func(s *sink) bool {
 		return slices.ContainsFunc(s.resolver.Load().get(), func(a netip.AddrPort) bool { return a.Addr() == ip })
-	})
+	}) != nil
 }
 
 // ownSockets are the local addresses of open sockets. Read for each packet,
