@@ -1,10 +1,5 @@
 // Package rejects writes the reject file: one JSON object per line for each
-// message that was taken in and could not be used, with the reason.
-//
-//	f := rejects.Open("siptraced.rejects.jsonl", counters)
-//	err := f.Add(rejects.Line{Reason: "...", Packet: packet}) // on disk when it returns
-//	f.Note(rejects.Line{...})                                 // never waits: for the intake
-//	err = f.Close()
+// message that was received and could not be used, with the reason. See the example.
 package rejects
 
 import (

@@ -16,31 +16,31 @@ const (
 	maxUnusable = 1024
 )
 
-// unusable are the tables that rules named (trace_table_avp) and that can't be
+// fallback are the tables that rules named (trace_table_avp) and that can't be
 // filled: their rows go into the configured table. The zero value is ready; the
 // writers share it.
-type unusable struct {
+type fallback struct {
 	mu    sync.Mutex // covers until
 	until map[string]time.Time
 }
 
 // has reports whether the table was found unusable a short while ago.
-func (u *unusable) has(name string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	until, ok := u.until[name]
+func (f *fallback) has(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	until, ok := f.until[name]
 	return ok && time.Now().Before(until)
 }
 
 // add remembers a table; first says that nobody was told of it yet.
-func (u *unusable) add(name string) (first bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	_, known := u.until[name]
-	if u.until == nil || !known && len(u.until) >= maxUnusable {
-		u.until = map[string]time.Time{}
+func (f *fallback) add(name string) (first bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, known := f.until[name]
+	if f.until == nil || !known && len(f.until) >= maxUnusable {
+		f.until = map[string]time.Time{}
 	}
-	u.until[name] = time.Now().Add(fallbackAge)
+	f.until[name] = time.Now().Add(fallbackAge)
 	return !known
 }
 

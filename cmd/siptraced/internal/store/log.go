@@ -40,8 +40,8 @@ func (w *writer) noLog(err error) error {
 	if about := judge(err); about == lost || about == ofServer && !isDenied(err) {
 		return err
 	}
-	if !w.logSaid {
-		w.logSaid = true
+	if !w.logWarned {
+		w.logWarned = true
 		w.log.Warn("database: log lines (hlog) are not kept; make the table with: siptraced schema create", "table", dbschema.LogTable, "err", err)
 	}
 	return nil
@@ -111,9 +111,9 @@ func (w *writer) probeLog(ctx context.Context, s *session, reason error) error {
 
 // logState is what a writer knows of log lines.
 type logState struct {
-	logs     bool // there is a table for them
-	logSaid  bool
-	logLines []logLine
-	noLogs   int // log lines of the transaction in hand for which there is no table
-	packet   hep.Packet
+	logs      bool // there is a table for them
+	logWarned bool
+	logLines  []logLine
+	noLogs    int // log lines of the transaction in hand for which there is no table
+	packet    hep.Packet
 }

@@ -98,6 +98,6 @@ func (w *writer) restore(ctx context.Context, s *session) error {
 func (w *writer) settle(o outcome) {
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
-	w.at, w.flight = o.seq, nil
+	w.at, w.pendingCommit = o.seq, nil
 	clear(w.rejected)
 }

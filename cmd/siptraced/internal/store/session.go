@@ -36,7 +36,7 @@ type session struct {
 	move    *sql.Stmt // of the position
 }
 
-// Dial opens one connection to the first of the hosts, from the first-th on,
+// dial opens one connection to the first of the hosts, from the first-th on,
 // that takes writes; it says which one that was.
 func dial(ctx context.Context, u siptrace.DBURL, first int) (s *session, host int, err error) {
 	dialect, ok := dbschema.DialectOf(u.Driver)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 
 	"siptraced/cmd/siptraced/internal/counters"
@@ -12,16 +11,16 @@ import (
 	"siptraced/dbschema"
 )
 
-// sinkName is the store's name in the spool and in the books.
+// sinkName is the store's name in the spool and of its counters.
 const sinkName = "store"
 
-// stats are the store's books, over all writers.
+// stats are the store's counters, over all writers.
 type stats struct {
 	counters *counters.Set
-	// written, aside and skipped (for other sinks only) are messages, rows
+	// written, rejected and skipped (for other sinks only) are messages, rows
 	// are rows. elsewhere are messages that another process of a cluster committed.
 	// fallback are those whose own table can't be filled.
-	written, elsewhere, aside, skipped, fallback, rows, transactions *atomic.Uint64
+	written, elsewhere, rejected, skipped, fallback, rows, transactions *atomic.Uint64
 	// logs are log lines kept, noLogs those for which there was no table.
 	logs, noLogs *atomic.Uint64
 	// positionBack is how often the database had lost what it had committed,
@@ -29,8 +28,8 @@ type stats struct {
 	positionBack, rewritten *atomic.Uint64
 }
 
-// count books what happened to values on their way into their columns, and
-// sets it back.
+// count adds what happened to values on their way into their columns, and sets
+// it back.
 func (s *stats) count(c *dbschema.Counts) {
 	for name, n := range c.All() {
 		s.counters.Counter(sinkName + "." + name).Add(n)
@@ -40,15 +39,12 @@ func (s *stats) count(c *dbschema.Counts) {
 
 // Store is the database sink: one writer per shard of the spool.
 type Store struct {
-	cfg      Config
+	shared
 	spool    *spool.Spool
 	counters *counters.Set
 	log      *slog.Logger
-	rejects  *rejects.File
 	writers  []*writer // by shard
 	consumer *spool.Consumer
-	making   sync.Mutex // covers the making of tables
-	turn     sync.Mutex // covers a transaction of SQLite
 }
 
 // Open makes a store. The database may be down: the writers wait for it.
@@ -56,24 +52,21 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, spool: sp, counters: c, log: log, rejects: cfg.Rejects}
+	s := &Store{spool: sp, counters: c, log: log}
+	s.cfg, s.rejects = cfg, cfg.Rejects
 	if s.rejects == nil {
 		s.rejects = rejects.Open(cfg.RejectFile, c)
 	}
-	st := &stats{
+	s.stats = &stats{
 		counters: c,
-		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), aside: c.Counter("store.set_aside"), skipped: c.Counter("store.skipped"),
+		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), rejected: c.Counter("store.set_aside"), skipped: c.Counter("store.skipped"),
 		fallback: c.Counter("store.table_fallback"),
 		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
 		positionBack: c.Counter("store.position_back"), rewritten: c.Counter("store.rewritten"),
 		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"),
 	}
-	bad := new(unusable)
 	for i := range sp.Shards() {
-		s.writers = append(s.writers, &writer{
-			cfg: &s.cfg, log: log.With("sink", sinkName, "shard", i), rejects: s.rejects, stats: st, bad: bad, making: &s.making, turn: &s.turn,
-			rejected: map[rejectKey]struct{}{},
-		})
+		s.writers = append(s.writers, &writer{shared: &s.shared, log: log.With("sink", sinkName, "shard", i), rejected: map[rejectKey]struct{}{}})
 	}
 	return s, nil
 }

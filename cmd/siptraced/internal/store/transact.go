@@ -135,7 +135,7 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 			return o, err
 		}
 	}
-	o.committing, w.flight = true, &o
+	o.committing, w.pendingCommit = true, &o
 	_, err = s.exec(ctx, "COMMIT")
 	return o, err
 }
@@ -145,14 +145,14 @@ func (w *writer) begin(ctx context.Context, s *session) (end func(committing boo
 	if s.dialect == dbschema.SQLite {
 		// One writer at a time there; taking turns costs less than SQLite's polling
 		// for its lock.
-		w.turn.Lock()
+		w.sqliteMu.Lock()
 	}
 	end = func(committing bool) {
 		if !committing {
 			_, _ = s.exec(context.WithoutCancel(ctx), "ROLLBACK") // when that fails the session ends anyway
 		}
 		if s.dialect == dbschema.SQLite {
-			w.turn.Unlock()
+			w.sqliteMu.Unlock()
 		}
 	}
 	if err := s.begin(ctx); err != nil {

@@ -13,38 +13,50 @@ import (
 	"siptraced/dbschema"
 )
 
+// shared is what the writers of a store have in common.
+type shared struct {
+	cfg      Config
+	rejects  *rejects.File
+	stats    *stats
+	fallback fallback
+	createMu sync.Mutex // covers the creation of tables
+	sqliteMu sync.Mutex // covers a transaction of SQLite
+}
+
 // writer carries one shard of the spool into the database, over one connection
 // at a time. One goroutine owns it.
 type writer struct {
-	cfg     *Config
+	*shared
 	log     *slog.Logger
 	shard   spool.Shard
 	decoder spool.Decoder
-	rejects *rejects.File
-	stats   *stats
-	bad     *unusable // shared by the writers
+	host    int // of the db_url, the one used last
 
-	held    []*spool.Batch // written, and not yet committed
-	host    int            // of the db_url, the one used last
-	at      uint64         // position in the database
-	tracked bool
+	batches []*spool.Batch // not yet committed
+	offset
+	transaction
+	logState
+	pendingCommit *outcome // of the transaction whose COMMIT is not answered yet
+	suspects      suspects
+	// rejected are the rows of the batches that are in the reject file already.
+	rejected map[rejectKey]struct{}
+}
+
+// offset is how far a shard is in the database.
+type offset struct {
+	at      uint64 // the batch up to which its rows are there
+	tracked bool   // the database keeps it
+	warned  bool   // that it does not
 	counted uint64 // up to here committed batches are counted
 	history history
+}
 
-	making *sync.Mutex // shared by the writers
-	turn   *sync.Mutex // shared too: held during a transaction of SQLite
-	warned bool        // that the position can't be kept
-
-	records  []spooled // of the transaction in hand
-	guilty   []refusal // records of it that were found not to be taken
-	suspects suspects
-	logState
-	skipped int      // in its batches: records for other sinks
-	tables  []*table // with rows in hand
-	flight  *outcome // of the transaction whose COMMIT is not answered yet
-	// rejected are the rows of the held batches that are in the reject file
-	// already.
-	rejected map[rejectKey]struct{}
+// transaction is what is made of some batches, to be written together.
+type transaction struct {
+	records []spooled
+	guilty  []refusal // records that were found not to be taken
+	skipped int       // records for other sinks
+	tables  []*table  // with rows
 }
 
 type rejectKey struct {
@@ -53,7 +65,7 @@ type rejectKey struct {
 	table, user string
 }
 
-// outcome is what a transaction means for the books.
+// outcome is what a transaction means for the counters.
 type outcome struct {
 	seq                              uint64 // of its last batch
 	records, rows, rejected, skipped int
@@ -69,7 +81,7 @@ func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, err
 		return nil, err
 	}
 	w.host = host
-	w.held = w.held[:0] // the batches come again
+	w.batches = w.batches[:0] // the batches come again
 	err = w.prepare(ctx, s)
 	if err == nil {
 		err = w.restore(ctx, s)
@@ -98,7 +110,7 @@ func (c *connection) Write(_ context.Context, b *spool.Batch) error {
 
 // Flush writes what was taken.
 func (c *connection) Flush(ctx context.Context) error {
-	for w := c.writer; len(w.held) > 0; c.progress = true {
+	for w := c.writer; len(w.batches) > 0; c.progress = true {
 		err := w.flush(ctx, c.session)
 		if err != nil && !c.progress {
 			w.host++
@@ -122,9 +134,9 @@ func (c *connection) Close() error {
 // prepare looks at the tables. One writer at a time: the first one may have to
 // make them.
 func (w *writer) prepare(ctx context.Context, s *session) error {
-	w.making.Lock()
-	defer w.making.Unlock()
-	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
+	w.createMu.Lock()
+	defer w.createMu.Unlock()
+	if _, err := s.open(ctx, &w.cfg, w.cfg.Table, w.log); err != nil {
 		return err
 	}
 	if err := w.findLog(ctx, s); err != nil {
@@ -148,12 +160,12 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
 	}
 	w.at, w.tracked = at, tracked
-	if w.flight != nil && tracked && at == w.flight.seq {
+	if w.pendingCommit != nil && tracked && at == w.pendingCommit.seq {
 		// The commit took place, its answer was lost.
-		w.book(*w.flight)
+		w.book(*w.pendingCommit)
 		w.counted = at
 	}
-	w.flight = nil
+	w.pendingCommit = nil
 	return nil
 }
 
@@ -181,25 +193,24 @@ func (w *writer) done(b *spool.Batch) {
 	b.Done()
 }
 
-// book puts a transaction that is committed into the books, and lets go of its
-// batches.
+// book counts a transaction that is committed, and lets go of its batches.
 func (w *writer) book(o outcome) {
 	w.history.add(o.seq, o.records)
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
-	w.stats.aside.Add(uint64(o.rejected))
+	w.stats.rejected.Add(uint64(o.rejected))
 	w.stats.skipped.Add(uint64(o.skipped))
 	w.stats.logs.Add(uint64(o.logs))
 	w.stats.noLogs.Add(uint64(o.noLogs))
 	w.stats.written.Add(uint64(o.records - o.rejected))
 	n := 0
-	for n < len(w.held) && w.held[n].Seq <= o.seq {
-		w.done(w.held[n])
+	for n < len(w.batches) && w.batches[n].Seq <= o.seq {
+		w.done(w.batches[n])
 		n++
 	}
-	w.held = slices.Delete(w.held, 0, n)
+	w.batches = slices.Delete(w.batches, 0, n)
 	clear(w.rejected)
-	w.flight = nil
+	w.pendingCommit = nil
 }
 
 // hold takes a batch, unless its rows are in the database already.
@@ -208,15 +219,15 @@ func (w *writer) hold(b *spool.Batch) {
 		w.written(b)
 		return
 	}
-	w.held = append(w.held, b)
+	w.batches = append(w.batches, b)
 }
 
-// flush writes the held batches and their position in one transaction.
+// flush writes the batches and their position in one transaction.
 func (w *writer) flush(ctx context.Context, s *session) error {
-	if len(w.held) == 0 {
+	if len(w.batches) == 0 {
 		return nil
 	}
-	o, err := w.write(ctx, s, w.held)
+	o, err := w.write(ctx, s, w.batches)
 	if err != nil {
 		return err
 	}
@@ -253,22 +264,22 @@ func (w *writer) write(ctx context.Context, s *session, batches []*spool.Batch) 
 // be filled, else the configured one.
 func (w *writer) tableOf(ctx context.Context, s *session, rec *siptrace.Record) (*table, error) {
 	if rec.Table == "" || rec.Table == w.cfg.Table {
-		return s.open(ctx, w.cfg, w.cfg.Table, w.log)
+		return s.open(ctx, &w.cfg, w.cfg.Table, w.log)
 	}
-	if !w.bad.has(rec.Table) {
-		t, err := s.open(ctx, w.cfg, rec.Table, w.log)
+	if !w.fallback.has(rec.Table) {
+		t, err := s.open(ctx, &w.cfg, rec.Table, w.log)
 		if !isUnusable(err) {
 			return t, err
 		}
 		w.fallBack(rec.Table, err)
 	}
 	w.stats.fallback.Add(1)
-	return s.open(ctx, w.cfg, w.cfg.Table, w.log)
+	return s.open(ctx, &w.cfg, w.cfg.Table, w.log)
 }
 
 // fallBack has the rows for a table go into the configured one for a while.
 func (w *writer) fallBack(name string, err error) {
-	if w.bad.add(name) {
+	if w.fallback.add(name) {
 		w.log.Warn("database: a table that a rule named can't be filled, its rows go into the configured one", "table", name, "err", err)
 	}
 }
