@@ -513,7 +513,8 @@ func TestCloseStuck(t *testing.T) {
 		t.Fatal("Put waits")
 	}
 	select {
-	case <-ended:
+	case err := <-ended:
+		t.Log(err) // what could not be trimmed
 	case <-time.After(20 * time.Second):
 		t.Fatal("Close waits for the engine")
 	}

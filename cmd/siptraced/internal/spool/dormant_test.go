@@ -95,6 +95,9 @@ func TestDormantFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, "mirror", func() bool { return c.Pending() == 0 })
+			if err := s.savePositions(context.Background()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	s.Flush(soon(t))

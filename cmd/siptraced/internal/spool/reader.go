@@ -111,7 +111,6 @@ type Reader struct {
 	from      From
 	resumed   func()      // called when that is known, if it was not from the start
 	ready     atomic.Bool // the place may be written down
-	total     uint64      // records in the shard when the reader began
 
 	place     atomic.Pointer[place]
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look

@@ -505,6 +505,7 @@ func (sh *shard) aged(age time.Duration) *batch {
 
 const (
 	publishTimeout = 5 * time.Second
+	firstRetry     = 10 * time.Millisecond
 	maxBackoff     = 2 * time.Second
 )
 
@@ -541,8 +542,49 @@ func (sh *shard) measure(ctx context.Context) error {
 // send puts one batch into the stream, however long that takes, and counts what
 // became of its records.
 func (sh *shard) send(ctx context.Context, b *batch) {
-	s := sh.spool
 	total := sh.total.Load() + uint64(b.records)
+	msg := sh.message(b, total)
+	failing := false
+	for backoff := firstRetry; ; backoff = min(2*backoff, maxBackoff) {
+		err := sh.makeRoom(ctx, len(b.data))
+		if err == nil {
+			err = sh.publishOnce(ctx, msg, total)
+		}
+		switch {
+		case err == nil:
+			sh.spooled(b, total)
+			if failing {
+				sh.spool.log.Info("spool: taking records again", "shard", sh.index)
+			}
+			sh.recycle(b)
+			return
+		case sh.refuses(err):
+			sh.refused(b, err)
+			sh.recycle(b)
+			return
+		case ctx.Err() != nil:
+			sh.failed.Add(uint64(b.records))
+			sh.spool.Stats.Lost.Add(uint64(b.records))
+			sh.recycle(b)
+			return
+		}
+		if !failing {
+			sh.spool.log.Error("spool: the engine takes no records, trying again", "shard", sh.index, "err", err)
+			failing = true
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			sh.spool.engine.restart()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+		}
+	}
+}
+
+// message is a batch as the engine gets it.
+func (sh *shard) message(b *batch, total uint64) *nats.Msg {
+	s := sh.spool
 	msg := &nats.Msg{Subject: sh.subject, Data: b.data, Header: nats.Header{
 		headerRecords: {strconv.Itoa(b.records)},
 		headerTotal:   {strconv.FormatUint(total, 10)},
@@ -554,82 +596,86 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 		msg.Subject += "." + s.session
 		msg.Header.Set(headerIntake, s.session)
 	}
-	backoff := 10 * time.Millisecond
-	for said := false; ; {
-		err := sh.admit(len(b.data))
-		if err != nil && sh.discardDormant() {
+	return msg
+}
+
+// makeRoom returns nil when there is room for n bytes more. What is kept for a
+// sink that does not run goes first; then the oldest messages, where
+// Config.Full says so.
+func (sh *shard) makeRoom(ctx context.Context, n int) error {
+	s := sh.spool
+	for {
+		err := sh.admit(n)
+		switch {
+		case err == nil:
+			return nil
+		case sh.discardDormant():
 			if err := s.savePositions(ctx); err != nil {
 				s.log.Warn("spool: positions not saved, trying again", "err", err)
 			}
 			continue
+		case s.cfg.Full == RefuseNew:
+			return err
 		}
-		full := err != nil
-		if !full {
-			if next := sh.lastSeq.Load() + numbersLeft; !s.shared() && next > sh.ahead {
-				if err := sh.noteAhead(ctx, next+numbersAhead); err != nil {
-					s.log.Warn("spool: positions not saved, trying again", "err", err)
-					sh.ahead = next
-				}
-			}
-			attempt, cancel := context.WithTimeout(ctx, publishTimeout)
-			sh.publishing.Lock()
-			var ack *jetstream.PubAck
-			if ack, err = s.js.PublishMsg(attempt, msg); err == nil {
-				sh.advance(ack.Sequence, total)
-			}
-			sh.publishing.Unlock()
-			cancel()
-			var api *jetstream.APIError
-			full = errors.As(err, &api) && api.ErrorCode == errStreamFull
+		if errors.Is(err, errDiskFull) && !s.full.Swap(true) {
+			s.log.Error("spool: the disk is full, the oldest messages are given up (keys spool.dir, spool.full)", "shard", sh.index)
 		}
-		if err == nil {
-			sh.bytes.Add(int64(len(b.data)))
-			sh.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
-			s.Stats.Spooled.Add(uint64(b.records))
-			if said {
-				s.log.Info("spool: taking records again", "shard", sh.index)
-			}
-			s.full.Store(false)
-			break
-		}
-		if full && s.cfg.Full == RefuseNew || errors.Is(err, nats.ErrMaxPayload) {
-			sh.failed.Add(uint64(b.records))
-			s.Stats.Refused.Add(uint64(b.records))
-			if !s.full.Swap(true) {
-				s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
-			}
-			break
-		}
-		if errors.Is(err, errDiskFull) || errors.Is(err, errBound) { // and the oldest is to go; counted by who misses it
-			if errors.Is(err, errDiskFull) && !s.full.Swap(true) {
-				s.log.Error("spool: the disk is full, the oldest messages are given up (keys spool.dir, spool.full)", "shard", sh.index)
-			}
-			var dropped bool
-			if dropped, err = sh.dropOldest(ctx); dropped && err == nil {
-				continue
-			}
-			err = errors.Join(errDiskFull, err)
-		}
-		if ctx.Err() != nil {
-			sh.failed.Add(uint64(b.records))
-			s.Stats.Lost.Add(uint64(b.records))
-			break
-		}
-		if !said {
-			s.log.Error("spool: the engine takes no records, trying again", "shard", sh.index, "err", err)
-			said = true
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			s.engine.restart()
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(backoff):
-			backoff = min(2*backoff, maxBackoff)
+		// Counted by the sinks that miss it.
+		if dropped, err := sh.dropOldest(ctx); !dropped || err != nil {
+			return errors.Join(errDiskFull, err)
 		}
 	}
+}
+
+// publishOnce hands a batch to the engine.
+func (sh *shard) publishOnce(ctx context.Context, msg *nats.Msg, total uint64) error {
+	s := sh.spool
+	if next := sh.lastSeq.Load() + numbersLeft; !s.shared() && next > sh.ahead {
+		if err := sh.noteAhead(ctx, next+numbersAhead); err != nil {
+			s.log.Warn("spool: positions not saved, trying again", "err", err)
+			sh.ahead = next
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	sh.publishing.Lock()
+	defer sh.publishing.Unlock()
+	ack, err := s.js.PublishMsg(ctx, msg)
+	if err == nil {
+		sh.advance(ack.Sequence, total)
+	}
+	return err
+}
+
+// spooled counts a batch that the engine has, and offers it to the readers.
+func (sh *shard) spooled(b *batch, total uint64) {
+	s := sh.spool
+	sh.bytes.Add(int64(len(b.data)))
+	sh.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
+	s.Stats.Spooled.Add(uint64(b.records))
+	s.full.Store(false)
+}
+
+// refuses reports whether a batch is not tried again after an error.
+func (sh *shard) refuses(err error) bool {
+	var api *jetstream.APIError
+	full := errors.Is(err, errDiskFull) || errors.Is(err, errBound) || errors.As(err, &api) && api.ErrorCode == errStreamFull
+	return full && sh.spool.cfg.Full == RefuseNew || errors.Is(err, nats.ErrMaxPayload)
+}
+
+func (sh *shard) refused(b *batch, err error) {
+	s := sh.spool
+	sh.failed.Add(uint64(b.records))
+	s.Stats.Refused.Add(uint64(b.records))
+	if !s.full.Swap(true) {
+		s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
+	}
+}
+
+// recycle makes a batch that is dealt with ready for Put.
+func (sh *shard) recycle(b *batch) {
 	sh.settled.Add(uint64(b.records))
-	s.usual.Store(int64(len(b.data) + len(b.data)/16))
+	sh.spool.usual.Store(int64(len(b.data) + len(b.data)/16))
 	b.release()
 	*b = batch{}
 	sh.free <- b
