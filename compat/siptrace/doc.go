@@ -8,6 +8,8 @@
 //	own := siptrace.NewSockets(local, p.AdvertisedData())
 //	b := siptrace.Builder{Own: own, LocalIP: siptrace.TextEndpoint(p.LocalIP())}
 //	b.Build(&rec, &capture, &msg)
+//	r := p.Routing(siptrace.Mirroring{})
+//	r.Choose(&rec)
 //
 // What it leaves out: how a message arrived (HEP is package hep's), where a
 // record goes (SQL text is package dbschema's) and the event route.

@@ -43,3 +43,28 @@ func ExampleParseSIPURI() {
 	// 2001:db8::1 5061 tls <nil>
 	// "10.0.0.1:9060" is not a SIP URI: want sip:host:port;transport=udp
 }
+
+// A copy outlives the memory that the message was read into.
+func ExampleRecord_CloneInto() {
+	buffer := []byte("OPTIONS sip:a SIP/2.0\r\n\r\n")
+	rec := siptrace.Record{Msg: buffer, Method: buffer[:7]}
+	kept := rec.CloneInto(make([]byte, 0, rec.Size()))
+	copy(buffer, "INVITE  sip:b") // the next message
+	fmt.Printf("%s %q\n", kept.Method, kept.Msg)
+	// Output:
+	// OPTIONS "OPTIONS sip:a SIP/2.0\r\n\r\n"
+}
+
+// Where a message goes: to the database, and as a SIP duplicate to duplicate_uri.
+func ExampleParams_Routing() {
+	p := siptrace.DefaultParams()
+	if err := p.Set("duplicate_uri", "sip:192.0.2.50:9060"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	r := p.Routing(siptrace.Mirroring{})
+	var rec siptrace.Record
+	r.Choose(&rec)
+	fmt.Println("database:", rec.Sinks&siptrace.ToStore != 0, "SIP:", rec.Sinks&siptrace.ToSIP != 0, "HEP:", rec.Sinks&siptrace.ToHEP != 0)
+	// Output: database: true SIP: true HEP: false
+}

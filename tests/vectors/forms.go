@@ -22,6 +22,13 @@ type Form struct {
 	Relay     bool // the time of sending
 }
 
+func (f *Form) key() []byte {
+	if f.Key == "" {
+		return nil
+	}
+	return []byte(f.Key)
+}
+
 // Messages are those of all recordings, other than the odd ones, of which the
 // direction is known and both ends are addresses. SIP has to be read by its
 // headers.
@@ -99,16 +106,15 @@ func (m *Message) As(f Form) (Out, bool) {
 	o := Out{call: header(string(t.payload), "call-id", "i")}
 	switch {
 	case m.log:
-		o.Packet, o.call = m.Packet, string(t.correlation)
+		// As it came, but for the key.
+		t.key = f.key()
+		o.Packet, o.call = t.encode(3), string(t.correlation)
 		return o, f.HEP > 0
 	case f.HEP > 0:
 		if !f.Incoming || t.capture == 0 {
 			t.capture = f.CaptureID
 		}
-		t.key = nil
-		if f.Key != "" {
-			t.key = []byte(f.Key)
-		}
+		t.key = f.key()
 		o.Packet = t.encode(f.HEP)
 	case f.XHeaders:
 		o.Packet = t.duplicate()

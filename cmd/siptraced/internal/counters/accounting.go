@@ -25,6 +25,11 @@ func Accounting() []Equation {
 			Out: []string{"store.written", "store.set_aside", "store.missed", "store.skipped", "store.pending"},
 		},
 		{
+			Of:  "scopes of rules",
+			In:  []string{"rules.scopes_started"},
+			Out: []string{"rules.scopes", "rules.scopes_ended", "rules.scopes_timed_out", "rules.scopes_evicted", "rules.scopes_stopped"},
+		},
+		{
 			Of: "mirror NAME",
 			In: []string{"mirror.NAME.backlog", "spooled"},
 			Out: []string{

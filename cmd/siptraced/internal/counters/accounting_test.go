@@ -51,7 +51,7 @@ func TestSums(t *testing.T) {
 		}
 	}
 	snapshot["mirror.b.sent"]++
-	if in, out := Accounting()[2].Sums(snapshot, "b"); in == out {
+	if in, out := Accounting()[3].Sums(snapshot, "b"); in == out {
 		t.Error("one too many, and the sums are the same")
 	}
 	if got, want := Accounting()[0].String(), "received + made = rejected.* + dropped.* + spooled"; got != want {

@@ -1,8 +1,5 @@
-// Package counters keeps the books: every message that is read ends in exactly
-// one of the counted places.
-//
-//	received + made = sum(rejected.*) + sum(dropped.*) + spooled + under way
-//	store.backlog + spooled = store.written + store.set_aside + store.missed + store.skipped + store.pending
+// Package counters is the accounting: every message that is read has exactly one
+// [Outcome], which is counted, and [Accounting] says which sums are equal.
 //
 //	c := counters.New()
 //	rejected := c.Counter("rejected.hep_truncated")

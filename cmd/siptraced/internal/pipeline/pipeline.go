@@ -2,9 +2,10 @@
 // module's rules, record. Every packet ends in exactly one counted place:
 // rejected, dropped or spooled.
 //
-//	p := pipeline.New(rules, spool, counters)
+//	p := pipeline.New(rules, spool, counters.New())
 //	p.Handle(&packet)   // from any goroutine
 //	p.SetRules(rules)   // while it runs
+//	p.Emit(&rec)        // what was not received: a log line, a message of the operator's
 //
 // What it leaves out: sockets (package ingest) and sinks.
 package pipeline

@@ -3,8 +3,9 @@
 // transactions and dialogs that they chose.
 //
 //	e, err := rules.New(rules.Options{Config: cfg, Counters: c, Log: log})
-//	p.SetRules(pipeline.Rules{Params: params, Own: own, Judge: e.Judge()})
-//	err = registry.Register(e.Methods()...)     // siptrace.trace.start, ...
+//	d := e.Decider().NewDecision()             // one for each worker
+//	outcome, further := d.Decide(&rec, &msg)
+//	methods := e.Methods(pipeline, changed)    // siptrace.trace.start, ...
 //	e.Close()
 //
 // What it leaves out: the languages themselves (compat/script, compat/flexisip),

@@ -92,8 +92,17 @@ func New(o Options) (*Engine, error) {
 		},
 	}
 	c.Func("rules.active", func() uint64 { return uint64(len(e.List())) })
-	c.Func("rules.scopes", func() uint64 { return uint64(e.scopes.Stats().Open) })
-	c.Func("rules.scopes_evicted", func() uint64 { return e.scopes.Stats().Evicted })
+	for name, of := range map[string]func(scope.Stats) uint64{
+		"scopes":           func(s scope.Stats) uint64 { return uint64(s.Open) },
+		"scopes_bytes":     func(s scope.Stats) uint64 { return uint64(s.Bytes) },
+		"scopes_started":   func(s scope.Stats) uint64 { return s.Started },
+		"scopes_ended":     func(s scope.Stats) uint64 { return s.Ended },
+		"scopes_timed_out": func(s scope.Stats) uint64 { return s.TimedOut },
+		"scopes_evicted":   func(s scope.Stats) uint64 { return s.Evicted },
+		"scopes_stopped":   func(s scope.Stats) uint64 { return s.Stopped },
+	} {
+		c.Func("rules."+name, func() uint64 { return of(e.scopes.Stats()) })
+	}
 	if err := e.Configure(o.Config); err != nil {
 		return nil, err
 	}

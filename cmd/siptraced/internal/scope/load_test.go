@@ -263,7 +263,7 @@ func TestManyDialogs(t *testing.T) {
 		found = tr.Find(found[:0], &m.msg, &m.rec)
 		spent += time.Since(begin)
 	}
-	t.Logf("%d calls, %d messages (%d lost, %d out of order), %d looked back at", calls, len(traffic), lost, swapped, s.LookedBack)
+	t.Logf("%d calls, %d messages (%d lost, %d out of order)", calls, len(traffic), lost, swapped)
 	t.Logf("%d bytes per dialog counted; heap grew by %d bytes per dialog beside %d MiB of look-back",
 		s.Bytes/s.Open, (int64(after.HeapAlloc)-int64(before.HeapAlloc)-int64(rings))/int64(calls), rings>>20)
 	t.Logf("%d ns per message, look-back among it", spent.Nanoseconds()/int64(calls))

@@ -59,16 +59,15 @@ type Match struct {
 	Data any  // given to Start
 }
 
-// Stats are the books: Started = Open + Ended + TimedOut + Evicted + Stopped.
+// Stats is the accounting: Started = Open + Ended + TimedOut + Evicted + Stopped.
 type Stats struct {
-	Open       int64
-	Bytes      int64
-	Started    uint64
-	Ended      uint64 // by a final reply, BYE, or the end of a subscription
-	TimedOut   uint64 // nothing more was heard, and no end
-	Evicted    uint64 // made room for newer ones
-	Stopped    uint64
-	LookedBack uint64 // records that Start handed back
+	Open     int64
+	Bytes    int64
+	Started  uint64
+	Ended    uint64 // by a final reply, BYE, or the end of a subscription
+	TimedOut uint64 // nothing more was heard, and no end
+	Evicted  uint64 // made room for newer ones
+	Stopped  uint64
 }
 
 // How long a scope waits for its next message, by what it waits for.
@@ -107,7 +106,7 @@ type Tracker struct {
 	bytes   atomic.Int64
 	shards  [shards]shard
 
-	started, ended, timedOut, evicted, stopped, lookedBack atomic.Uint64
+	started, ended, timedOut, evicted, stopped atomic.Uint64
 }
 
 // shard holds the scopes of some Call-IDs.
@@ -308,7 +307,6 @@ func (t *Tracker) lookBack(sh *shard, s *scope, to uint64, self *entry, now int6
 		e.given = append(e.given, s.rule)
 		out = append(out, e.rec.CloneInto(make([]byte, 0, e.rec.Size())))
 	}
-	t.lookedBack.Add(uint64(len(out)))
 	return out
 }
 
@@ -344,7 +342,7 @@ func (t *Tracker) Stop(rule uint64) int {
 	return n
 }
 
-// Stats returns the books, without the scopes whose time is up.
+// Stats returns the accounting, without the scopes whose time is up.
 func (t *Tracker) Stats() Stats {
 	for i := range t.shards {
 		sh := &t.shards[i]
@@ -356,7 +354,7 @@ func (t *Tracker) Stats() Stats {
 	}
 	return Stats{
 		Open: t.open(), Bytes: t.bytes.Load(), Started: t.started.Load(), Ended: t.ended.Load(), TimedOut: t.timedOut.Load(),
-		Evicted: t.evicted.Load(), Stopped: t.stopped.Load(), LookedBack: t.lookedBack.Load(),
+		Evicted: t.evicted.Load(), Stopped: t.stopped.Load(),
 	}
 }
 

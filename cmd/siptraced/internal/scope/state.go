@@ -147,9 +147,9 @@ type scope struct {
 	from, to, tx uint64 // as in view; to of a request that was not the first of its dialog
 	wall, packet int64  // of the last message
 
-	// Ids with bits in the low places: legs of the INVITE at hand, far ends of
-	// the dialog, branches (where spirals are skipped).
-	legs, peers, hops []uint64
+	legs  []leg  // of the INVITE at hand
+	peers []peer // far ends of the dialog
+	hops  []hop  // branches, where spirals are skipped
 
 	size  uint32
 	flags flags
@@ -157,23 +157,41 @@ type scope struct {
 	list  uint8
 }
 
-// Bits of legs.
+// idMask is the part of a leg, peer or hop that is its id, a hash; the lowest bits
+// say what is known of it.
+const idMask = ^uint64(7)
+
+// leg is a hop of a transaction.
+type leg uint64
+
+// What is known of a leg.
 const (
-	final   = 1 << iota // has its final reply
-	root                // came in first
-	sent                // went out
-	idMask  = ^uint64(7)
-	maxLegs = 64
+	final leg = 1 << iota // has its final reply
+	root                  // came in first
+	sent                  // went out
 )
 
-// States of peers.
+const maxLegs = 64
+
+// peer is a far end of a dialog, and its state.
+type peer uint64
+
+// state is where a far end stands.
+type state uint64
+
+// The states of a peer.
 const (
-	early uint64 = iota
+	early state = iota
 	established
 	ending // BYE without a reply
 	ended
-	maxPeers = 32
 )
+
+const maxPeers = 32
+
+func newPeer(id uint64, st state) peer { return peer(id&idMask | uint64(st)) }
+
+func (p peer) state() state { return state(uint64(p) &^ idMask) }
 
 // untagged is the id of a far end without a tag.
 const untagged = 1 << 3
@@ -212,7 +230,7 @@ func newScope(kind Kind, v *view) scope {
 		s.flags |= forInvite | over
 	default:
 		s.flags |= forInvite
-		s.peer(s.far(v), established)
+		s.meet(s.far(v), established)
 	}
 	s.list = s.waitsFor()
 	return s
@@ -246,13 +264,13 @@ func (s *scope) has(v *view) bool {
 	if v.tx == s.tx && s.flags&initial != 0 {
 		return true
 	}
-	peer := s.far(v)
-	if peer == 0 || peer == untagged && s.flags&(noTag|old) == 0 {
+	far := s.far(v)
+	if far == 0 || far == untagged && s.flags&(noTag|old) == 0 {
 		return false
 	}
 	// An end that nobody has heard of is one whose replies were lost, unless the
 	// dialog is over: then it is of the next INVITE with this Call-ID.
-	return find(s.peers, peer) >= 0 || s.flags&over == 0 || s.count(established) > 0 || s.flags&subscribed != 0
+	return find(s.peers, far) >= 0 || s.flags&over == 0 || s.count(established) > 0 || s.flags&subscribed != 0
 }
 
 // far returns the other end of a message to or from the caller, 0 for any other
@@ -299,7 +317,7 @@ func (s *scope) transaction(v *view) {
 	if v.method == ack || v.method == cancel {
 		return
 	}
-	i := s.leg(v.leg)
+	i := s.legAt(v.leg)
 	if i < 0 {
 		return
 	}
@@ -338,7 +356,7 @@ func (s *scope) transaction(v *view) {
 // there are.
 func (s *scope) beginning(v *view) {
 	if v.method == ack && v.to != 0 && s.acknowledges(v) {
-		s.peer(v.to, established) // its 2xx was lost
+		s.meet(v.to, established) // its 2xx was lost
 	}
 	s.transaction(v)
 	if v.status <= 100 || v.method == cancel || v.method == ack {
@@ -349,34 +367,34 @@ func (s *scope) beginning(v *view) {
 	case v.status >= 200 && s.flags&forInvite == 0:
 		s.flags |= subscribed
 		if v.to != 0 {
-			s.peer(v.to, early)
+			s.meet(v.to, early)
 		}
 	case v.status >= 200:
 		if v.to == 0 {
 			s.flags |= noTag
-			s.peer(untagged, established)
+			s.meet(untagged, established)
 			return
 		}
-		s.peer(v.to, established)
+		s.meet(v.to, established)
 	case v.to != 0:
-		s.peer(v.to, early)
+		s.meet(v.to, early)
 	}
 }
 
 // inside follows a message between the caller and one far end.
-func (s *scope) inside(v *view, peer uint64) {
-	state := early
+func (s *scope) inside(v *view, far uint64) {
+	now := early
 	switch v.method {
 	case bye:
 		switch {
 		case v.status == 0:
-			state = ending
+			now = ending
 		case v.status == 401 || v.status == 407: // it comes again
-			if i := find(s.peers, peer); i >= 0 && s.peers[i]&^idMask == ending {
-				s.peers[i] = s.peers[i]&idMask | established
+			if i := find(s.peers, far); i >= 0 && s.peers[i].state() == ending {
+				s.peers[i] = newPeer(far, established)
 			}
 		case v.status >= 200: // RFC 3261 §15.1.1: over, whatever the reply
-			state = ended
+			now = ended
 		}
 	case refer, subscribe:
 		if v.status == 0 {
@@ -399,17 +417,17 @@ func (s *scope) inside(v *view, peer uint64) {
 			if len(s.legs) == maxLegs {
 				s.legs = s.legs[:0]
 			}
-			if i := s.leg(v.leg); i >= 0 {
+			if i := s.legAt(v.leg); i >= 0 {
 				s.legs[i] |= final
 			}
 		}
 		fallthrough
 	default:
 		if s.flags&forInvite != 0 && (v.status == 0 || v.status/100 == 2) {
-			state = established
+			now = established
 		}
 	}
-	s.peer(peer, state)
+	s.meet(far, now)
 }
 
 // waitsFor returns the list that the scope belongs into.
@@ -440,43 +458,43 @@ func (s *scope) stale(now, packet int64) bool {
 	return now-s.wall > patience[s.list] || packet-s.packet > patience[s.list]
 }
 
-// leg returns the place of a leg, and makes it if there is room; -1: none.
-func (s *scope) leg(id uint64) int {
+// legAt returns the place of a leg, and makes it if there is room; -1: none.
+func (s *scope) legAt(id uint64) int {
 	i := find(s.legs, id)
 	if i < 0 && len(s.legs) < maxLegs {
-		i, s.legs = len(s.legs), append(s.legs, id&idMask)
+		i, s.legs = len(s.legs), append(s.legs, leg(id&idMask))
 	}
 	return i
 }
 
-// peer notes the state of a far end, which goes forward only.
-func (s *scope) peer(id, state uint64) {
+// meet notes the state of a far end, which goes forward only.
+func (s *scope) meet(id uint64, now state) {
 	i := find(s.peers, id)
 	switch {
 	case i < 0 && len(s.peers) == maxPeers:
 	case i < 0:
-		s.peers = append(s.peers, id&idMask|state)
-	case state > s.peers[i]&^idMask:
-		s.peers[i] = s.peers[i]&idMask | state
+		s.peers = append(s.peers, newPeer(id, now))
+	case now > s.peers[i].state():
+		s.peers[i] = newPeer(id, now)
 	}
 	// No other fork rings on after a 2xx: the proxy cancels them.
-	if state == established || state == ended && s.count(early) == 0 {
+	if now == established || now == ended && s.count(early) == 0 {
 		s.flags |= over
 	}
 }
 
-func (s *scope) count(state uint64) (n int) {
+func (s *scope) count(st state) (n int) {
 	for _, p := range s.peers {
-		if p&^idMask == state {
+		if p.state() == st {
 			n++
 		}
 	}
 	return n
 }
 
-func find(ids []uint64, id uint64) int {
+func find[T ~uint64](ids []T, id uint64) int {
 	for i, x := range ids {
-		if x&idMask == id&idMask {
+		if uint64(x)&idMask == id&idMask {
 			return i
 		}
 	}
@@ -489,11 +507,14 @@ func (s *scope) bytes() uint32 {
 	return uint32(unsafe.Sizeof(*s)) + place + 8*uint32(cap(s.legs)+cap(s.peers)+cap(s.hops))
 }
 
-// Bits of hops.
+// hop is a branch that a request has on its way.
+type hop uint64
+
+// What is known of a hop.
 const (
-	went   = 1 << iota // the proxy sent a request with this branch
-	looped             // and got it back
-	inner              // the proxy sent it on after that
+	went   hop = 1 << iota // the proxy sent a request with this branch
+	looped                 // and got it back
+	inner                  // the proxy sent it on after that
 )
 
 // spiral reports whether a message is of a request's second way through the
@@ -519,7 +540,7 @@ func (s *scope) spiral(seed maphash.Seed, v *view) bool {
 		s.hops[i] |= looped
 		return true
 	case i < 0:
-		bits := uint64(went)
+		bits := went
 		if b := secondBranch(v.msg); b != nil {
 			if j := find(s.hops, maphash.Bytes(seed, b)); j >= 0 && s.hops[j]&looped != 0 {
 				bits |= inner
@@ -528,7 +549,7 @@ func (s *scope) spiral(seed maphash.Seed, v *view) bool {
 		if len(s.hops) == maxLegs {
 			s.hops = append(s.hops[:0], s.hops[maxLegs/2:]...)
 		}
-		i, s.hops = len(s.hops), append(s.hops, id&idMask|bits)
+		i, s.hops = len(s.hops), append(s.hops, hop(id&idMask)|bits)
 	}
 	return s.hops[i]&inner != 0
 }
