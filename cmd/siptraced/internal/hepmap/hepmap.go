@@ -70,9 +70,12 @@ func Time(t time.Time) (sec, usec uint32) {
 	return uint32(min(max(t.Unix(), 0), math.MaxUint32)), uint32(t.Nanosecond() / 1000)
 }
 
-// ChunkAuthKey is the generic chunk of the authentication key (HEP3
-// specification).
-const ChunkAuthKey = 14
+// Generic chunks (HEP3 specification).
+const (
+	ChunkAuthKey    = 14
+	chunkPayload    = 15
+	chunkCompressed = 16
+)
 
 const (
 	packetHeader = 6
@@ -97,21 +100,30 @@ func appendChunk(dst []byte, c hep.Chunk) []byte {
 }
 
 // AppendForwarded appends a HEP3 packet as it came, but without the key of who
-// sent it and without siptraced's chunks; others are added to it. Errors are
-// those of [hep.Packet.Append]; what is no HEP3 packet stays as it is.
+// sent it and without siptraced's chunks; others stand in their place, before the
+// payload. Errors are those of [hep.Packet.Append]; what is no HEP3 packet stays
+// as it is.
 func AppendForwarded(dst, packet []byte, add ...hep.Chunk) ([]byte, error) {
 	if n, err := hep.Split(packet); err != nil || n != len(packet) {
 		return append(dst, packet...), nil
 	}
 	start := len(dst)
 	dst = append(dst, packet[:packetHeader]...)
-	for _, c := range add {
-		dst = appendChunk(dst, c)
-	}
 	for _, c := range Chunks(nil, packet[packetHeader:]) {
-		if c.Vendor != Vendor && (c.Vendor != 0 || c.Type != ChunkAuthKey) {
+		generic := c.Vendor == 0
+		replaced := c.Vendor == Vendor || generic && c.Type == ChunkAuthKey
+		if replaced || generic && (c.Type == chunkPayload || c.Type == chunkCompressed) {
+			for _, a := range add {
+				dst = appendChunk(dst, a)
+			}
+			add = nil
+		}
+		if !replaced {
 			dst = appendChunk(dst, c)
 		}
+	}
+	for _, a := range add {
+		dst = appendChunk(dst, a)
 	}
 	n := len(dst) - start
 	if n > hep.MaxPacket {

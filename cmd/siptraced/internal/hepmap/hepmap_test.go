@@ -1,6 +1,7 @@
 package hepmap_test
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"reflect"
@@ -84,7 +85,18 @@ func TestAppendForwarded(t *testing.T) {
 	if want := "kept" + string(packet("", other)); err != nil || string(out) != want {
 		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
+	// Where the same key stands for itself, nothing changes.
+	if out, err = hepmap.AppendForwarded(nil, packet("ours", other), key); err != nil || string(out) != string(packet("ours", other)) {
+		t.Errorf("got %q, %v", out, err)
+	}
 	var p hep.Packet
+	for _, theirs := range []string{"theirs", ""} {
+		// What is added stands before the payload.
+		out, err = hepmap.AppendForwarded(nil, packet(theirs, other), key, path)
+		if i := bytes.Index(out, []byte("ours")); err != nil || i < 0 || i > bytes.LastIndex(out, []byte("{}")) {
+			t.Errorf("got %q, %v", out, err)
+		}
+	}
 	if out, err = hepmap.AppendForwarded(nil, packet("theirs", own, other), key, path); err != nil {
 		t.Fatal(err)
 	}
