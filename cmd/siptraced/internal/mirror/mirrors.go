@@ -68,7 +68,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		tooMany: c.Counter("mirrors.too_many"), badURI: c.Counter("mirrors.bad_uri"),
 		buffers: sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 2*chunkSize)} }},
 	}
-	kept, err := sp.Kept(ctx)
+	kept, err := sp.Meta(ctx)
 	if err != nil {
 		return nil, err
 	}

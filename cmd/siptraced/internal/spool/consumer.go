@@ -15,7 +15,7 @@ type Consumer struct {
 	sink    Sink
 	opt     Options
 	log     *slog.Logger
-	readers []*Reader
+	readers []*reader
 	workers []*worker
 	// early are records that are settled, in batches that still count as waiting.
 	early atomic.Int64
@@ -80,8 +80,8 @@ func (s *Spool) Run(k Sink, opt Options) *Consumer {
 	return c
 }
 
-func (c *Consumer) countBacklog(r *Reader) {
-	waiting, before := r.Opened()
+func (c *Consumer) countBacklog(r *reader) {
+	waiting, before := r.began()
 	if n := c.opt.Count.Backlog; n != nil {
 		n.Add(waiting)
 	}

@@ -284,7 +284,7 @@ func TestRunDoesNotWait(t *testing.T) {
 	s.engine.restart()
 	waitFor(t, "10 records", func() bool { return k.count() >= 10 })
 	k.check(t, 10, 20)
-	if meta, err := s.Kept(soon(t)); err != nil || meta["k"] != "sip:k" {
+	if meta, err := s.Meta(soon(t)); err != nil || meta["k"] != "sip:k" {
 		t.Errorf("meta: got %v, %v", meta, err)
 	}
 	c.Stop(soon(t))

@@ -19,14 +19,14 @@ func (s *Spool) findDormant(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("spool: positions: %w", err)
 	}
-	var found []*Reader
+	var found []*reader
 	for _, key := range keys {
 		sink, index, ok := cutLast(key)
 		i, err := strconv.Atoi(index)
-		if !ok || err != nil || i >= len(s.shards) || sink == totalPrefix || strings.HasPrefix(key, keptPrefix) {
+		if !ok || err != nil || i >= len(s.shards) || sink == totalPrefix || strings.HasPrefix(key, metaPrefix) {
 			continue
 		}
-		r := &Reader{shard: s.shards[i], key: key, dormant: true}
+		r := &reader{shard: s.shards[i], key: key, dormant: true}
 		seq, total, known, err := s.position(ctx, r)
 		if err != nil {
 			return err
@@ -34,8 +34,8 @@ func (s *Spool) findDormant(ctx context.Context) error {
 		if !known {
 			continue
 		}
-		r.saved = place{seq: seq, total: total}
-		r.place.Store(&place{seq: seq, total: total})
+		r.saved = offset{seq: seq, total: total}
+		r.place.Store(&offset{seq: seq, total: total})
 		r.ready.Store(true)
 		found = append(found, r)
 	}
@@ -54,7 +54,7 @@ func cutLast(key string) (sink, index string, ok bool) {
 }
 
 // needs is how many records a dormant reader keeps: those of before this run.
-func (r *Reader) needs() uint64 {
+func (r *reader) needs() uint64 {
 	if r.Shared() {
 		return 0 // who runs the sink in a cluster knows
 	}
@@ -65,8 +65,8 @@ func (r *Reader) needs() uint64 {
 // followTrim moves the dormant readers that keep nothing along with those that
 // run, so that what is trimmed does not count as missed once their sinks run
 // again. In a cluster another process may move them.
-func (s *Spool) followTrim(ctx context.Context, readers []*Reader) error {
-	oldest := map[*shard]place{}
+func (s *Spool) followTrim(ctx context.Context, readers []*reader) error {
+	oldest := map[*shard]offset{}
 	for _, r := range readers {
 		if r.dormant {
 			continue
@@ -87,8 +87,8 @@ func (s *Spool) followTrim(ctx context.Context, readers []*Reader) error {
 			if !known {
 				s.drop(r)
 			}
-			r.saved = place{seq: seq, total: total}
-			r.place.Store(&place{seq: seq, total: total})
+			r.saved = offset{seq: seq, total: total}
+			r.place.Store(&offset{seq: seq, total: total})
 		case r.needs() == 0:
 			if at, ok := oldest[r.shard]; ok && at.seq > r.place.Load().seq {
 				r.place.Store(&at)
@@ -99,10 +99,10 @@ func (s *Spool) followTrim(ctx context.Context, readers []*Reader) error {
 }
 
 // drop forgets a dormant reader.
-func (s *Spool) drop(r *Reader) {
+func (s *Spool) drop(r *reader) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.readers = slices.DeleteFunc(s.readers, func(o *Reader) bool { return o == r })
+	s.readers = slices.DeleteFunc(s.readers, func(o *reader) bool { return o == r })
 }
 
 // discardDormant gives up what dormant readers of the shard keep; any is false
@@ -118,7 +118,7 @@ func (sh *shard) discardDormant() (any bool) {
 			continue
 		}
 		seq, total := sh.tail()
-		r.place.Store(&place{seq: seq, total: total})
+		r.place.Store(&offset{seq: seq, total: total})
 		s.Stats.Discarded.Add(n)
 		s.log.Error("spool: there is no room, the messages of a sink that does not run are discarded (keys spool.max_bytes, spool.dir)", "sink", r.sink(), "shard", sh.index, "messages", n)
 		any = true
@@ -141,7 +141,7 @@ func (s *Spool) LogDormant() {
 }
 
 // sink is the name of the reader's sink.
-func (r *Reader) sink() string {
+func (r *reader) sink() string {
 	sink, _, _ := cutLast(r.key)
 	return sink
 }

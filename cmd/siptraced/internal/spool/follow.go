@@ -68,7 +68,7 @@ func (sh *shard) offer(b *Batch) {
 }
 
 // following are the readers that batches are offered to.
-func (sh *shard) following() []*Reader {
+func (sh *shard) following() []*reader {
 	if p := sh.readers.Load(); p != nil {
 		return *p
 	}
@@ -76,17 +76,17 @@ func (sh *shard) following() []*Reader {
 }
 
 // unfollow offers nothing more to a reader that ended.
-func (sh *shard) unfollow(r *Reader) {
+func (sh *shard) unfollow(r *reader) {
 	sh.spool.mu.Lock()
 	defer sh.spool.mu.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(sh.following()), func(o *Reader) bool { return o == r })
+	rest := slices.DeleteFunc(slices.Clone(sh.following()), func(o *reader) bool { return o == r })
 	sh.readers.Store(&rest)
 	r.forget()
 }
 
 // hasAll reports whether the reader has handed out everything there is; from
 // then on it follows.
-func (r *Reader) hasAll() bool {
+func (r *reader) hasAll() bool {
 	if r.Shared() || r.shard.lastSeq.Load() > r.last {
 		return false
 	}
@@ -101,7 +101,7 @@ func (r *Reader) hasAll() bool {
 }
 
 // forget empties what was offered.
-func (r *Reader) forget() {
+func (r *reader) forget() {
 	for {
 		select {
 		case b := <-r.fresh:
@@ -114,18 +114,18 @@ func (r *Reader) forget() {
 }
 
 // follow hands out what is offered, until it falls behind or ctx ends.
-func (r *Reader) follow(ctx context.Context) {
+func (r *reader) follow(ctx context.Context) {
 	defer r.follows.Store(false)
 	for {
 		select {
 		case b := <-r.fresh:
-			if !r.took(ctx, b) {
+			if !r.accept(ctx, b) {
 				return
 			}
 		case <-r.behind:
 			// What was offered before comes first.
 			for len(r.fresh) > 0 {
-				if !r.took(ctx, <-r.fresh) {
+				if !r.accept(ctx, <-r.fresh) {
 					return
 				}
 			}
@@ -136,8 +136,8 @@ func (r *Reader) follow(ctx context.Context) {
 	}
 }
 
-// took hands out the batch that comes next; ok is false when it is another one.
-func (r *Reader) took(ctx context.Context, b *Batch) (ok bool) {
+// accept hands out the batch that comes next; ok is false when it is another one.
+func (r *reader) accept(ctx context.Context, b *Batch) (ok bool) {
 	switch {
 	case b.Seq <= r.last:
 		b.Release()
@@ -146,5 +146,5 @@ func (r *Reader) took(ctx context.Context, b *Batch) (ok bool) {
 		b.Release()
 		return false
 	}
-	return r.hand(ctx, b, "")
+	return r.deliver(ctx, b, "")
 }

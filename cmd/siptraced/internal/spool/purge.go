@@ -14,11 +14,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// purge gives up the batches up to seq. The embedded engine writes a block anew
+// trim gives up the batches up to seq. The embedded engine writes a block anew
 // to give up a part of it: it needs room for that on a full disk, and ends with
 // a panic when the block is damaged. So it gives up whole blocks, and the last
 // one when all of it is done.
-func (sh *shard) purge(ctx context.Context, seq uint64) error {
+func (sh *shard) trim(ctx context.Context, seq uint64) error {
 	if !sh.spool.shared() && seq > sh.purged {
 		all := false
 		if seq >= sh.lastSeq.Load() && sh.publishing.TryLock() {

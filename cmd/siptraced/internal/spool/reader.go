@@ -92,8 +92,8 @@ func (d *Decoder) Each(b *Batch, f func(rec *siptrace.Record, raw []byte) error)
 	return nil
 }
 
-// Reader is one sink's place in one shard.
-type Reader struct {
+// reader reads one shard for one sink.
+type reader struct {
 	shard   *shard
 	key     string
 	batches chan *Batch
@@ -112,9 +112,9 @@ type Reader struct {
 	resumed   func()      // called when that is known, if it was not from the start
 	ready     atomic.Bool // the place may be written down
 
-	place     atomic.Pointer[place]
+	place     atomic.Pointer[offset]
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
-	saved     place             // what the positions hold, without the time; the janitor's own
+	saved     offset            // what the positions hold, without the time; the checkpointer's own
 	unsaved   bool              // they hold nothing
 	last      uint64            // last sequence handed out; the pump's own
 	end       uint64            // last sequence in the stream when the reader was opened
@@ -122,8 +122,8 @@ type Reader struct {
 	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
 }
 
-// place is how far a sink came.
-type place struct {
+// offset is how far a sink came.
+type offset struct {
 	seq   uint64    // done up to here
 	total uint64    // with so many records of the stream
 	taken time.Time // which the spool took then
@@ -132,29 +132,24 @@ type place struct {
 // prefetch is how many batches a reader holds in memory.
 const prefetch = 4
 
-// Reader opens the place of a sink in a shard: behind the last position that it
-// was done with. A sink is opened once.
-func (s *Spool) Reader(ctx context.Context, sink string, shard int) (*Reader, error) {
-	return s.reader(ctx, sink, shard, Oldest)
-}
-
-func (s *Spool) reader(ctx context.Context, sink string, shard int, from From) (*Reader, error) {
+// reader opens the reader of a sink in a shard and starts it.
+func (s *Spool) reader(ctx context.Context, sink string, shard int, from From) (*reader, error) {
 	r := s.reserve(sink, s.shards[shard], from)
 	if err := r.resume(ctx); err != nil {
 		return nil, err
 	}
-	s.register([]*Reader{r})
+	s.register([]*reader{r})
 	r.start(context.Background())
 	return r, nil
 }
 
 // reserve makes the reader of a sink in a shard, without I/O.
-func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
-	r := &Reader{
+func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
+	r := &reader{
 		shard: sh, key: sink + "." + strconv.Itoa(sh.index), from: from, batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
 		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
-	var at place
+	var at offset
 	end, total := sh.tail()
 	r.end = end
 	old := s.reserved(r.key)
@@ -164,19 +159,19 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *Reader {
 	case !s.shared(): // a cluster is asked later
 		at.seq, at.total, r.known, _ = s.position(context.Background(), r)
 		if s.unqueue(r.key) {
-			at, r.known = place{}, false
+			at, r.known = offset{}, false
 		}
 		r.saved, r.unsaved = at, !r.known
 	}
 	if !r.known && from == Newest {
-		at, r.known, r.unsaved = place{seq: end, total: total}, true, true
+		at, r.known, r.unsaved = offset{seq: end, total: total}, true, true
 	}
 	r.begin(at)
 	return r
 }
 
 // begin sets where the reader begins.
-func (r *Reader) begin(at place) {
+func (r *reader) begin(at offset) {
 	at.taken = time.Now()
 	r.last = at.seq
 	r.place.Store(&at)
@@ -186,10 +181,10 @@ func (r *Reader) begin(at place) {
 }
 
 // reserved is the reader that was registered under a key.
-func (s *Spool) reserved(key string) *Reader {
+func (s *Spool) reserved(key string) *reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.IndexFunc(s.readers, func(r *Reader) bool { return r.key == key }); i >= 0 {
+	if i := slices.IndexFunc(s.readers, func(r *reader) bool { return r.key == key }); i >= 0 {
 		return s.readers[i]
 	}
 	return nil
@@ -197,11 +192,11 @@ func (s *Spool) reserved(key string) *Reader {
 
 // register makes readers known, in the place of those of the same keys: the
 // spool keeps what they need.
-func (s *Spool) register(readers []*Reader) {
+func (s *Spool) register(readers []*reader) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.readers = slices.DeleteFunc(s.readers, func(old *Reader) bool {
-		return slices.ContainsFunc(readers, func(r *Reader) bool { return r.key == old.key })
+	s.readers = slices.DeleteFunc(s.readers, func(old *reader) bool {
+		return slices.ContainsFunc(readers, func(r *reader) bool { return r.key == old.key })
 	})
 	s.readers = append(s.readers, readers...)
 	for _, r := range readers {
@@ -211,7 +206,7 @@ func (s *Spool) register(readers []*Reader) {
 }
 
 // start starts reading; run ends it.
-func (r *Reader) start(run context.Context) {
+func (r *reader) start(run context.Context) {
 	run, r.stop = context.WithCancel(run)
 	go func() {
 		defer close(r.stopped)
@@ -228,7 +223,7 @@ func (r *Reader) start(run context.Context) {
 }
 
 // resume finds out where to begin, where that takes I/O.
-func (r *Reader) resume(ctx context.Context) (err error) {
+func (r *reader) resume(ctx context.Context) (err error) {
 	s := r.shard.spool
 	if r.ready.Load() {
 		return nil
@@ -246,7 +241,7 @@ func (r *Reader) resume(ctx context.Context) (err error) {
 	return nil
 }
 
-func (r *Reader) locate(ctx context.Context) error {
+func (r *reader) locate(ctx context.Context) error {
 	s := r.shard.spool
 	if s.shared() {
 		forgotten := s.unqueue(r.key)
@@ -255,7 +250,7 @@ func (r *Reader) locate(ctx context.Context) error {
 			return err
 		}
 		if known && !forgotten {
-			r.known, r.unsaved, r.saved = true, false, place{seq: seq, total: total}
+			r.known, r.unsaved, r.saved = true, false, offset{seq: seq, total: total}
 			r.begin(r.saved)
 		}
 	}
@@ -266,7 +261,7 @@ func (r *Reader) locate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	var at place
+	var at offset
 	switch {
 	case info.State.FirstSeq <= 1:
 		// A stream from its beginning on: what is missing there will be seen.
@@ -275,7 +270,7 @@ func (r *Reader) locate(ctx context.Context) error {
 		// The position was lost, or the sink is new: from the oldest batch on.
 		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
 			n, t := batchHeader(msg.Header)
-			at, r.known, r.unsaved = place{seq: info.State.FirstSeq - 1, total: t - uint64(n)}, true, true
+			at, r.known, r.unsaved = offset{seq: info.State.FirstSeq - 1, total: t - uint64(n)}, true, true
 		}
 	}
 	r.begin(at)
@@ -314,7 +309,7 @@ func (sh *shard) open(ctx context.Context, from uint64) (*stored, error) {
 
 // pump carries batches from the engine to Next, and opens the engine's side
 // again when it fails.
-func (r *Reader) pump(ctx context.Context) {
+func (r *reader) pump(ctx context.Context) {
 	var iter *stored
 	var err error
 	defer func() {
@@ -323,7 +318,7 @@ func (r *Reader) pump(ctx context.Context) {
 		}
 	}()
 	if r.last >= r.end {
-		r.endOfOld(ctx)
+		r.reportTail(ctx)
 	}
 	for ctx.Err() == nil {
 		if r.hasAll() {
@@ -354,7 +349,7 @@ func (r *Reader) pump(ctx context.Context) {
 			return
 		case late:
 			// An engine that saw damage may pass over all that follows.
-			if last := r.shard.lastSeq.Load(); last > max(r.last, r.asked) && r.passedOver(ctx, last+1) == nil {
+			if last := r.shard.lastSeq.Load(); last > max(r.last, r.asked) && r.recoverSkipped(ctx, last+1) == nil {
 				r.asked = last
 			}
 			r.expired(ctx)
@@ -371,26 +366,26 @@ func (r *Reader) pump(ctx context.Context) {
 			continue
 		}
 		next := meta.Sequence.Stream
-		if r.passedOver(ctx, next) != nil {
+		if r.recoverSkipped(ctx, next) != nil {
 			iter.Stop()
 			iter = nil // again from the first one that was not handed out
 			continue
 		}
-		if !r.deliver(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
+		if !r.deliverStored(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
 			return
 		}
 	}
 }
 
-// deliver hands out a batch that the engine gave.
-func (r *Reader) deliver(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
+// deliverStored hands out a batch that the engine gave.
+func (r *reader) deliverStored(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
 	b := &Batch{Seq: seq, taken: taken, data: data}
 	b.Records, b.total = batchHeader(h)
-	return r.hand(ctx, b, h.Get(headerIntake))
+	return r.deliver(ctx, b, h.Get(headerIntake))
 }
 
-// hand hands out a batch; ok is false when the reader ends.
-func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
+// deliver hands out a batch; ok is false when the reader ends.
+func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool) {
 	before := b.total - uint64(b.Records)
 	last, known := r.lastTotal[intake]
 	if b.Records == 0 && known && before == last { // see goAhead
@@ -401,7 +396,7 @@ func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 	case known && before > last:
 		b.Missed = before - last
 	case !known && intake == "":
-		r.place.Store(&place{r.last, before, b.taken})
+		r.place.Store(&offset{r.last, before, b.taken})
 	}
 	seq, total := b.Seq, b.total // whoever gets it may let go of it at once
 	select {
@@ -412,15 +407,15 @@ func (r *Reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 		return false
 	}
 	if seq == r.end {
-		r.endOfOld(ctx)
+		r.reportTail(ctx)
 	}
 	return true
 }
 
-// passedOver hands out the batches before next that the engine has and did not
+// recoverSkipped hands out the batches before next that the engine has and did not
 // deliver: while it mends its view of a damaged file it passes over whole ones
 // beside those that are gone. An error means that there may be more of them.
-func (r *Reader) passedOver(ctx context.Context, next uint64) error {
+func (r *reader) recoverSkipped(ctx context.Context, next uint64) error {
 	if next <= r.last+1 {
 		return nil
 	}
@@ -436,17 +431,17 @@ func (r *Reader) passedOver(ctx context.Context, next uint64) error {
 		if err != nil {
 			return err
 		}
-		if !r.deliver(ctx, seq, msg.Time, msg.Header, msg.Data) {
+		if !r.deliverStored(ctx, seq, msg.Time, msg.Header, msg.Data) {
 			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// endOfOld comes behind the last batch that was in the stream when the reader
+// reportTail comes behind the last batch that was in the stream when the reader
 // was opened. Where the end of the stream is gone, it hands out an empty batch
 // that says how much was there.
-func (r *Reader) endOfOld(ctx context.Context) {
+func (r *reader) reportTail(ctx context.Context) {
 	noted := r.shard.recovered
 	last, known := r.lastTotal[""]
 	if !known || noted <= last {
@@ -467,7 +462,7 @@ const expiryInterval = time.Second
 // expired hands out an empty batch that says how much is gone when the stream is
 // empty and the sink has not seen all of it: nothing will come any more that
 // could say so.
-func (r *Reader) expired(ctx context.Context) {
+func (r *reader) expired(ctx context.Context) {
 	last, known := r.lastTotal[""]
 	total := r.shard.total.Load()
 	if !known || total <= last {
@@ -486,7 +481,7 @@ func (r *Reader) expired(ctx context.Context) {
 }
 
 // notify wakes who waits for batches.
-func (r *Reader) notify() {
+func (r *reader) notify() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -495,18 +490,18 @@ func (r *Reader) notify() {
 
 // ID names the shard's stream for a sink that keeps its own position: it
 // changes when the spool is made anew, since positions start again then.
-func (r *Reader) ID() string { return r.shard.id }
+func (r *reader) ID() string { return r.shard.id }
 
 // Batches hands out the shard's batches in order.
-func (r *Reader) Batches() <-chan *Batch { return r.batches }
+func (r *reader) Batches() <-chan *Batch { return r.batches }
 
 // Done says that the sink is done with b and everything before it.
-func (r *Reader) Done(b *Batch) {
-	r.place.Store(&place{b.Seq, b.total, b.taken})
+func (r *reader) Done(b *Batch) {
+	r.place.Store(&offset{b.Seq, b.total, b.taken})
 }
 
 // Lag is the age of what the sink was done with last, while something waits.
-func (r *Reader) Lag() time.Duration {
+func (r *reader) Lag() time.Duration {
 	if r.Pending() == 0 {
 		return 0
 	}
@@ -514,18 +509,18 @@ func (r *Reader) Lag() time.Duration {
 }
 
 // Close ends the reader. Its position stays.
-func (r *Reader) Close() {
+func (r *reader) Close() {
 	r.stop()
 	<-r.stopped
 }
 
 // Shared reports whether other processes may read for the same sink, and spool
 // into the same shard.
-func (r *Reader) Shared() bool { return r.shard.spool.shared() }
+func (r *reader) Shared() bool { return r.shard.spool.shared() }
 
 // Pending is how many records wait for the sink; in a cluster as of the last
 // second, whoever spooled them and whoever will take them.
-func (r *Reader) Pending() uint64 {
+func (r *reader) Pending() uint64 {
 	if r.Shared() {
 		if r.shard.lastSeq.Load() <= r.place.Load().seq {
 			return 0
@@ -540,7 +535,7 @@ func (r *Reader) Pending() uint64 {
 
 // position reads how far the sink came in this very stream, and with how many
 // records: a stream that was made anew starts at 1 again.
-func (s *Spool) position(ctx context.Context, r *Reader) (seq, total uint64, known bool, err error) {
+func (s *Spool) position(ctx context.Context, r *reader) (seq, total uint64, known bool, err error) {
 	text, _, err := s.positions.get(ctx, r.key)
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("spool: position of %s: %w", r.key, err)
@@ -552,17 +547,17 @@ func (s *Spool) position(ctx context.Context, r *Reader) (seq, total uint64, kno
 	return seq, total, true, nil
 }
 
-func (s *Spool) savePosition(ctx context.Context, r *Reader, seq, total uint64) error {
+func (s *Spool) savePosition(ctx context.Context, r *reader, seq, total uint64) error {
 	if err := s.positions.put(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
 		return fmt.Errorf("spool: position of %s: %w", r.key, err)
 	}
-	r.saved, r.unsaved = place{seq: seq, total: total}, false
+	r.saved, r.unsaved = offset{seq: seq, total: total}, false
 	return nil
 }
 
-// janitor saves the positions and purges what all sinks are done with, once a
+// checkpointer saves the positions and purges what all sinks are done with, once a
 // second.
-func (s *Spool) janitor(ctx context.Context) {
+func (s *Spool) checkpointer(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -607,7 +602,7 @@ func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err erro
 	}
 	for _, sh := range s.shards {
 		if s.shared() {
-			if err := s.look(ctx, sh, readers); err != nil {
+			if err := s.refreshLag(ctx, sh, readers); err != nil {
 				return nil, fmt.Errorf("spool: shard %d: %w", sh.index, err)
 			}
 		} else if err := sh.noteTotal(ctx); err != nil {
@@ -618,7 +613,7 @@ func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err erro
 }
 
 // registered are the readers of this moment.
-func (s *Spool) registered() []*Reader {
+func (s *Spool) registered() []*reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.readers)
@@ -626,7 +621,7 @@ func (s *Spool) registered() []*Reader {
 
 // saveOffsets puts down the offsets that changed; oldest is the last batch of
 // each shard that all sinks are done with.
-func (s *Spool) saveOffsets(ctx context.Context, readers []*Reader) (oldest map[*shard]uint64, err error) {
+func (s *Spool) saveOffsets(ctx context.Context, readers []*reader) (oldest map[*shard]uint64, err error) {
 	oldest = map[*shard]uint64{}
 	for _, r := range readers {
 		ready := r.ready.Load()
@@ -634,7 +629,7 @@ func (s *Spool) saveOffsets(ctx context.Context, readers []*Reader) (oldest map[
 		if o, ok := oldest[r.shard]; !ok || at.seq < o {
 			oldest[r.shard] = at.seq
 		}
-		if !ready || !r.unsaved && r.saved == (place{seq: at.seq, total: at.total}) {
+		if !ready || !r.unsaved && r.saved == (offset{seq: at.seq, total: at.total}) {
 			continue
 		}
 		if err := s.savePosition(ctx, r, at.seq, at.total); err != nil {
@@ -648,8 +643,8 @@ func (s *Spool) saveOffsets(ctx context.Context, readers []*Reader) (oldest map[
 func (s *Spool) trim(ctx context.Context, oldest map[*shard]uint64) error {
 	var failed error
 	for sh, seq := range oldest {
-		if err := sh.purge(ctx, seq); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("spool: purge of shard %d: %w", sh.index, err))
+		if err := sh.trim(ctx, seq); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("spool: trim of shard %d: %w", sh.index, err))
 		}
 	}
 	for _, sh := range s.shards {
@@ -668,10 +663,10 @@ func (s *Spool) trim(ctx context.Context, oldest map[*shard]uint64) error {
 	return failed
 }
 
-// look finds out how much of a cluster's shard waits for each sink. An intake has
+// refreshLag finds out how much of a cluster's shard waits for each sink. An intake has
 // a subject of its own, and each of its batches says how many records it has
 // spooled with it: its first batch that waits and its last one are enough.
-func (s *Spool) look(ctx context.Context, sh *shard, readers []*Reader) error {
+func (s *Spool) refreshLag(ctx context.Context, sh *shard, readers []*reader) error {
 	info, err := sh.stream.Info(ctx, jetstream.WithSubjectFilter(sh.subject+".*"))
 	if err != nil {
 		return err

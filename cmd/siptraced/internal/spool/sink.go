@@ -45,7 +45,7 @@ type Shard struct {
 	// and consume it for the same sink.
 	Shared bool
 
-	reader *Reader
+	reader *reader
 }
 
 // Offset is the batch up to which the sink was done with everything.

@@ -12,27 +12,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Join is Reader for a sink that begins while messages come in: without a
-// position it begins behind what the shard holds now.
-func (s *Spool) Join(ctx context.Context, sink string, shard int) (*Reader, error) {
-	return s.reader(ctx, sink, shard, Newest)
-}
-
-// Leave closes readers of sinks that are no more, and forgets their positions:
-// they keep nothing in the spool any longer.
-func (s *Spool) Leave(ctx context.Context, readers ...*Reader) error {
-	s.remove(readers)
-	for _, r := range readers {
-		r.Close()
-	}
-	return nil
-}
-
 // remove forgets readers and their offsets, without I/O.
-func (s *Spool) remove(readers []*Reader) {
+func (s *Spool) remove(readers []*reader) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.readers = slices.DeleteFunc(s.readers, func(r *Reader) bool { return slices.Contains(readers, r) })
+	s.readers = slices.DeleteFunc(s.readers, func(r *reader) bool { return slices.Contains(readers, r) })
 	for _, r := range readers {
 		s.changes[r.key] = ""
 	}
@@ -45,7 +29,7 @@ func (s *Spool) remove(readers []*Reader) {
 func (s *Spool) PutMeta(key, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changes[keptPrefix+key] = value
+	s.changes[metaPrefix+key] = value
 	s.saveSoon()
 }
 
@@ -97,7 +81,7 @@ func (s *Spool) saveChanges(ctx context.Context) error {
 // begin so, but for those to keep: what is gone from the configuration must not
 // be taken up again later as if it had waited all the time.
 func (s *Spool) Forget(_ context.Context, prefix string, keep func(sink string) bool) error {
-	var gone []*Reader
+	var gone []*reader
 	for _, r := range s.registered() {
 		if name, ok := strings.CutPrefix(r.sink(), prefix); ok && r.dormant && !keep(name) {
 			gone = append(gone, r)
@@ -107,30 +91,15 @@ func (s *Spool) Forget(_ context.Context, prefix string, keep func(sink string) 
 	return nil
 }
 
-// Keep writes a small text down beside the positions, at once; an empty one
-// forgets it. Keys have letters, digits, '-', '_' and '.'.
-func (s *Spool) Keep(ctx context.Context, key, value string) error {
-	var err error
-	if value == "" {
-		err = s.positions.remove(ctx, keptPrefix+key)
-	} else {
-		err = s.positions.put(ctx, keptPrefix+key, value)
-	}
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
-	}
-	return s.positions.flush()
-}
-
-// Kept is every text that was kept, by key.
-func (s *Spool) Kept(ctx context.Context) (map[string]string, error) {
+// Meta is every text that PutMeta left, by key.
+func (s *Spool) Meta(ctx context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	names, err := s.positions.keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("spool: positions: %w", err)
 	}
 	for _, name := range names {
-		key, ok := strings.CutPrefix(name, keptPrefix)
+		key, ok := strings.CutPrefix(name, metaPrefix)
 		if !ok {
 			continue
 		}
@@ -141,13 +110,13 @@ func (s *Spool) Kept(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-const keptPrefix = "kept."
+const metaPrefix = "kept."
 
 // Full reports whether records are being refused because there is no room.
 func (s *Spool) Full() bool { return s.full.Load() }
 
 // Waiting estimates the bytes of the shard that the sink is not done with.
-func (r *Reader) Waiting(ctx context.Context) (int64, error) {
+func (r *reader) Waiting(ctx context.Context) (int64, error) {
 	info, err := r.shard.stream.Info(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("spool: %w", err)
@@ -160,10 +129,10 @@ func (r *Reader) Waiting(ctx context.Context) (int64, error) {
 	return int64(float64(st.Bytes) / float64(st.Msgs) * float64(st.LastSeq-done)), nil
 }
 
-// Opened is where the sink's accounting begins: what waited for it when the spool
+// began is where the sink's accounting begins: what waited for it when the spool
 // was opened, and how many records of the shard came since then before the sink
 // began. It is asked for when the reader is opened.
-func (r *Reader) Opened() (waiting, before uint64) {
+func (r *reader) began() (waiting, before uint64) {
 	if r.Shared() || r.continues {
 		return 0, 0
 	}

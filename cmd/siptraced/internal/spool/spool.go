@@ -72,14 +72,14 @@ type Spool struct {
 	shards    []*shard
 
 	mu      sync.Mutex // covers what follows; never held during I/O
-	readers []*Reader
+	readers []*reader
 	changes map[string]string // of the positions, to be written down; "": forgotten
 
-	save   chan struct{} // asks the janitor to save now
+	save   chan struct{} // asks the checkpointer to save now
 	saving sync.Mutex    // held while the positions are saved
 
 	memories sync.Pool    // of batches
-	usual    atomic.Int64 // bytes of one
+	sizeHint atomic.Int64 // bytes of one
 
 	aborted   chan struct{} // closed by Abort
 	abortOnce sync.Once
@@ -94,8 +94,8 @@ type shard struct {
 	subject string
 	stream  jetstream.Stream
 	id      string // the stream's name and time of birth
-	purged  uint64 // the janitor's: what is gone up to here
-	readers atomic.Pointer[[]*Reader]
+	purged  uint64 // the checkpointer's: what is gone up to here
+	readers atomic.Pointer[[]*reader]
 
 	mu     sync.Mutex // covers what follows
 	codec  codec
@@ -107,15 +107,15 @@ type shard struct {
 	// shard holds is given up.
 	publishing sync.Mutex
 
-	settled atomic.Uint64 // of them, those on disk or counted as not taken
-	failed  atomic.Uint64 // of these, those not taken
-	hurry   chan struct{} // asks the publisher not to wait for more records
+	settled  atomic.Uint64 // of them, those on disk or counted as not taken
+	failed   atomic.Uint64 // of these, those not taken
+	flushNow chan struct{} // asks the publisher not to wait for more records
 
 	end     sync.Mutex    // makes the next two one
 	total   atomic.Uint64 // records in the stream since it was made
 	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
 	bytes   atomic.Int64  // in the stream, as of the last second and without what went since
-	noted   uint64        // the janitor's: the total that is written down
+	noted   uint64        // the checkpointer's: the total that is written down
 	// recovered is the total when the spool was opened.
 	recovered uint64
 	ahead     uint64 // the publisher's: numbers up to here are noted as in use
@@ -162,7 +162,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 	for _, sh := range s.shards {
 		s.done.Go(func() { sh.publish(run) })
 	}
-	s.done.Go(func() { s.janitor(run) })
+	s.done.Go(func() { s.checkpointer(run) })
 	return s, nil
 }
 
@@ -270,7 +270,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 			maxBytes = s.maxBytes()
 		}
 	}
-	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), hurry: make(chan struct{})}
+	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), flushNow: make(chan struct{})}
 	subjects := []string{sh.subject}
 	if s.shared() {
 		subjects = append(subjects, sh.subject+".*") // one for each intake
@@ -361,7 +361,7 @@ const totalPrefix = "taken"
 func (sh *shard) totalKey() string { return totalPrefix + "." + strconv.Itoa(sh.index) }
 
 // notedTotal is the count of records, and the last batch, that were noted when
-// the janitor last came by.
+// the checkpointer last came by.
 func (sh *shard) notedTotal(ctx context.Context) (total, seq uint64, err error) {
 	text, _, err := sh.spool.positions.get(ctx, sh.totalKey())
 	if err != nil {
@@ -458,7 +458,7 @@ func (s *Spool) freeBatch(sh *shard) (b *batch) {
 	}
 	b.opened = time.Now()
 	if b.memory, _ = s.memories.Get().(*memory); b.memory == nil {
-		b.memory = &memory{pool: &s.memories, data: make([]byte, 0, s.usual.Load())}
+		b.memory = &memory{pool: &s.memories, data: make([]byte, 0, s.sizeHint.Load())}
 	}
 	b.users.Store(1)
 	return b
@@ -477,19 +477,19 @@ func (sh *shard) publish(ctx context.Context) {
 			}
 			sh.send(ctx, b)
 		case <-tick.C:
-			if b := sh.aged(sh.spool.cfg.BatchAge); b != nil {
+			if b := sh.takeExpired(sh.spool.cfg.BatchAge); b != nil {
 				sh.send(ctx, b)
 			}
-		case <-sh.hurry:
-			if b := sh.aged(0); b != nil {
+		case <-sh.flushNow:
+			if b := sh.takeExpired(0); b != nil {
 				sh.send(ctx, b)
 			}
 		}
 	}
 }
 
-// aged takes the open batch if it has the age and nothing older waits.
-func (sh *shard) aged(age time.Duration) *batch {
+// takeExpired takes the open batch if it has the age and nothing older waits.
+func (sh *shard) takeExpired(age time.Duration) *batch {
 	// Put may hold the lock while it waits for a batch that only we can free.
 	if !sh.mu.TryLock() {
 		return nil
@@ -675,7 +675,7 @@ func (sh *shard) refused(b *batch, err error) {
 // recycle makes a batch that is dealt with ready for Put.
 func (sh *shard) recycle(b *batch) {
 	sh.settled.Add(uint64(b.records))
-	sh.spool.usual.Store(int64(len(b.data) + len(b.data)/16))
+	sh.spool.sizeHint.Store(int64(len(b.data) + len(b.data)/16))
 	b.release()
 	*b = batch{}
 	sh.free <- b
@@ -705,7 +705,7 @@ func (s *Spool) Sync(ctx context.Context, mark uint64) error {
 		sh.mu.Unlock()
 		for sh.settled.Load() < taken {
 			select {
-			case sh.hurry <- struct{}{}:
+			case sh.flushNow <- struct{}{}:
 			default: // the publisher is at work
 			}
 			select {

@@ -203,7 +203,7 @@ func put(t *testing.T, s *Spool, from, to int) {
 
 // take reads n records of all shards, done with each batch, and checks the
 // order in each call.
-func take(t *testing.T, s *Spool, readers []*Reader, n int, seen map[string][]string) {
+func take(t *testing.T, s *Spool, readers []*reader, n int, seen map[string][]string) {
 	t.Helper()
 	var d Decoder
 	deadline := time.After(20 * time.Second)
@@ -229,11 +229,11 @@ func take(t *testing.T, s *Spool, readers []*Reader, n int, seen map[string][]st
 	}
 }
 
-func readers(t *testing.T, s *Spool) []*Reader {
+func readers(t *testing.T, s *Spool) []*reader {
 	t.Helper()
-	var rs []*Reader
+	var rs []*reader
 	for i := range s.Shards() {
-		r, err := s.Reader(context.Background(), "test", i)
+		r, err := s.reader(context.Background(), "test", i, Oldest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +242,7 @@ func readers(t *testing.T, s *Spool) []*Reader {
 	return rs
 }
 
-func closeAll(t *testing.T, s *Spool, rs []*Reader) {
+func closeAll(t *testing.T, s *Spool, rs []*reader) {
 	t.Helper()
 	for _, r := range rs {
 		r.Close()
@@ -410,7 +410,7 @@ func TestExpired(t *testing.T) {
 }
 
 // What the engine's consumer passes over is asked for, and comes in its place.
-func TestPassedOver(t *testing.T) {
+func TestRecoverSkipped(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.BatchBytes = 1, 1<<10
 	s := open(t, cfg)
@@ -430,9 +430,9 @@ func TestPassedOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := &Reader{shard: sh, key: "test.0", batches: make(chan *Batch, n), lastTotal: map[string]uint64{"": 1}, last: 1}
+	r := &reader{shard: sh, key: "test.0", batches: make(chan *Batch, n), lastTotal: map[string]uint64{"": 1}, last: 1}
 	for _, next := range []uint64{7, n + 1} {
-		if err := r.passedOver(context.Background(), next); err != nil {
+		if err := r.recoverSkipped(context.Background(), next); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -458,7 +458,7 @@ func TestPurge(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.MaxBytes = 1, 16<<20 // blocks of 4 MiB
 	s := open(t, cfg)
-	r, err := s.Reader(context.Background(), "test", 0)
+	r, err := s.reader(context.Background(), "test", 0, Oldest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +502,7 @@ func TestPurge(t *testing.T) {
 			t.Errorf("%d batches done: the first one is %d, want %d", i+1, info.State.FirstSeq, want)
 		}
 	}
-	closeAll(t, s, []*Reader{r})
+	closeAll(t, s, []*reader{r})
 }
 
 // Call-IDs that differ in their last byte alone are spread too.

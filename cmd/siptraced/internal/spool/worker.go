@@ -38,7 +38,7 @@ type worker struct {
 
 // part is one shard, as its worker sees it.
 type part struct {
-	reader  *Reader
+	reader  *reader
 	head    *Batch    // the next one
 	excess  int64     // bytes beyond the bound
 	checked time.Time // when that was worked out
