@@ -106,8 +106,10 @@ func (m *Message) As(f Form) (Out, bool) {
 	o := Out{call: header(string(t.payload), "call-id", "i")}
 	switch {
 	case m.log:
-		// As it came, but for the key.
-		t.key = f.key()
+		// As it came; a key gives way to ours.
+		if t.key != nil {
+			t.key = f.key()
+		}
 		o.Packet, o.call = t.encode(3), string(t.correlation)
 		return o, f.HEP > 0
 	case f.HEP > 0:

@@ -72,7 +72,7 @@ func Time(t time.Time) (sec, usec uint32) {
 
 // Generic chunks (HEP3 specification).
 const (
-	ChunkAuthKey    = 14
+	chunkAuthKey    = 14
 	chunkPayload    = 15
 	chunkCompressed = 16
 )
@@ -99,28 +99,33 @@ func appendChunk(dst []byte, c hep.Chunk) []byte {
 	return append(dst, c.Data...)
 }
 
-// AppendForwarded appends a HEP3 packet as it came, but without the key of who
-// sent it and without siptraced's chunks; others stand in their place, before the
-// payload. Errors are those of [hep.Packet.Append]; what is no HEP3 packet stays
-// as it is.
-func AppendForwarded(dst, packet []byte, add ...hep.Chunk) ([]byte, error) {
+// AppendForwarded appends a HEP3 packet as it came, but for siptraced's chunks: add
+// stand in their place, before the payload. A key gives way to ours, to none if
+// there is none; a packet without a key stays without. Errors are those of
+// [hep.Packet.Append]; what is no HEP3 packet stays as it is.
+func AppendForwarded(dst, packet, key []byte, add ...hep.Chunk) ([]byte, error) {
 	if n, err := hep.Split(packet); err != nil || n != len(packet) {
 		return append(dst, packet...), nil
 	}
 	start := len(dst)
 	dst = append(dst, packet[:packetHeader]...)
 	for _, c := range Chunks(nil, packet[packetHeader:]) {
-		generic := c.Vendor == 0
-		replaced := c.Vendor == Vendor || generic && c.Type == ChunkAuthKey
-		if replaced || generic && (c.Type == chunkPayload || c.Type == chunkCompressed) {
+		switch {
+		case c.Vendor == Vendor:
+			continue
+		case c.Vendor != 0:
+		case c.Type == chunkAuthKey:
+			if len(key) == 0 {
+				continue
+			}
+			c.Data = key
+		case c.Type == chunkPayload, c.Type == chunkCompressed:
 			for _, a := range add {
 				dst = appendChunk(dst, a)
 			}
 			add = nil
 		}
-		if !replaced {
-			dst = appendChunk(dst, c)
-		}
+		dst = appendChunk(dst, c)
 	}
 	for _, a := range add {
 		dst = appendChunk(dst, a)

@@ -78,10 +78,10 @@ func TestAppendForwarded(t *testing.T) {
 		return b
 	}
 	own, other := hep.Chunk{Vendor: hepmap.Vendor, Type: 1, Data: []byte("own")}, hep.Chunk{Vendor: 3, Type: 1, Data: []byte("x")}
-	key := hep.Chunk{Type: hepmap.ChunkAuthKey, Data: []byte("ours")}
+	key := []byte("ours")
 	path := hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: []byte("path")}
 
-	out, err := hepmap.AppendForwarded([]byte("kept"), packet("theirs", own, other))
+	out, err := hepmap.AppendForwarded([]byte("kept"), packet("theirs", own, other), nil)
 	if want := "kept" + string(packet("", other)); err != nil || string(out) != want {
 		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
@@ -90,24 +90,22 @@ func TestAppendForwarded(t *testing.T) {
 		t.Errorf("got %q, %v", out, err)
 	}
 	var p hep.Packet
-	for _, theirs := range []string{"theirs", ""} {
-		// What is added stands before the payload.
-		out, err = hepmap.AppendForwarded(nil, packet(theirs, other), key, path)
-		if i := bytes.Index(out, []byte("ours")); err != nil || i < 0 || i > bytes.LastIndex(out, []byte("{}")) {
-			t.Errorf("got %q, %v", out, err)
-		}
+	// A packet without a key stays without; what is added stands before the payload.
+	out, err = hepmap.AppendForwarded(nil, packet("", other), key, path)
+	if i := bytes.Index(out, path.Data); err != nil || i < 0 || i > bytes.LastIndex(out, []byte("{}")) || bytes.Contains(out, key) {
+		t.Errorf("got %q, %v", out, err)
 	}
 	if out, err = hepmap.AppendForwarded(nil, packet("theirs", own, other), key, path); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Decode(out); err != nil || string(p.AuthKey) != "ours" || !reflect.DeepEqual(p.Vendor, []hep.Chunk{path, other}) || string(p.Payload) != "{}" {
+	if err := p.Decode(out); err != nil || string(p.AuthKey) != "ours" || !reflect.DeepEqual(p.Vendor, []hep.Chunk{other, path}) || string(p.Payload) != "{}" {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	if out, err = hepmap.AppendForwarded(nil, []byte("HEP3 as it came"), key); err != nil || string(out) != "HEP3 as it came" {
 		t.Errorf("no packet: got %q, %v", out, err)
 	}
 	big := packet("", hep.Chunk{Vendor: 3, Type: 1, Data: make([]byte, 65400)})
-	if out, err = hepmap.AppendForwarded([]byte("kept"), big, key, hep.Chunk{Vendor: hepmap.Vendor, Data: make([]byte, 100)}); string(out) != "kept" || !errors.Is(err, hep.ErrTooLarge) {
+	if out, err = hepmap.AppendForwarded([]byte("kept"), big, nil, hep.Chunk{Vendor: hepmap.Vendor, Data: make([]byte, 100)}); string(out) != "kept" || !errors.Is(err, hep.ErrTooLarge) {
 		t.Errorf("too large: got %d bytes, %v", len(out), err)
 	}
 }

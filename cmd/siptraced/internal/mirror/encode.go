@@ -104,13 +104,10 @@ func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
 // without the key of who sent it: ours, if there is one, stands in its place.
 func (e *encoder) appendPacket(dst []byte, rec *siptrace.Record) ([]byte, error) {
 	var add []hep.Chunk
-	if len(e.dst.AuthKey) > 0 {
-		add = append(add, hep.Chunk{Type: hepmap.ChunkAuthKey, Data: e.dst.AuthKey})
-	}
 	if len(rec.Path) > 0 {
 		add = append(add, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: rec.Path})
 	}
-	return hepmap.AppendForwarded(dst, rec.Packet, add...)
+	return hepmap.AppendForwarded(dst, rec.Packet, e.dst.AuthKey, add...)
 }
 
 func (e *encoder) version() int {
