@@ -191,6 +191,33 @@ func TestReadmeTables(t *testing.T) {
 	}
 }
 
+// TestCounters finds each counter that the daemon prints in COUNTERS.md.
+func TestCounters(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(root, "cmd/siptraced/COUNTERS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var patterns []string
+	for _, m := range regexp.MustCompile("`([a-z0-9_.]+\\*?)`").FindAllStringSubmatch(string(b), -1) {
+		patterns = append(patterns, m[1])
+	}
+	run := start(t, options{set: []string{"spool.dir=" + t.TempDir()}})
+	counters := run.CountersNow(t)
+	if len(counters) < 20 {
+		t.Errorf("only %d counters: %v", len(counters), counters)
+	}
+	for name := range counters {
+		if !slices.ContainsFunc(patterns, func(p string) bool {
+			prefix, group := strings.CutSuffix(p, "*")
+			return name == p || group && prefix != "" && strings.HasPrefix(name, prefix)
+		}) {
+			t.Errorf("COUNTERS.md does not have the counter %s", name)
+		}
+	}
+	run.stop(t)
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
