@@ -97,13 +97,18 @@ func profileCPU(path string) (stop func(), err error) {
 func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "validate the configuration and print each effective value and where it came from", Args: noArgs}
 	src := sources(cmd)
+	keys := cmd.Flags().Bool("keys", false, "print every key with its default and meaning, as Markdown, and read nothing")
 	dry := cmd.Flags().String("dry-run", "", "say for each message of a capture (pcap, or JSON lines) what each rule does with it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		out := cmd.OutOrStdout()
+		if *keys {
+			_, err := fmt.Fprint(out, config.Markdown())
+			return err
+		}
 		cfg, err := config.Load(*src)
 		if err != nil {
 			return err
 		}
-		out := cmd.OutOrStdout()
 		for _, v := range cfg.Values {
 			fmt.Fprintln(out, v)
 		}

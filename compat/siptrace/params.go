@@ -70,6 +70,8 @@ type Spec struct {
 	Default any // string, int64 or nil (unset)
 	// Secret values are not printed.
 	Secret bool
+	// Doc is what the parameter does, in one line of Markdown.
+	Doc string
 	// Note says what a sidecar makes of the parameter where that differs from
 	// the module; empty: the same.
 	Note string
@@ -115,6 +117,7 @@ func Specs() []Spec { return specs[:] }
 var specs = [...]Spec{
 	{
 		Name: "db_url", Kind: Str, Default: "mysql://kamailio:kamailiorw@localhost/kamailio", Secret: true, Moves: Leaves,
+		Doc: "database of the rows: `mysql://`, `postgres://` or `sqlite://`; several hosts with commas are tried in their order, and one that is read-only is passed over. Another one takes effect at once: the writers connect again",
 		get: func(p *Params) any { return p.DBURL },
 		set: func(p *Params, v any) error {
 			p.DBURL = v.(string)
@@ -124,27 +127,32 @@ var specs = [...]Spec{
 	},
 	{
 		Name: "table", Kind: Str, Default: "sip_trace", Moves: Leaves, Restart: oneTable,
+		Doc: "table of the rows",
 		get: func(p *Params) any { return p.Table },
 		set: identifier(func(p *Params) *string { return &p.Table }),
 	},
 	{
 		Name: "trace_flag", Kind: Int, Default: int64(-1), Note: "script flags are not visible outside the proxy: use a rule", Moves: Stays,
+		Doc: "accepted; script flags are not visible outside the proxy: use a rule",
 		get: func(p *Params) any { return int64(p.TraceFlag) },
 		set: inRange(-1, 31, func(p *Params, n int64) { p.TraceFlag = int(n) }),
 	},
-	onOff("trace_on", 0, Changes, func(p *Params) *bool { return &p.TraceOn }),
+	onOff("trace_on", 0, Changes, "tracing is on; `siptrace.status` switches it", func(p *Params) *bool { return &p.TraceOn }),
 	{
 		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule", Moves: Leaves,
+		Doc: "AVP of `traced_user`, set by the event route or by a rule: N+1 rows with `trace_on`, the first without a user, then the last value first; N without. In `trace_mode` as well, where the module never asks for it. A number is an AVP of OpenSER",
 		get: func(p *Params) any { return p.TracedUserAVP },
 		set: avp(func(p *Params) *string { return &p.TracedUserAVP }),
 	},
 	{
 		Name: "trace_table_avp", Kind: Str, Default: nil, Note: "set by the event route or by a rule", Moves: Leaves,
+		Doc: "AVP of the table, set by the event route or by a rule: only tables that `rules.tables` allows, that exist and have the columns; rows for others go into `table` (`rules.table_refused`, `store.table_fallback`)",
 		get: func(p *Params) any { return p.TraceTableAVP },
 		set: avp(func(p *Params) *string { return &p.TraceTableAVP }),
 	},
 	{
 		Name: "duplicate_uri", Kind: StrOrList, Default: nil,
+		Doc: "where everything that is traced is mirrored to: `sip:host:port;transport=udp`, or `tcp`, `tls`; a list in YAML",
 		get: func(p *Params) any { return strings.Join(p.DuplicateURI, ",") },
 		set: func(p *Params, v any) error {
 			uris := v.([]string)
@@ -157,33 +165,38 @@ var specs = [...]Spec{
 			return nil
 		},
 	},
-	onOff("trace_to_database", 1, Changes, func(p *Params) *bool { return &p.TraceToDatabase }),
+	onOff("trace_to_database", 1, Changes, "rows are written", func(p *Params) *bool { return &p.TraceToDatabase }),
 	{
 		Name: "trace_local_ip", Kind: Str, Default: nil, Note: "without effect when trace_mode is set, as in the module", Moves: Leaves,
+		Doc: "stands for the proxy's own end; without effect while `trace_mode` is set, as in the module; without a transport it gets `udp:`",
 		get: func(p *Params) any { return p.TraceLocalIP },
 		set: func(p *Params, v any) error { p.TraceLocalIP = v.(string); return nil },
 	},
-	onOff("trace_sl_acks", 1, Stays, func(p *Params) *bool { return &p.TraceSLAcks }),
-	onOff("xheaders_write", 0, Leaves, func(p *Params) *bool { return &p.XHeadersWrite }),
-	onOff("xheaders_read", 0, Leaves, func(p *Params) *bool { return &p.XHeadersRead }),
-	onOff("hep_mode_on", 0, Changes, func(p *Params) *bool { return &p.HEPModeOn }),
+	onOff("trace_sl_acks", 1, Stays, "0: the ACK for a negative reply that the proxy made itself, without a transaction, is dropped", func(p *Params) *bool { return &p.TraceSLAcks }),
+	onOff("xheaders_write", 0, Leaves, "SIP mirrors get the five `X-Siptrace` headers", func(p *Params) *bool { return &p.XHeadersWrite }),
+	onOff("xheaders_read", 0, Leaves, "SIP duplicates are read by their `X-Siptrace` headers, and dropped without them", func(p *Params) *bool { return &p.XHeadersRead }),
+	onOff("hep_mode_on", 0, Changes, "mirrors get HEP in place of SIP", func(p *Params) *bool { return &p.HEPModeOn }),
 	{
 		Name: "hep_version", Kind: Int, Default: int64(1),
+		Doc: "of HEP to mirrors: 1, 2 or 3",
 		get: func(p *Params) any { return int64(p.HEPVersion) },
 		set: inRange(1, 3, func(p *Params, n int64) { p.HEPVersion = int(n) }),
 	},
 	{
 		Name: "hep_capture_id", Kind: Int, Default: int64(1), Moves: Both,
+		Doc: "capture id in HEP to mirrors",
 		get: func(p *Params) any { return int64(p.HEPCaptureID) },
 		set: inRange(0, math.MaxUint32, func(p *Params, n int64) { p.HEPCaptureID = uint32(n) }),
 	},
 	{
 		Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches", Moves: Leaves, Restart: spoolSync,
+		Doc: "rows are always queued and written in batches; the value chooses between safety and load: 0: spool synced each second, rows gather for 5 ms; 1 (INSERT DELAYED): 10 s and 1 s; 2 (asynchronous): 1 s and 200 ms. `spool.sync_interval` and `store.batch_age` win",
 		get: func(p *Params) any { return int64(p.TraceDBMode) },
 		set: inRange(0, 2, func(p *Params, n int64) { p.TraceDBMode = int(n) }),
 	},
 	{
 		Name: "trace_delayed", Kind: Int, Default: int64(0), Note: "non-zero is trace_db_mode 1", Moves: Leaves, Restart: spoolSync,
+		Doc: "non-zero is `trace_db_mode` 1",
 		get: func(p *Params) any { return boolInt(p.TraceDelayed) },
 		set: func(p *Params, v any) error {
 			if p.TraceDelayed = v.(int64) != 0; p.TraceDelayed {
@@ -192,41 +205,47 @@ var specs = [...]Spec{
 			return nil
 		},
 	},
-	text("send_sock_name", Leaves, func(p *Params) *string { return &p.SendSockName }),
+	text("send_sock_name", Leaves, "`listen=` line whose address mirrors are sent from; its port is left to the proxy", func(p *Params) *string { return &p.SendSockName }),
 	{
 		Name: "send_sock_addr", Kind: Str, Default: nil, Moves: Leaves,
+		Doc: "address that mirrors are sent from; the proxy's own port is left to it",
 		get: func(p *Params) any { return p.SendSockAddr },
 		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
 		Name: "force_send_sock", Kind: Str, Default: nil, Note: "the old name of send_sock_addr", Moves: Leaves,
+		Doc: "the old name of `send_sock_addr`",
 		get: func(p *Params) any { return p.SendSockAddr },
 		set: func(p *Params, v any) error { p.SendSockAddr = v.(string); return CheckSIPURI(p.SendSockAddr) },
 	},
 	{
 		Name: "trace_init_mode", Kind: Int, Default: int64(0), Moves: Stays,
+		Doc: "1: rules and `sip_trace()` have no effect; 2: what no rule, `sip_trace()` or AVP of users chose is dropped",
 		get: func(p *Params) any { return int64(p.TraceInitMode) },
 		set: inRange(0, 2, func(p *Params, n int64) { p.TraceInitMode = int(n) }),
 	},
 	{
 		Name: "trace_mode", Kind: Int, Default: int64(0),
+		Doc: "what happens to all traffic: 1 HEP mirror, 2 rows, 4 SIP mirror, added up",
 		get: func(p *Params) any { return int64(p.TraceMode) },
 		set: inRange(0, 7, func(p *Params, n int64) { p.TraceMode = int(n) }),
 	},
 	{
 		Name: "data_mode", Kind: Int, Default: int64(0), Moves: Leaves,
+		Doc: "1: the advertised addresses of the proxy's sockets stand in the rows",
 		get: func(p *Params) any { return int64(p.DataMode) },
 		set: inRange(0, math.MaxInt32, func(p *Params, n int64) { p.DataMode = int(n) }),
 	},
 	{
 		Name: "auth_key", Kind: IntOrStr, Default: nil, Secret: true, Moves: Both,
+		Doc: "authentication key in HEP3 to mirrors",
 		get: func(p *Params) any { return p.AuthKey },
 		set: func(p *Params, v any) error { p.AuthKey = v.(string); return nil },
 	},
-	text("evcb_msg", Stays, func(p *Params) *string { return &p.EvcbMsg }),
-	onOff("trace_dialog_ack", 1, Stays, func(p *Params) *bool { return &p.TraceDialogAck }),
-	onOff("trace_dialog_spiral", 1, Stays, func(p *Params) *bool { return &p.TraceDialogSpiral }),
-	onOff("trace_ephemeral_socket", 0, Stays, func(p *Params) *bool { return &p.TraceEphemeralSocket }),
+	text("evcb_msg", Stays, "name of another `event_route[...]`, in the file of `event_route` or in `kamailio.cfg`; a KEMI function can't run here and is refused", func(p *Params) *string { return &p.EvcbMsg }),
+	onOff("trace_dialog_ack", 1, Stays, "0: a dialog that is traced goes without its ACK for a 2xx", func(p *Params) *bool { return &p.TraceDialogAck }),
+	onOff("trace_dialog_spiral", 1, Stays, "0: a dialog that is traced goes without its second way through the proxy", func(p *Params) *bool { return &p.TraceDialogSpiral }),
+	onOff("trace_ephemeral_socket", 0, Stays, "accepted; siptraced has no part in it", func(p *Params) *bool { return &p.TraceEphemeralSocket }),
 	column("date_column", func(c *Columns) *string { return &c.Date }),
 	column("callid_column", func(c *Columns) *string { return &c.CallID }),
 	column("traced_user_column", func(c *Columns) *string { return &c.TracedUser }),
@@ -242,13 +261,13 @@ var specs = [...]Spec{
 
 // onOff is an integer parameter of which only zero or not zero matters. The
 // documentation calls some of them strings: both are taken.
-func onOff(name string, def int64, moves Move, field func(*Params) *bool) Spec {
+func onOff(name string, def int64, moves Move, doc string, field func(*Params) *bool) Spec {
 	kind := Int
 	if strings.HasPrefix(name, "trace_dialog_") {
 		kind = IntOrStr
 	}
 	return Spec{
-		Name: name, Kind: kind, Default: def, Moves: moves,
+		Name: name, Kind: kind, Default: def, Moves: moves, Doc: doc,
 		get: func(p *Params) any { return boolInt(*field(p)) },
 		set: func(p *Params, v any) error {
 			if s, ok := v.(string); ok {
@@ -264,9 +283,9 @@ func onOff(name string, def int64, moves Move, field func(*Params) *bool) Spec {
 	}
 }
 
-func text(name string, moves Move, field func(*Params) *string) Spec {
+func text(name string, moves Move, doc string, field func(*Params) *string) Spec {
 	return Spec{
-		Name: name, Kind: Str, Moves: moves,
+		Name: name, Kind: Str, Moves: moves, Doc: doc,
 		get: func(p *Params) any { return *field(p) },
 		set: func(p *Params, v any) error { *field(p) = v.(string); return nil },
 	}
@@ -275,7 +294,7 @@ func text(name string, moves Move, field func(*Params) *string) Spec {
 func column(name string, field func(*Columns) *string) Spec {
 	d := DefaultColumns()
 	return Spec{
-		Name: name, Kind: Str, Default: *field(&d), Moves: Leaves, Restart: oneTable,
+		Name: name, Kind: Str, Default: *field(&d), Moves: Leaves, Restart: oneTable, Doc: "name of the column `" + *field(&d) + "`",
 		get: func(p *Params) any { return *field(&p.Columns) },
 		set: identifier(func(p *Params) *string { return field(&p.Columns) }),
 	}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
 
@@ -28,11 +29,22 @@ const maxReason = 255
 type httpService struct {
 	*stream
 	server *fasthttp.Server
-	token  [sha256.Size]byte
+	token  atomic.Pointer[[sha256.Size]byte] // digest; nil: none is needed
+}
+
+// setToken replaces the token; empty: none is needed.
+func (h *httpService) setToken(token string) {
+	if token == "" {
+		h.token.Store(nil)
+		return
+	}
+	sum := sha256.Sum256([]byte(token))
+	h.token.Store(&sum)
 }
 
 func newHTTP(st *stream) *httpService {
-	h := &httpService{stream: st, token: sha256.Sum256([]byte(st.l.Token))}
+	h := &httpService{stream: st}
+	h.setToken(st.l.Token)
 	limits := st.srv.limits
 	// stream sees to the number of connections: those that it closed may still be
 	// on their way out, and don't count.
@@ -140,12 +152,13 @@ func (h *httpService) answer(ctx *fasthttp.RequestCtx, peer rpc.Peer) {
 // authorized compares digests, so that neither the time it takes nor the length
 // tells anything of the token.
 func (h *httpService) authorized(ctx *fasthttp.RequestCtx) bool {
-	if h.l.Token == "" {
+	want := h.token.Load()
+	if want == nil {
 		return true
 	}
 	scheme, token, _ := strings.Cut(string(ctx.Request.Header.Peek("Authorization")), " ")
 	sum := sha256.Sum256([]byte(token))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], h.token[:]) == 1
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], want[:]) == 1
 }
 
 // sameOrigin keeps web pages of others from using an operator's browser: they
@@ -158,7 +171,7 @@ func (h *httpService) sameOrigin(ctx *fasthttp.RequestCtx) bool {
 			return false
 		}
 	}
-	if h.l.Token != "" || h.l.mutual() || host == "" {
+	if h.token.Load() != nil || h.l.mutual() || host == "" {
 		return true
 	}
 	if name, _, err := net.SplitHostPort(host); err == nil {

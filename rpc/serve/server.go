@@ -128,6 +128,30 @@ func (s *Server) missingHandler(p Protocol) string {
 	return ""
 }
 
+// SetToken replaces the token of every HTTP listener at once: the next request that
+// brings the old one is refused, on an open connection too. Other hosts must not
+// be able to reach a listener without a token, as in [Listener.Validate]. After an
+// error nothing is changed.
+func (s *Server) SetToken(token string) error {
+	var list []*httpService
+	for _, svc := range s.services {
+		h, ok := svc.(*httpService)
+		if !ok {
+			continue
+		}
+		l := h.l
+		l.Token = token
+		if err := l.Validate(); err != nil {
+			return err
+		}
+		list = append(list, h)
+	}
+	for _, h := range list {
+		h.setToken(token)
+	}
+	return nil
+}
+
 // Addresses are the bound listeners, as PROTOCOL and address:
 // "ctl unix:/run/siptraced/ctl".
 func (s *Server) Addresses() []string {

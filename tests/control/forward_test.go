@@ -371,7 +371,22 @@ func TestStateFile(t *testing.T) {
 	if p := d.kamcmd(t, "unix", "siptrace.status", "check"); p.stdout != "Disabled\n" {
 		t.Errorf("in the end: %v, want that it is off", p)
 	}
+	d.set(t, "on")
 	d.MustStop(t)
+
+	// With a state there is one store as well: what is spooled once is written once.
+	d = start(t, o)
+	before := len(d.rows(t))
+	for i := range 5 {
+		d.feed(t, packet(fmt.Sprintf("one-store-%d", i)))
+	}
+	if n := len(d.rows(t)) - before; n != 5 {
+		t.Errorf("%d rows for 5 messages", n)
+	}
+	d.MustStop(t)
+	if c := d.Counters(t); c["spooled"] != 5 || c["store.written"] != 5 || c["store.rows"] != 5 {
+		t.Errorf("spooled %d, written %d, rows %d; want 5 of each", c["spooled"], c["store.written"], c["store.rows"])
+	}
 
 	// A damaged file is said, and not taken for nothing.
 	if err := os.WriteFile(dir+"/state", []byte("{"), 0o600); err != nil {

@@ -1,13 +1,12 @@
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 	_ "time/tzdata" // time zones on hosts without them
 
@@ -19,16 +18,15 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-// Config is the whole effective configuration.
+// Config is the whole effective configuration. It is not changed once it is
+// there: With and Adopt make others of it.
 type Config struct {
 	Params siptrace.Params
 	Own    []siptrace.Socket // the proxy's sockets
-	// Learned are those that the proxy itself named, see Learn.
-	Learned []siptrace.Socket
-	Ingest  ingest.Config
-	Spool   spool.Config
-	Store   store.Config
-	RPC     RPC
+	Ingest ingest.Config
+	Spool  spool.Config
+	Store  store.Config
+	RPC    RPC
 	// Rules are the event route and the filter rules; EventRoute is the key.
 	Rules      rules.Config
 	EventRoute string
@@ -38,12 +36,10 @@ type Config struct {
 	// rule sends there.
 	Mirror         mirror.Config
 	MirrorExplicit bool
-	mirror         mirrorSettings
 
-	TLSCertificate, TLSPrivateKey, TLSClientCA string
-	LogLevel                                   slog.Level
-	ShutdownTimeout                            time.Duration
-	MemoryLimit                                int64 // bytes
+	LogLevel        slog.Level
+	ShutdownTimeout time.Duration
+	MemoryLimit     int64 // bytes
 
 	// Values are the effective settings in a fixed order, Sockets the proxy's
 	// with their places.
@@ -53,6 +49,21 @@ type Config struct {
 	Notes []string
 	// KamailioCfg is the proxy's configuration that was read, or empty.
 	KamailioCfg string
+
+	// What the keys say that is of no use by itself.
+	tls      tlsFiles
+	local    []siptrace.Endpoint
+	ruleList any // of the key rules.list, as it is written
+	mirror   destination
+	entries  []any // of the key destinations, as they are written
+
+	sources sources
+	// stored are the settings that the places have; remote are those that remote
+	// control set, which win.
+	stored, remote settings
+	// derived are the origins of values that follow from other settings.
+	derived map[string]string
+	cache   *cache
 }
 
 // Value is one effective setting.
@@ -71,14 +82,6 @@ func (v Value) String() string {
 	return s
 }
 
-// Sources are the places to read.
-type Sources struct {
-	KamailioCfg string   // --kamailio-cfg
-	File        string   // -c
-	Set         []string // --set key=value
-	Environ     []string // os.Environ()
-}
-
 // Problem is one error in the configuration.
 type Problem struct {
 	Place string // file:line, or what stands for it
@@ -90,173 +93,190 @@ func (p *Problem) Error() string { return p.Place + ": " + p.Err.Error() }
 // Unwrap gives what is wrong there.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// embedded is what holds when there is no kamailio.cfg: the main job, without
-// any set-up.
-var embedded = map[string]any{
-	"siptrace.db_url":   "sqlite://siptraced.db",
-	"siptrace.trace_on": int64(1),
+// Default is the configuration without any of its places: with the module's own
+// parameters.
+func Default() *Config {
+	return &Config{
+		Params: siptrace.DefaultParams(), Ingest: ingest.DefaultConfig(), Spool: spool.DefaultConfig(), Store: store.DefaultConfig(),
+		RPC: defaultRPC(), Rules: rules.Config{StateFile: "siptraced.rules.json"}, mirror: defaultDestination(),
+		LogLevel: slog.LevelInfo, ShutdownTimeout: 30 * time.Second, MemoryLimit: 96 << 20,
+	}
 }
 
 // Load reads all places. The error joins every *Problem found.
 func Load(src Sources) (*Config, error) {
-	l := &loader{}
-	if err := l.read(src); err != nil {
-		return nil, err
-	}
-	c := &Config{
-		Params: siptrace.DefaultParams(),
-		Ingest: ingest.Config{},
-		Spool:  spool.DefaultConfig(),
-		Store:  store.DefaultConfig(),
-	}
-	var problems []error
-	for _, s := range siptrace.Specs() {
-		if err := l.param(c, s); err != nil {
-			problems = append(problems, err)
-		}
-	}
-	for _, k := range keys {
-		if err := l.key(c, k); err != nil {
-			problems = append(problems, err)
-		}
-	}
-	problems = append(problems, l.sockets(c)...)
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	if err := c.finish(l); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-// param sets one siptrace parameter from the last place that has it.
-func (l *loader) param(c *Config, s siptrace.Spec) error {
-	name := "siptrace." + s.Name
-	v, origin := l.get(name)
-	var err error
-	switch {
-	case !origin.set: // the default is in place
-	case origin.text:
-		text, _ := v.(string)
-		err = c.Params.SetText(s.Name, text)
-	default:
-		err = c.Params.Set(s.Name, v)
-	}
+	from, stored, err := read(src)
 	if err != nil {
-		return &Problem{origin.place, err}
+		return nil, err
 	}
-	c.Values = append(c.Values, Value{Name: name, Text: show(s, &c.Params), Origin: origin.place, Note: s.Note})
-	return nil
+	return build(from, stored, nil, newCache())
 }
 
-// show is a parameter's value as kamailio.cfg would have it.
-func show(s siptrace.Spec, p *siptrace.Params) string {
-	switch v := s.Value(p).(type) {
-	case int64:
-		return fmt.Sprint(v)
-	case string:
-		switch {
-		case v == "":
-			return "unset"
-		case s.Name == "db_url":
-			if u, err := siptrace.ParseDBURL(v); err == nil {
-				v = u.Redacted()
-			}
-		case s.Secret:
-			return "***"
-		}
-		return fmt.Sprintf("%q", v)
+// Set is a change of one setting by remote control, as text.
+type Set struct{ Name, Text, Origin string }
+
+// With is c after changes by remote control. It reads no file again.
+func (c *Config) With(changes ...Set) (*Config, error) {
+	remote := maps.Clone(c.remote)
+	if remote == nil {
+		remote = settings{}
 	}
-	return ""
+	for _, s := range changes {
+		remote[s.Name] = setting{name: s.Name, value: s.Text, text: true, place: s.Origin}
+	}
+	return build(c.sources, c.stored, remote, c.cache)
 }
 
-// key sets one of the other settings.
-func (l *loader) key(c *Config, k key) error {
-	v, origin := l.get(k.name)
-	var list []string
-	switch v := v.(type) {
-	case nil:
-		list = split(k.def, k.list)
-	case []any:
-		for _, e := range v {
-			list = append(list, fmt.Sprint(e))
+// Remotely is the present value of a setting that remote control can change: an
+// int64 or a string.
+func (c *Config) Remotely(name string) (any, bool) {
+	for _, k := range Keys() {
+		if k.Name != name || !k.Remote {
+			continue
 		}
-	case []string:
-		list = v
-	default:
-		list = split(fmt.Sprint(v), k.list)
+		switch v := k.get(c).(type) {
+		case int64, string:
+			return v, true
+		default:
+			return k.text(c), true
+		}
 	}
-	if !k.list && len(list) != 1 {
-		return &Problem{origin.place, fmt.Errorf("%s: want one value, not a list", k.name)}
-	}
-	if c.RPC.set == nil {
-		c.RPC.set = map[string]bool{}
-	}
-	c.RPC.set[k.name] = origin.set
-	if err := k.set(c, list); err != nil {
-		return &Problem{origin.place, fmt.Errorf("%s: %w", k.name, err)}
-	}
-	text := strings.Join(list, ", ")
-	switch {
-	case text == "":
-		text = "unset"
-	case k.name == "rpc.token":
-		text = "***"
-	}
-	c.Values = append(c.Values, Value{Name: k.name, Text: text, Origin: origin.place})
-	return nil
+	return nil, false
 }
 
-func split(s string, list bool) []string {
-	if !list {
-		return []string{s}
-	}
-	var out []string
-	for e := range strings.SplitSeq(s, ",") {
-		if e = strings.TrimSpace(e); e != "" {
-			out = append(out, e)
-		}
+// Remote are the settings that remote control has changed, as text.
+func (c *Config) Remote() map[string]string {
+	out := map[string]string{}
+	for name, s := range c.remote {
+		out[name] = fmt.Sprint(s.value)
 	}
 	return out
 }
 
-// addLocal adds one of the proxy's sockets, as proto:address[:port].
-func (c *Config) addLocal(s string) error {
-	e, err := siptrace.ParseEndpoint(s)
-	if err != nil {
-		return err
+// build makes the configuration that the settings say.
+func build(from sources, stored, remote settings, files *cache) (*Config, error) {
+	c := Default()
+	c.sources, c.stored, c.remote, c.cache = from, stored, remote, files
+	c.KamailioCfg, c.derived = from.kamailioCfg, map[string]string{}
+	var problems []error
+	keys := Keys()
+	for i := range keys {
+		if err := c.readKey(&keys[i]); err != nil {
+			problems = append(problems, err)
+		}
 	}
-	c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
+	problems = append(problems, c.readSockets()...)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	if err := c.finish(); err != nil {
+		return nil, err
+	}
+	for i := range keys {
+		k := &keys[i]
+		c.Values = append(c.Values, Value{Name: k.Name, Text: k.text(c), Origin: c.place(k.Name), Note: k.note})
+	}
+	return c, nil
+}
+
+// readKey sets one key from the last place that has it.
+func (c *Config) readKey(k *Key) error {
+	s, ok := c.setting(k.Name)
+	if !ok || s.value == nil {
+		return nil
+	}
+	problem := func(err error) error { return &Problem{s.place, err} }
+	if k.from != nil {
+		if err := k.from(c, s); err != nil {
+			return problem(err)
+		}
+		return nil
+	}
+	texts, err := s.texts(k.List)
+	if err == nil {
+		err = k.set(c, texts)
+	}
+	if err != nil {
+		return problem(fmt.Errorf("%s: %w", k.Name, err))
+	}
+	if k.check == nil {
+		return nil
+	}
+	if err := k.check(c); err != nil {
+		// The others are checked with a good one in its place.
+		reset(k, c)
+		return problem(err)
+	}
 	return nil
 }
 
+// reset gives a key the default.
+func reset(k *Key, c *Config) {
+	text := k.text(Default())
+	if text == unset {
+		text = ""
+	}
+	texts := []string{text}
+	if k.List {
+		texts = split(text)
+	}
+	_ = k.set(c, texts) // it can be read
+}
+
+// setting is the value that wins for a key.
+func (c *Config) setting(name string) (setting, bool) {
+	if s, ok := c.remote[name]; ok {
+		return s, true
+	}
+	s, ok := c.stored[name]
+	return s, ok
+}
+
+// place is where a key's value comes from.
+func (c *Config) place(name string) string {
+	if origin, ok := c.derived[name]; ok {
+		return origin
+	}
+	if s, ok := c.setting(name); ok {
+		return s.place
+	}
+	return "default"
+}
+
+// keyError is what is wrong with a key, found when its value was put to use.
+type keyError struct {
+	key string
+	err error
+}
+
+func (e *keyError) Error() string { return e.key + ": " + e.err.Error() }
+func (e *keyError) Unwrap() error { return e.err }
+
+// problem adds the place of the key that err is about, or else of the key name.
+func (c *Config) problem(name string, err error) error {
+	var k *keyError
+	if errors.As(err, &k) {
+		name = k.key
+	}
+	return &Problem{c.place(name), err}
+}
+
 // finish derives what depends on several settings, and checks it.
-func (c *Config) finish(l *loader) error {
-	c.KamailioCfg = l.kamailioCfg
-	c.applyDBMode(l)
+func (c *Config) finish() error {
+	c.applyDBMode()
 	var problems []error
-	add := func(place string, err error) {
+	add := func(name string, err error) {
 		if err != nil {
-			problems = append(problems, &Problem{place, err})
+			problems = append(problems, c.problem(name, err))
 		}
 	}
-	add(l.origin("siptrace.trace_init_mode").place, c.Params.Validate())
+	add(module+"trace_init_mode", c.Params.Validate())
 	u, err := siptrace.ParseDBURL(c.Params.DBURL)
-	add(l.origin("siptrace.db_url").place, err)
+	add(module+"db_url", err)
 	c.Store.URL, c.Store.Table, c.Store.Columns = u, c.Params.Table, c.Params.Columns
-	add(l.origin("spool.dir").place, c.Spool.Validate())
-	add(l.origin("store.batch_rows").place, c.Store.Validate())
-	if len(c.Ingest.Listen) == 0 {
-		add(l.origin("listen").place, errors.New("listen is empty: nothing would come in"))
-	}
-	if c.TLSCertificate != "" || slices.ContainsFunc(c.Ingest.Listen, func(a ingest.Address) bool { return a.Net == "tls" }) {
-		c.Ingest.TLS, err = tlsConfig(c.TLSCertificate, c.TLSPrivateKey, c.TLSClientCA)
-		add(l.origin("tls.certificate").place, err)
-	}
-	var mutual *tls.Config
-	if c.TLSClientCA != "" {
-		mutual = c.Ingest.TLS
+	if slices.ContainsFunc(c.Ingest.Listen, func(a ingest.Address) bool { return a.Net == "tls" }) || c.tls.certificate != "" {
+		c.Ingest.TLS, err = c.serverTLS()
+		add("tls.certificate", err)
 	}
 	if ip := c.Params.LocalIP(); ip != "" {
 		// Kamailio mirrors with this address already in place.
@@ -264,12 +284,23 @@ func (c *Config) finish(l *loader) error {
 			c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
 		}
 	}
-	c.Notes = append(c.Notes, l.notes...)
-	problems = append(problems, c.readRules(l)...)
-	add(l.origin("rpc.ctl").place, c.RPC.finish(mutual))
-	problems = append(problems, c.readMirrors(l)...)
+	c.Notes = append(c.Notes, c.sources.notes...)
+	problems = append(problems, c.finishRules()...)
+	problems = append(problems, c.finishRPC()...)
+	problems = append(problems, c.finishMirrors()...)
 	c.note()
 	return errors.Join(problems...)
+}
+
+// validate reports the first value of the process's own that can't work.
+func (c *Config) validate() error {
+	switch {
+	case c.MemoryLimit < 32<<20:
+		return fmt.Errorf("memory_limit is %s: at least 32MiB", size(c.MemoryLimit))
+	case c.ShutdownTimeout < 0 || c.ShutdownTimeout > time.Hour:
+		return fmt.Errorf("shutdown_timeout is %s: 0s to 1h are possible", c.ShutdownTimeout)
+	}
+	return nil
 }
 
 // dbModes are what trace_db_mode chooses between safety and load: how often the
@@ -282,18 +313,15 @@ var dbModes = [...]struct{ sync, gather time.Duration }{
 
 // applyDBMode puts trace_db_mode into force where the operator did not set what
 // it stands for.
-func (c *Config) applyDBMode(l *loader) {
+func (c *Config) applyDBMode() {
 	m := c.Params.TraceDBMode
 	if m == 0 {
 		return
 	}
 	set := func(name string, value time.Duration, field *time.Duration) {
-		if l.origin(name).set {
-			return
+		if _, ok := c.setting(name); !ok {
+			*field, c.derived[name] = value, fmt.Sprintf("trace_db_mode %d", m)
 		}
-		*field = value
-		i := slices.IndexFunc(c.Values, func(v Value) bool { return v.Name == name })
-		c.Values[i].Text, c.Values[i].Origin = value.String(), fmt.Sprintf("trace_db_mode %d", m)
 	}
 	set("spool.sync_interval", dbModes[m].sync, &c.Spool.SyncInterval)
 	set("store.batch_age", dbModes[m].gather, &c.Store.BatchAge)

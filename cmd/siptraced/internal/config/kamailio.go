@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	fileprovider "github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
@@ -16,27 +15,25 @@ import (
 
 // readKamailio reads the proxy's own configuration: the module's parameters and
 // the sockets.
-func (l *loader) readKamailio(path string) error {
-	parser := &kamcfg.Parser{Path: path, Options: kamcfg.Options{Interfaces: interfaces}}
+func (f *sources) readKamailio() ([]setting, error) {
+	parser := &kamcfg.Parser{Path: f.kamailioCfg, Options: kamcfg.Options{Interfaces: interfaces}}
 	k := koanf.New(".")
-	if err := k.Load(fileprovider.Provider(path), parser); err != nil {
+	if err := k.Load(fileprovider.Provider(f.kamailioCfg), parser); err != nil {
 		if perr := (*kamcfg.Error)(nil); !errors.As(err, &perr) {
-			return &Problem{path, err}
+			return nil, &Problem{f.kamailioCfg, err}
 		}
-		return err
+		return nil, err
 	}
-	l.proxy = parser.Config()
-	// The sockets stand beside the operator's own key local; see sockets.
+	f.proxy = parser.Config()
+	// The sockets stand beside the operator's own key local; see readSockets.
 	k.Delete("local")
+	for _, n := range f.proxy.Notes {
+		f.notes = append(f.notes, n.Pos.String()+": "+n.Msg)
+	}
 	places := parser.Places()
-	place := func(key string) string { return places[key][len(places[key])-1].String() }
-	for _, n := range l.proxy.Notes {
-		l.notes = append(l.notes, n.Pos.String()+": "+n.Msg)
-	}
-	if problems := l.known(settings(k), place); len(problems) > 0 {
-		return errors.Join(problems...)
-	}
-	return l.mergeKoanf(k, origin{}, place)
+	return settingsOf(k, func(key string) setting {
+		return setting{place: places[key][len(places[key])-1].String()}
+	}), nil
 }
 
 // interfaces are this host's, for listen= lines that name one, or all.
@@ -62,27 +59,29 @@ func interfaces() ([]kamcfg.Interface, error) {
 	return out, nil
 }
 
-// sockets adds the proxy's listen= lines to its sockets.
-func (l *loader) sockets(c *Config) (problems []error) {
-	for _, s := range c.Own {
-		c.Sockets = append(c.Sockets, Value{Name: "socket", Text: socketText(s), Origin: l.origin("local").place})
+// readSockets adds the proxy's listen= lines to its sockets.
+func (c *Config) readSockets() (problems []error) {
+	for _, e := range c.local {
+		c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
+		c.Sockets = append(c.Sockets, Value{Name: "socket", Text: e.String(), Origin: c.place("local")})
 	}
-	if l.proxy == nil {
+	proxy := c.sources.proxy
+	if proxy == nil {
 		return nil
 	}
-	if len(l.proxy.Listens) == 0 {
+	if len(proxy.Listens) == 0 {
 		// Kamailio then listens on every address of the host.
-		for _, text := range l.proxy.Local() {
+		for _, text := range proxy.Local() {
 			e, err := siptrace.ParseEndpoint(text)
 			if err != nil {
-				problems = append(problems, &Problem{l.kamailioCfg, err})
+				problems = append(problems, &Problem{c.KamailioCfg, err})
 				continue
 			}
 			c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
 			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: e.String(), Origin: "default, there is no listen"})
 		}
 	}
-	for _, li := range l.proxy.Listens {
+	for _, li := range proxy.Listens {
 		var adv netip.AddrPort
 		if li.AdvertiseHost != "" {
 			ip, err := netip.ParseAddr(li.AdvertiseHost)
@@ -96,23 +95,13 @@ func (l *loader) sockets(c *Config) (problems []error) {
 		if !ok {
 			proto = siptrace.Any
 		}
-		for _, a := range l.proxy.Expand(li) {
+		for _, a := range proxy.Expand(li) {
 			s := siptrace.Socket{Proto: proto, Addr: a, Advertised: adv}
 			c.Own = append(c.Own, s)
 			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: socketText(s), Origin: li.Pos.String()})
 		}
 	}
 	return problems
-}
-
-// Learn takes the sockets that the proxy itself named, in place of those that it
-// named before; it reports whether they are others.
-func (c *Config) Learn(found []siptrace.Socket) bool {
-	if slices.Equal(c.Learned, found) {
-		return false
-	}
-	c.Learned = found
-	return true
 }
 
 func socketText(s siptrace.Socket) string {

@@ -3,173 +3,191 @@ package config
 import (
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/siptrace"
 )
 
-// key is one setting beside the siptrace parameters.
-type key struct {
-	name string
-	// list: the value is a list of strings; anything else is one text, read by
-	// set. def is written as --set has it.
-	list bool
-	def  string
-	doc  string
-	set  func(*Config, []string) error
+// module begins the names of the module's parameters.
+const module = "siptrace."
+
+// Keys lists every setting: the module's parameters, then the daemon's own.
+func Keys() []Key {
+	var params []Key
+	for _, s := range siptrace.Specs() {
+		params = append(params, param(s))
+	}
+	return slices.Concat(params, intakeKeys(), spoolKeys(), storeKeys(), ruleKeys(), mirrorKeys(), rpcKeys(), processKeys())
 }
 
-// keys lists every setting beside the siptrace parameters, in the order of the
-// README.
-var keys = slices.Concat(ownKeys, mirrorKeys, rpcKeys)
+// Reasons for a restart.
+const (
+	socketAtStart = "the listening sockets are opened at start"
+	spoolAtStart  = "the spool is opened at start"
+	fileAtStart   = "the file is opened at start"
+)
 
-var ownKeys = []key{
-	{"kamailio_cfg", false, "", "the proxy's configuration; --kamailio-cfg wins", func(*Config, []string) error { return nil }},
-	{"listen", true, "udp:127.0.0.1:9060,tcp:127.0.0.1:9060", "where HEP and SIP come in: udp:, tcp:, tls:host:port", func(c *Config, v []string) error {
-		c.Ingest.Listen = nil
-		for _, s := range v {
-			a, err := ingest.ParseAddress(s)
-			if err != nil {
+func intakeKeys() []Key {
+	bounds := func(c *Config) error { return c.Ingest.Validate() }
+	return []Key{
+		{Name: "kamailio_cfg", Doc: "the proxy's configuration; the flag `--kamailio-cfg` wins", access: access{
+			get: func(c *Config) any { return c.KamailioCfg },
+			set: func(*Config, []string) error { return nil }, // read before everything else
+		}},
+		{Name: "openser", Doc: "1: `kamailio_cfg` is an openser.cfg of OpenSER 1.0 or 1.1, where `traced_user_avp` is 6843 if not set", access: boolean(func(c *Config) *bool { return &c.OpenSER })},
+		{Name: "listen", List: true, Restart: socketAtStart, Doc: "where HEP and SIP come in, told apart by content: `udp:`, `tcp:`, `tls:host:port`", access: access{
+			get: func(c *Config) any { return c.Ingest.Listen },
+			set: func(c *Config, v []string) error {
+				c.Ingest.Listen = nil
+				for _, s := range v {
+					a, err := ingest.ParseAddress(s)
+					if err != nil {
+						return err
+					}
+					c.Ingest.Listen = append(c.Ingest.Listen, a)
+				}
+				return nil
+			},
+			show: func(c *Config) string { return formatAll(c.Ingest.Listen) },
+		}, check: bounds},
+		{Name: "local", List: true, Doc: "the proxy's own sockets (`udp:192.0.2.1:5060`), beside its `listen=` lines; they decide the direction", access: access{
+			get: func(c *Config) any { return c.local },
+			set: func(c *Config, v []string) error {
+				c.local = nil
+				for _, s := range v {
+					e, err := siptrace.ParseEndpoint(s)
+					if err != nil {
+						return err
+					}
+					c.local = append(c.local, e)
+				}
+				return nil
+			},
+			show: func(c *Config) string { return formatAll(c.local) },
+		}},
+		{Name: "receive_buffer", Restart: socketAtStart, Doc: "receive buffer of a UDP socket; a warning says when the kernel gives less", access: bytes(func(c *Config) *int { return &c.Ingest.ReceiveBuffer }), check: bounds},
+		{Name: "max_connections", Doc: "TCP and TLS connections open at once", access: number(func(c *Config) *int { return &c.Ingest.MaxConnections }), check: bounds},
+		{Name: "tls.certificate", Restart: socketAtStart, Doc: "PEM file with the certificate of `tls:` entries", access: text(func(c *Config) *string { return &c.tls.certificate })},
+		{Name: "tls.private_key", Restart: socketAtStart, Doc: "PEM file with its key", access: text(func(c *Config) *string { return &c.tls.privateKey })},
+		{Name: "tls.client_ca", Restart: socketAtStart, Doc: "PEM file with the authorities of client certificates; when it is set, clients need one", access: text(func(c *Config) *string { return &c.tls.ca })},
+	}
+}
+
+// formatAll writes a list of values that can write themselves.
+func formatAll[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, e := range list {
+		texts[i] = e.String()
+	}
+	return format(texts)
+}
+
+func spoolKeys() []Key {
+	bounds := func(c *Config) error { return c.Spool.Validate() }
+	interval := duration(func(c *Config) *time.Duration { return &c.Spool.SyncInterval })
+	interval.show = func(c *Config) string {
+		if c.Spool.SyncInterval == 0 {
+			return always
+		}
+		return format(c.Spool.SyncInterval)
+	}
+	parsed := interval.set
+	interval.set = func(c *Config, v []string) error {
+		if v[0] != always {
+			return parsed(c, v)
+		}
+		c.Spool.SyncInterval = 0
+		return nil
+	}
+	return []Key{
+		{Name: "spool.nats", Restart: spoolAtStart, Doc: "a NATS JetStream cluster (`nats://a,b,c`) in place of the embedded engine", access: access{
+			get:  func(c *Config) any { return c.Spool.NATS },
+			set:  func(c *Config, v []string) error { c.Spool.NATS = v[0]; return checkURLs(v[0]) },
+			show: func(c *Config) string { return format(maskUserinfo(c.Spool.NATS)) },
+		}, check: bounds},
+		{Name: "spool.dir", Restart: spoolAtStart, Doc: "directory of the spool; one process each", access: text(func(c *Config) *string { return &c.Spool.Dir }), check: bounds},
+		{Name: "spool.credentials", Restart: spoolAtStart, Doc: "NATS credentials file", access: text(func(c *Config) *string { return &c.Spool.Credentials })},
+		{Name: "spool.ca", Restart: spoolAtStart, Doc: "PEM file with the authorities of the cluster's certificates", access: text(func(c *Config) *string { return &c.Spool.CA })},
+		{Name: "spool.replicas", Restart: spoolAtStart, Doc: "copies of each stream in a cluster", access: number(func(c *Config) *int { return &c.Spool.Replicas }), check: bounds},
+		{Name: "spool.shards", Restart: spoolAtStart, Doc: "streams by Call-ID, and so writers per sink", access: number(func(c *Config) *int { return &c.Spool.Shards }), check: bounds},
+		{Name: "spool.sync_interval", Restart: spoolAtStart, Doc: "how often the spool is synced to disk; `always`: before a message counts as spooled. A crash of siptraced alone loses nothing that is spooled", access: interval, check: bounds},
+		{Name: "spool.max_bytes", Doc: "what may wait for the sinks; 0: no bound", access: bytes(func(c *Config) *int64 { return &c.Spool.MaxBytes }), check: bounds},
+		{Name: "spool.max_age", Doc: "how long it may wait; 0s: no bound", access: duration(func(c *Config) *time.Duration { return &c.Spool.MaxAge }), check: bounds},
+		{Name: "spool.full", Restart: spoolAtStart, Doc: "at `spool.max_bytes`: `" + spool.RefuseNew + "` or `" + spool.DropOldest + "`; either is counted", access: text(func(c *Config) *string { return &c.Spool.Full }), check: bounds},
+		{Name: "spool.batch_bytes", Restart: spoolAtStart, Doc: "a batch closes at this size", access: bytes(func(c *Config) *int { return &c.Spool.BatchBytes }), check: bounds},
+		{Name: "spool.batch_age", Restart: spoolAtStart, Doc: "or at this age", access: duration(func(c *Config) *time.Duration { return &c.Spool.BatchAge }), check: bounds},
+	}
+}
+
+// always is spool.sync_interval before each acknowledgement.
+const always = "always"
+
+func storeKeys() []Key {
+	bounds := func(c *Config) error { return c.Store.Validate() }
+	return []Key{
+		{Name: "timezone", Doc: "time zone of `time_stamp`: `Local`, `UTC`, or a name such as `America/New_York`", access: access{
+			get: func(c *Config) any {
+				if c.Store.Location == time.Local {
+					return "Local" // whose own name is UTC with TZ=UTC
+				}
+				return c.Store.Location.String()
+			},
+			set: func(c *Config, v []string) (err error) {
+				c.Store.Location, err = time.LoadLocation(v[0])
 				return err
-			}
-			c.Ingest.Listen = append(c.Ingest.Listen, a)
-		}
-		return nil
-	}},
-	{"local", true, "", "the proxy's own sockets, beside its listen= lines", func(c *Config, v []string) error {
-		for _, s := range v {
-			if err := c.addLocal(s); err != nil {
-				return err
-			}
-		}
-		return nil
-	}},
-	{"timezone", false, "Local", "time zone of time_stamp: Local, UTC, or a name such as America/New_York", func(c *Config, v []string) (err error) {
-		c.Store.Location, err = time.LoadLocation(v[0])
-		return err
-	}},
-	{"receive_buffer", false, "8MiB", "receive buffer of a UDP socket", bytesInto(func(c *Config, n int64) { c.Ingest.ReceiveBuffer = int(n) }, 4<<10, 1<<30)},
-	{"max_connections", false, "1024", "TCP and TLS connections open at once", intInto(func(c *Config, n int64) { c.Ingest.MaxConnections = int(n) }, 1, 1<<20)},
-	{"tls.certificate", false, "", "PEM file with the certificate of tls: entries", textInto(func(c *Config) *string { return &c.TLSCertificate })},
-	{"tls.private_key", false, "", "PEM file with its key", textInto(func(c *Config) *string { return &c.TLSPrivateKey })},
-	{"tls.client_ca", false, "", "PEM file with the authorities of client certificates; set: clients need one", textInto(func(c *Config) *string { return &c.TLSClientCA })},
-	{"spool.dir", false, "siptraced.spool", "directory of the spool", textInto(func(c *Config) *string { return &c.Spool.Dir })},
-	{"spool.nats", false, "", "nats://host,host: a NATS cluster in place of the embedded engine", textInto(func(c *Config) *string { return &c.Spool.NATS })},
-	{"spool.credentials", false, "", "NATS credentials file", textInto(func(c *Config) *string { return &c.Spool.Credentials })},
-	{"spool.ca", false, "", "PEM file with the authorities of the cluster's certificates", textInto(func(c *Config) *string { return &c.Spool.CA })},
-	{"spool.replicas", false, "3", "copies of each stream in a cluster", intInto(func(c *Config, n int64) { c.Spool.Replicas = int(n) }, 1, 5)},
-	{"spool.shards", false, "2", "streams, and so writers per sink", intInto(func(c *Config, n int64) { c.Spool.Shards = int(n) }, 1, 64)},
-	{"spool.sync_interval", false, "1s", "how often the spool is synced to disk; always: before each acknowledgement", func(c *Config, v []string) error {
-		if v[0] == "always" {
-			c.Spool.SyncInterval = 0
-			return nil
-		}
-		return durationInto(func(c *Config, d time.Duration) { c.Spool.SyncInterval = d }, time.Millisecond, time.Hour)(c, v)
-	}},
-	{"spool.max_bytes", false, "8GiB", "what may wait for the sinks; 0: no bound", bytesInto(func(c *Config, n int64) { c.Spool.MaxBytes = n }, 0, math.MaxInt64)},
-	{"spool.max_age", false, "0s", "how long it may wait; 0s: no bound", durationInto(func(c *Config, d time.Duration) { c.Spool.MaxAge = d }, 0, math.MaxInt64)},
-	{"spool.full", false, spool.RefuseNew, "at max_bytes: " + spool.RefuseNew + " or " + spool.DropOldest, textInto(func(c *Config) *string { return &c.Spool.Full })},
-	{"spool.batch_bytes", false, "256KiB", "a batch closes at this size", bytesInto(func(c *Config, n int64) { c.Spool.BatchBytes = int(n) }, 1<<10, 4<<20)},
-	{"spool.batch_age", false, "10ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Spool.BatchAge = d }, time.Millisecond, time.Minute)},
-	{"store.batch_rows", false, "4000", "a transaction closes at so many rows", intInto(func(c *Config, n int64) { c.Store.BatchRows = int(n) }, 1, 100000)},
-	{"store.batch_bytes", false, "8MiB", "or bytes of messages", bytesInto(func(c *Config, n int64) { c.Store.BatchBytes = int(n) }, 64<<10, 64<<20)},
-	{"store.batch_age", false, "5ms", "or at this age", durationInto(func(c *Config, d time.Duration) { c.Store.BatchAge = d }, 0, time.Minute)},
-	{"store.reject_file", false, "siptraced.rejects.jsonl", "takes the rows that the database refuses", textInto(func(c *Config) *string { return &c.Store.RejectFile })},
-	{"openser", false, "0", "1: kamailio_cfg is an openser.cfg of OpenSER 1.0 and 1.1, where traced_user_avp is 6843 if not set", func(c *Config, v []string) error {
-		on, err := strconv.ParseBool(v[0])
-		if err != nil {
-			return fmt.Errorf("%q is neither 1 nor 0", v[0])
-		}
-		c.OpenSER = on
-		return nil
-	}},
-	{"event_route", false, "", "file with event_route[siptrace:msg] in Kamailio's syntax, or its text; wins over the one of kamailio.cfg", textInto(func(c *Config) *string { return &c.EventRoute })},
-	{"rules", true, "", "list of rules, or a file with one", func(*Config, []string) error { return nil }},
-	{"rules_state", false, "siptraced.rules.json", "keeps rules that were started by RPC over a restart; empty: they end with the process", textInto(func(c *Config) *string { return &c.Rules.StateFile })},
-	{"tables", true, "", "patterns of the tables that rules may name; default: those whose names begin with that of the parameter table", func(c *Config, v []string) error {
-		c.Rules.Tables = v
-		return rules.CheckTables(v)
-	}},
-	{"log.level", false, "info", "debug, info, warn or error", func(c *Config, v []string) error {
-		var l slog.Level
-		if err := l.UnmarshalText([]byte(v[0])); err != nil {
-			return fmt.Errorf("%q is none of debug, info, warn, error", v[0])
-		}
-		c.LogLevel = l
-		return nil
-	}},
-	{"memory_limit", false, "96MiB", "soft limit of the Go runtime's memory", bytesInto(func(c *Config, n int64) { c.MemoryLimit = n }, 32<<20, math.MaxInt64)},
-	{"shutdown_timeout", false, "30s", "how long SIGTERM waits for the sinks", durationInto(func(c *Config, d time.Duration) { c.ShutdownTimeout = d }, 0, time.Hour)},
-}
-
-func textInto(field func(*Config) *string) func(*Config, []string) error {
-	return func(c *Config, v []string) error { *field(c) = v[0]; return nil }
-}
-
-func intInto(set func(*Config, int64), lo, hi int64) func(*Config, []string) error {
-	return func(c *Config, v []string) error {
-		n, err := strconv.ParseInt(v[0], 10, 64)
-		if err != nil {
-			return fmt.Errorf("%q is not a number", v[0])
-		}
-		if n < lo || n > hi {
-			return fmt.Errorf("%d is out of range: %d to %d", n, lo, hi)
-		}
-		set(c, n)
-		return nil
+			},
+		}},
+		{Name: "store.batch_rows", Doc: "a transaction closes at so many rows", access: number(func(c *Config) *int { return &c.Store.BatchRows }), check: bounds},
+		{Name: "store.batch_bytes", Doc: "or bytes of messages", access: bytes(func(c *Config) *int { return &c.Store.BatchBytes }), check: bounds},
+		{Name: "store.batch_age", Doc: "or at this age", access: duration(func(c *Config) *time.Duration { return &c.Store.BatchAge }), check: bounds},
+		{Name: "store.reject_file", Restart: fileAtStart, Doc: "gets the rows that the database refuses, and messages with a malformed set of `X-Siptrace` headers, with the reason and the packet", access: text(func(c *Config) *string { return &c.Store.RejectFile }), check: bounds},
 	}
 }
 
-func durationInto(set func(*Config, time.Duration), lo, hi time.Duration) func(*Config, []string) error {
-	return func(c *Config, v []string) error {
-		d, err := time.ParseDuration(v[0])
-		if err != nil {
-			return fmt.Errorf("%q is not a duration: write 500ms, 10s, 24h", v[0])
-		}
-		if d < lo || d > hi {
-			return fmt.Errorf("%s is out of range: %s to %s", d, lo, hi)
-		}
-		set(c, d)
-		return nil
+func ruleKeys() []Key {
+	return []Key{
+		{Name: "event_route", Doc: "file with `event_route[siptrace:msg]` in Kamailio's syntax, or its text; wins over the one of `kamailio_cfg`", access: access{
+			get:  func(c *Config) any { return c.EventRoute },
+			set:  func(c *Config, v []string) error { c.EventRoute = v[0]; return nil },
+			show: func(c *Config) string { return format(c.describeRoute()) },
+		}},
+		{Name: "rules.list", Old: "rules", Doc: "list of rules, or a YAML file with one", List: true, access: access{
+			get:  func(c *Config) any { return c.ruleList },
+			from: func(c *Config, v setting) error { return c.readRules(v) },
+			show: func(c *Config) string {
+				if c.ruleList == nil {
+					return unset
+				}
+				return fmt.Sprintf("%d rules", len(c.Rules.Rules))
+			},
+		}},
+		{Name: "rules.state_file", Old: "rules_state", Doc: "keeps rules that were started by RPC over a restart; empty: they end with the process", access: text(func(c *Config) *string { return &c.Rules.StateFile })},
+		{Name: "rules.tables", Old: "tables", List: true, Doc: "patterns of the tables that rules and `trace_table_avp` may name; default: those whose names begin with that of `table`", access: access{
+			get: func(c *Config) any { return c.Rules.Tables },
+			set: func(c *Config, v []string) error {
+				c.Rules.Tables = v
+				return rules.CheckTables(v)
+			},
+		}},
 	}
 }
 
-var units = []struct {
-	suffix string
-	size   int64
-}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1}}
-
-func parseBytes(s string) (int64, error) {
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt64/u.size {
-			break
-		}
-		return n * u.size, nil
+func processKeys() []Key {
+	bounds := func(c *Config) error { return c.validate() }
+	return []Key{
+		{Name: "log.level", Remote: true, Doc: "`debug`, `info`, `warn` or `error`", access: scalar(func(c *Config) *slog.Level { return &c.LogLevel }, parseLevel)},
+		{Name: "memory_limit", Doc: "soft limit of the Go runtime's memory; the process stays under 128 MiB with the default", access: bytes(func(c *Config) *int64 { return &c.MemoryLimit }), check: bounds},
+		{Name: "shutdown_timeout", Doc: "how long SIGTERM waits for the sinks", access: duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }), check: bounds},
 	}
-	return 0, fmt.Errorf("%q is not a size: write bytes, or 64KiB, 8MiB, 2GiB", s)
 }
 
-func bytesInto(set func(*Config, int64), lo, hi int64) func(*Config, []string) error {
-	return func(c *Config, v []string) error {
-		n, err := parseBytes(v[0])
-		if err != nil {
-			return err
-		}
-		if n < lo || n > hi {
-			return fmt.Errorf("%d is out of range: %d to %d bytes", n, lo, hi)
-		}
-		set(c, n)
-		return nil
+func parseLevel(s string) (l slog.Level, err error) {
+	if l.UnmarshalText([]byte(s)) != nil {
+		err = fmt.Errorf("%q is none of debug, info, warn, error", s)
 	}
+	return l, err
 }

@@ -3,13 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	yamlv3 "go.yaml.in/yaml/v3"
@@ -18,218 +17,248 @@ import (
 	"siptraced/compat/siptrace"
 )
 
+// Sources are the places to read.
+type Sources struct {
+	KamailioCfg string   // --kamailio-cfg
+	File        string   // -c
+	Set         []string // --set key=value
+	Environ     []string // os.Environ()
+}
+
 // envPrefix begins the environment variables that are read; two underscores
 // stand for the dot of a key.
 const envPrefix = "SIPTRACED_"
 
-// origin is the place that an effective value comes from.
-type origin struct {
-	set   bool
-	text  bool   // the value is text that has to be read by the key's type
-	place string // for people
+// setting is a value as one of the places has it.
+type setting struct {
+	name  string // as it is written there; may be the former one
+	value any
+	text  bool // the value is text, to be read by the key's type
+	place string
+	// lines are the places of the parts of a value from a YAML file, such as
+	// "[0].name".
+	lines map[string]string
 }
 
-// loader merges the places, and remembers which one each key came from.
-type loader struct {
-	merged      *koanf.Koanf
-	origins     map[string]origin
+// settings are values by the present names of their keys.
+type settings map[string]setting
+
+// texts are the values as --set has them.
+func (s setting) texts(list bool) ([]string, error) {
+	var out []string
+	switch v := s.value.(type) {
+	case []any:
+		for _, e := range v {
+			out = append(out, fmt.Sprint(e))
+		}
+	case []string:
+		out = v
+	default:
+		if out = []string{fmt.Sprint(v)}; list {
+			out = split(out[0])
+		}
+	}
+	if !list && len(out) != 1 {
+		return nil, errors.New("want one value, not a list")
+	}
+	return out, nil
+}
+
+// split takes a list with commas apart.
+func split(s string) (out []string) {
+	for e := range strings.SplitSeq(s, ",") {
+		if e = strings.TrimSpace(e); e != "" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// sources are what else the places say.
+type sources struct {
 	kamailioCfg string
-	proxy       *kamcfg.Config
+	proxy       *kamcfg.Config // nil: there is no kamailio.cfg
 	notes       []string
 }
 
-// read reads every place. Unknown keys are errors, and joined.
-func (l *loader) read(src Sources) error {
-	l.merged, l.origins = koanf.New("."), map[string]origin{}
-
-	file, lines, err := readYAML(src.File)
-	if err != nil {
-		return err
+// embedded is what holds when there is no kamailio.cfg: the main job, without
+// any set-up.
+func embedded() []setting {
+	const place = "default, there is no kamailio.cfg"
+	return []setting{
+		{name: module + "db_url", value: "sqlite://siptraced.db", place: place},
+		{name: module + "trace_on", value: int64(1), place: place},
 	}
-	l.kamailioCfg = src.KamailioCfg
-	if l.kamailioCfg == "" && file != nil {
-		l.kamailioCfg = file.String("kamailio_cfg")
-	}
-	var problems []error
-	if l.kamailioCfg == "" {
-		if err := l.merge(embedded, origin{place: "default, there is no kamailio.cfg"}, nil); err != nil {
-			return err
-		}
-	} else if err := l.readKamailio(l.kamailioCfg); err != nil {
-		return err
-	}
-	if file != nil {
-		place := func(key string) string { return fmt.Sprintf("%s:%d", src.File, lines[key]) }
-		problems = append(problems, l.known(settings(file), place)...)
-		if err := l.mergeKoanf(file, origin{}, place); err != nil {
-			return err
-		}
-	}
-	environ, err := l.readEnviron(src.Environ)
-	if err != nil {
-		return err
-	}
-	if err := l.mergeKoanf(environ, origin{text: true}, envName); err != nil {
-		return err
-	}
-	sets := map[string]any{}
-	for _, s := range src.Set {
-		k, v, ok := strings.Cut(s, "=")
-		if !ok || k == "" {
-			problems = append(problems, &Problem{"--set " + s, errors.New("want key=value")})
-			continue
-		}
-		sets[k] = v
-	}
-	place := func(key string) string { return "--set " + key }
-	keys := make([]string, 0, len(sets))
-	for k := range sets {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	problems = append(problems, l.known(keys, place)...)
-	if err := l.merge(sets, origin{text: true}, place); err != nil {
-		return err
-	}
-	return errors.Join(problems...)
 }
 
-// readYAML reads siptraced.yaml; lines are those of its keys. No path: nil.
-func readYAML(path string) (*koanf.Koanf, map[string]int, error) {
+// read reads every place. Unknown keys are errors, and joined.
+func read(src Sources) (from sources, merged settings, err error) {
+	file, err := readYAML(src.File)
+	if err != nil {
+		return from, nil, err
+	}
+	set, problems := readSet(src.Set)
+	above := slices.Concat(file, readEnviron(src.Environ), set)
+	from.kamailioCfg = src.KamailioCfg
+	for _, s := range above {
+		if s.name == "kamailio_cfg" && src.KamailioCfg == "" {
+			from.kamailioCfg = fmt.Sprint(s.value)
+		}
+	}
+	list := embedded()
+	if from.kamailioCfg != "" {
+		if list, err = from.readKamailio(); err != nil {
+			return from, nil, err
+		}
+	}
+	merged = settings{}
+	if src.KamailioCfg != "" {
+		above = append(above, setting{name: "kamailio_cfg", value: src.KamailioCfg, text: true, place: "--kamailio-cfg"})
+	}
+	problems = append(problems, merged.merge(append(list, above...))...)
+	return from, merged, errors.Join(problems...)
+}
+
+// merge takes settings over, later ones winning. A setting under both of its names
+// must have one value.
+func (m settings) merge(list []setting) (problems []error) {
+	present := map[string]string{}
+	for _, k := range Keys() {
+		present[k.Name] = k.Name
+		if k.Old != "" {
+			present[k.Old] = k.Name
+		}
+	}
+	for _, s := range list {
+		name, ok := present[s.name]
+		if !ok {
+			problems = append(problems, &Problem{s.place, unknown(s, slices.Sorted(maps.Keys(present)))})
+			continue
+		}
+		if was, ok := m[name]; ok && was.name != s.name && fmt.Sprint(was.value) != fmt.Sprint(s.value) {
+			problems = append(problems, &Problem{s.place, fmt.Errorf("%s is set here, and to something else as %s (%s): they are two names of one setting; keep %s", s.name, was.name, was.place, name)})
+			continue
+		}
+		m[name] = s
+	}
+	return problems
+}
+
+// unknown says that nobody knows a setting, with the nearest one.
+func unknown(s setting, names []string) error {
+	name, err := s.name, fmt.Errorf("there is no setting %q", s.name)
+	shown := func(near string) string { return near }
+	switch param, ok := strings.CutPrefix(s.name, module); {
+	case ok:
+		_, err = siptrace.Lookup(param)
+		name, names = param, siptrace.Names()
+	case strings.HasPrefix(s.place, envPrefix):
+		err = errors.New("this environment variable names no setting")
+	}
+	if strings.HasPrefix(s.place, envPrefix) {
+		prefix := strings.TrimSuffix(s.name, name)
+		shown = func(near string) string { return envName(prefix + near) }
+	}
+	if near := kamcfg.Nearest(name, names); near != "" {
+		err = fmt.Errorf("%w: did you mean %q?", err, shown(near))
+	}
+	return err
+}
+
+// readYAML reads siptraced.yaml. No path: nothing.
+func readYAML(path string) ([]setting, error) {
 	if path == "" {
-		return nil, nil, nil
+		return nil, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, &Problem{path, fmt.Errorf("can't be read: %w", err)}
+		return nil, &Problem{path, fmt.Errorf("can't be read: %w", err)}
 	}
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
-		return nil, nil, &Problem{path, err}
+		return nil, &Problem{path, err}
 	}
 	var doc yamlv3.Node
 	if err := yamlv3.Unmarshal(text, &doc); err != nil {
-		return nil, nil, &Problem{path, err}
+		return nil, &Problem{path, err}
 	}
-	lines := map[string]int{}
+	places := map[string]string{}
 	if len(doc.Content) > 0 {
-		keyLines(doc.Content[0], "", lines)
+		keyPlaces(path, doc.Content[0], "", places)
 	}
-	return k, lines, nil
+	return settingsOf(k, func(key string) setting {
+		s := setting{place: places[key], lines: map[string]string{}}
+		for part, place := range places {
+			if rest, ok := strings.CutPrefix(part, key+"["); ok {
+				s.lines["["+rest] = place
+			}
+		}
+		return s
+	}), nil
 }
 
-func keyLines(n *yamlv3.Node, prefix string, lines map[string]int) {
-	if n.Kind != yamlv3.MappingNode {
-		return
+// keyPlaces notes the places of the keys below a node, and of the entries of
+// lists.
+func keyPlaces(path string, n *yamlv3.Node, name string, places map[string]string) {
+	note := func(name string, n *yamlv3.Node) { places[name] = fmt.Sprintf("%s:%d", path, n.Line) }
+	switch n.Kind {
+	case yamlv3.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i].Value
+			if name != "" {
+				key = name + "." + key
+			}
+			note(key, n.Content[i])
+			keyPlaces(path, n.Content[i+1], key, places)
+		}
+	case yamlv3.SequenceNode:
+		for i, e := range n.Content {
+			entry := fmt.Sprintf("%s[%d]", name, i)
+			note(entry, e)
+			keyPlaces(path, e, entry, places)
+		}
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name := prefix + n.Content[i].Value
-		lines[name] = n.Content[i].Line
-		keyLines(n.Content[i+1], name+".", lines)
+}
+
+// settingsOf are the keys that hold a value; a section without any is none.
+func settingsOf(k *koanf.Koanf, make func(key string) setting) (out []setting) {
+	for _, key := range k.Keys() {
+		v := k.Get(key)
+		if m, section := v.(map[string]any); section && len(m) == 0 {
+			continue
+		}
+		s := make(key)
+		s.name, s.value = key, v
+		out = append(out, s)
 	}
+	return out
 }
 
 func envName(key string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
-// readEnviron reads our part of the environment. A name that is no key is
-// noted, not refused: the environment is not ours alone.
-func (l *loader) readEnviron(environ []string) (*koanf.Koanf, error) {
-	k := koanf.New(".")
-	err := k.Load(env.Provider(".", env.Opt{
-		Prefix:      envPrefix,
-		EnvironFunc: func() []string { return environ },
-		TransformFunc: func(name, value string) (string, any) {
-			key := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "__", "."))
-			if !isKey(key) {
-				l.notes = append(l.notes, fmt.Sprintf("environment variable %s names no setting and is ignored", name))
-				return "", nil
-			}
-			return key, value
-		},
-	}), nil)
-	if err != nil {
-		return nil, &Problem{"environment", err}
+// readEnviron reads our part of the environment.
+func readEnviron(environ []string) (out []setting) {
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if key, ours := strings.CutPrefix(name, envPrefix); ours {
+			key = strings.ToLower(strings.ReplaceAll(key, "__", "."))
+			out = append(out, setting{name: key, value: value, text: true, place: name})
+		}
 	}
-	return k, nil
+	return out
 }
 
-// settings are the keys that hold a value; a section without any is none.
-func settings(k *koanf.Koanf) []string {
-	return slices.DeleteFunc(k.Keys(), func(name string) bool {
-		m, section := k.Get(name).(map[string]any)
-		return section && len(m) == 0
-	})
-}
-
-// known reports the keys that nobody knows, with the nearest one.
-func (l *loader) known(names []string, place func(string) string) (problems []error) {
-	for _, n := range names {
-		if isKey(n) {
+// readSet reads --set key=value. The last one of a key wins.
+func readSet(list []string) (out []setting, problems []error) {
+	for _, s := range list {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			problems = append(problems, &Problem{"--set " + s, errors.New("want key=value")})
 			continue
 		}
-		at := place(n)
-		err, names := fmt.Errorf("there is no setting %q", n), allKeys()
-		if param, ok := strings.CutPrefix(n, "siptrace."); ok {
-			_, err = siptrace.Lookup(param)
-			n, names = param, siptrace.Names()
-		}
-		if near := kamcfg.Nearest(n, names); near != "" {
-			err = fmt.Errorf("%w: did you mean %q?", err, near)
-		}
-		problems = append(problems, &Problem{at, err})
+		out = append(out, setting{name: k, value: v, text: true, place: "--set " + k})
 	}
-	return problems
-}
-
-func isKey(name string) bool {
-	if param, ok := strings.CutPrefix(name, "siptrace."); ok {
-		_, err := siptrace.Lookup(param)
-		return err == nil
-	}
-	return slices.ContainsFunc(keys, func(k key) bool { return k.name == name })
-}
-
-func allKeys() []string {
-	var names []string
-	for _, k := range keys {
-		names = append(names, k.name)
-	}
-	for _, n := range siptrace.Names() {
-		names = append(names, "siptrace."+n)
-	}
-	return names
-}
-
-func (l *loader) merge(values map[string]any, o origin, place func(string) string) error {
-	k := koanf.New(".")
-	if err := k.Load(confmap.Provider(values, "."), nil); err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	return l.mergeKoanf(k, o, place)
-}
-
-func (l *loader) mergeKoanf(k *koanf.Koanf, o origin, place func(string) string) error {
-	for _, key := range settings(k) {
-		o.set = true
-		if place != nil {
-			o.place = place(key)
-		}
-		l.origins[key] = o
-	}
-	if err := l.merged.Merge(k); err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	return nil
-}
-
-// get returns a key's last value and its place.
-func (l *loader) get(name string) (any, origin) { return l.merged.Get(name), l.origin(name) }
-
-func (l *loader) origin(name string) origin {
-	if o, ok := l.origins[name]; ok {
-		return o
-	}
-	return origin{place: "default"}
+	return out, problems
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"siptraced/cmd/siptraced/internal/rules"
@@ -17,41 +16,53 @@ const eventRoute = "siptrace:msg"
 // AVPs have numbers (its documentation, 1.3.5).
 const openserUserAVP = "6843"
 
-// readRules finds the event route and reads the rules.
-func (c *Config) readRules(l *loader) (problems []error) {
+// readRules reads the key rules.list.
+func (c *Config) readRules(s setting) error {
+	c.ruleList = s.value
+	v := s.value
+	if list, ok := v.([]any); ok && len(list) == 1 {
+		if text, ok := list[0].(string); ok && !strings.Contains(text, "=") {
+			v = text // a list of one file
+		}
+	}
+	var err error
+	switch v := v.(type) {
+	case string:
+		if v == "" {
+			c.ruleList = nil
+			return nil
+		}
+		var text []byte
+		if text, err = c.cache.read(v); err == nil {
+			c.Rules.Rules, err = rules.Parse(text, v)
+		}
+	default:
+		c.Rules.Rules, err = rules.Read(v, s.place)
+	}
+	if err != nil {
+		return fmt.Errorf("rules.list: %w", err)
+	}
+	return nil
+}
+
+// finishRules finds the event route, and checks it and the rules.
+func (c *Config) finishRules() (problems []error) {
 	r := &c.Rules
 	if c.OpenSER && c.Params.TracedUserAVP == "" {
 		c.Params.TracedUserAVP = openserUserAVP
-		v := c.value("siptrace.traced_user_avp")
-		v.Text, v.Origin = openserUserAVP, "default of OpenSER"
+		c.derived[module+"traced_user_avp"] = "default of OpenSER"
 	}
 	r.Params = c.Params
 	if len(r.Tables) == 0 {
 		r.Tables = []string{c.Params.Table + "*"}
-		c.value("tables").Text = r.Tables[0]
 	}
-	route, err := c.findRoute(l)
+	route, err := c.findRoute()
 	if err != nil {
 		problems = append(problems, err)
 	}
 	r.Route = route
-	if route != nil {
-		c.value("event_route").Text = "event_route[" + route.Name + "] of " + route.Pos.String()
-		if c.EventRoute == "" {
-			c.value("event_route").Origin = route.Pos.String()
-		}
-	}
-	v, o := l.get("rules")
-	if list, ok := v.([]any); ok && len(list) == 1 {
-		if s, ok := list[0].(string); ok && !strings.Contains(s, "=") {
-			v = s // a list of one file
-		}
-	}
-	if v != nil && v != "" {
-		if r.Rules, err = rules.Read(v, o.place); err != nil {
-			problems = append(problems, &Problem{o.place, fmt.Errorf("rules: %w", err)})
-		}
-		c.value("rules").Text = fmt.Sprintf("%d rules", len(r.Rules))
+	if route != nil && c.EventRoute == "" {
+		c.derived["event_route"] = route.Pos.String()
 	}
 	if len(problems) == 0 {
 		if err := r.Validate(); err != nil {
@@ -61,41 +72,49 @@ func (c *Config) readRules(l *loader) (problems []error) {
 	return problems
 }
 
+// describeRoute is the event route in force for people.
+func (c *Config) describeRoute() string {
+	if r := c.Rules.Route; r != nil {
+		return "event_route[" + r.Name + "] of " + r.Pos.String()
+	}
+	return c.EventRoute
+}
+
 // findRoute looks for the event route: in the key, then in kamailio.cfg.
-func (c *Config) findRoute(l *loader) (*kamcfg.Route, error) {
+func (c *Config) findRoute() (*kamcfg.Route, error) {
 	name := eventRoute
 	if c.Params.EvcbMsg != "" {
 		name = c.Params.EvcbMsg
 	}
-	o := l.origin("event_route")
+	place := c.place("event_route")
 	if c.EventRoute != "" {
-		options := kamcfg.Options{Interfaces: interfaces}
+		options := kamcfg.Options{Interfaces: interfaces, ReadFile: c.cache.read}
 		var own *kamcfg.Config
 		var err error
 		if strings.Contains(c.EventRoute, "\n") {
-			file, _, _ := strings.Cut(o.place, ":")
+			file, _, _ := strings.Cut(place, ":")
 			own, err = kamcfg.ParseBytes(file, []byte(c.EventRoute), options)
 		} else {
 			own, err = kamcfg.Parse(c.EventRoute, options)
 		}
 		if err != nil {
-			return nil, &Problem{o.place, fmt.Errorf("event_route: %w", err)}
+			return nil, &Problem{place, fmt.Errorf("event_route: %w", err)}
 		}
 		if r, ok := own.EventRoute(name); ok {
 			c.leanOn(own)
 			return &r, nil
 		}
-		return nil, &Problem{o.place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
+		return nil, &Problem{place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
 	}
-	if l.proxy != nil {
-		if r, ok := l.proxy.EventRoute(name); ok {
-			c.leanOn(l.proxy)
+	if proxy := c.sources.proxy; proxy != nil {
+		if r, ok := proxy.EventRoute(name); ok {
+			c.leanOn(proxy)
 			return &r, nil
 		}
 	}
 	if name != eventRoute {
 		err := fmt.Errorf("evcb_msg: a KEMI function %q can't run here: write it as event_route[%s] { ... } into a file, and name that with the key event_route", name, name)
-		return nil, &Problem{l.origin("siptrace.evcb_msg").place, err}
+		return nil, &Problem{c.place(module + "evcb_msg"), err}
 	}
 	return nil, nil
 }
@@ -125,10 +144,4 @@ func (c *Config) leanOn(k *kamcfg.Config) {
 		return int(g.Value.Int)
 	}
 	r.Debug, r.MaxLoops = number("debug"), number("max_while_loops")
-}
-
-// value is the effective setting of that name.
-func (c *Config) value(name string) *Value {
-	i := slices.IndexFunc(c.Values, func(v Value) bool { return v.Name == name })
-	return &c.Values[i]
 }

@@ -4,14 +4,15 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
 
@@ -26,14 +27,20 @@ type Daemon interface {
 	Set(name string, value any) (old any, err error)
 	// Counters are the books.
 	Counters() map[string]uint64
-	// Sockets are the listening sockets, as proto:address:port.
-	Sockets() []string
+	// Sockets are the listening sockets.
+	Sockets() []Socket
 	// Sources are the senders of mirrored packets.
 	Sources() []Source
 	// Sinks are the names with which the sinks' counters begin.
 	Sinks() []string
 	// Reload reads the configuration again and says what changed.
 	Reload() ([]string, error)
+}
+
+// Socket is one listening socket.
+type Socket struct {
+	Net  string // "udp", "tcp" or "tls"
+	Addr netip.AddrPort
 }
 
 // Source is one sender of mirrored packets.
@@ -231,27 +238,14 @@ func (c *Control) psx(context.Context, *rpc.Call) (any, error) {
 	}}, nil
 }
 
-// socket is a listening socket taken apart.
-type socket struct{ proto, addr, port string }
-
-func (c *Control) sockets() []socket {
-	var out []socket
-	for _, s := range c.daemon.Sockets() {
-		if proto, host, port := siptrace.SplitEndpoint(s); port != "" {
-			out = append(out, socket{proto, host, port})
-		}
-	}
-	return out
-}
-
 func (c *Control) socketsList(context.Context, *rpc.Call) (any, error) {
 	var all rpc.Struct
-	for _, s := range c.sockets() {
+	for _, s := range c.daemon.Sockets() {
 		all = append(all, rpc.Member{Name: "socket", Value: rpc.Struct{
-			{Name: "proto", Value: s.proto},
-			{Name: "address", Value: s.addr},
-			{Name: "ipaddress", Value: strings.Trim(s.addr, "[]")},
-			{Name: "port", Value: s.port},
+			{Name: "proto", Value: s.Net},
+			{Name: "address", Value: s.host()},
+			{Name: "ipaddress", Value: s.Addr.Addr().String()},
+			{Name: "port", Value: s.port()},
 			{Name: "mcast", Value: "no"},
 			{Name: "mhomed", Value: "no"},
 			{Name: "virtual", Value: "no"},
@@ -260,14 +254,24 @@ func (c *Control) socketsList(context.Context, *rpc.Call) (any, error) {
 	return all, nil
 }
 
+// host is the address as Kamailio writes it: IPv6 in brackets.
+func (s Socket) host() string {
+	if s.Addr.Addr().Is6() {
+		return "[" + s.Addr.Addr().String() + "]"
+	}
+	return s.Addr.Addr().String()
+}
+
+func (s Socket) port() string { return strconv.Itoa(int(s.Addr.Port())) }
+
 func (c *Control) listSockets(context.Context, *rpc.Call) (any, error) {
 	var all rpc.List
-	for _, s := range c.sockets() {
+	for _, s := range c.daemon.Sockets() {
 		all = append(all, rpc.Struct{
-			{Name: "PROTO", Value: s.proto},
-			{Name: "NAME", Value: s.addr},
-			{Name: "ADDRLIST", Value: rpc.Struct{{Name: "ADDR", Value: strings.Trim(s.addr, "[]")}}},
-			{Name: "PORT", Value: s.port},
+			{Name: "PROTO", Value: s.Net},
+			{Name: "NAME", Value: s.host()},
+			{Name: "ADDRLIST", Value: rpc.Struct{{Name: "ADDR", Value: s.Addr.Addr().String()}}},
+			{Name: "PORT", Value: s.port()},
 			{Name: "MCAST", Value: "no"},
 			{Name: "MHOMED", Value: "no"},
 			{Name: "VIRTUAL", Value: "no"},

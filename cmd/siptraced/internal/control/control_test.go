@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -25,10 +26,12 @@ func newFake() *fake {
 func (f *fake) Setting(name string) (any, bool) { v, ok := f.settings[name]; return v, ok }
 func (f *fake) Settings() []string              { return []string{"log.level", TraceOn} }
 func (f *fake) Counters() map[string]uint64     { return f.counters }
-func (f *fake) Sockets() []string               { return []string{"udp:127.0.0.1:9060", "tcp:[::1]:9060"} }
-func (f *fake) Sources() []Source               { return nil }
-func (f *fake) Sinks() []string                 { return []string{"store"} }
-func (f *fake) Reload() ([]string, error)       { return []string{"log.level: info -> debug"}, nil }
+func (f *fake) Sockets() []Socket {
+	return []Socket{{"udp", netip.MustParseAddrPort("127.0.0.1:9060")}, {"tcp", netip.MustParseAddrPort("[::1]:9060")}}
+}
+func (f *fake) Sources() []Source         { return nil }
+func (f *fake) Sinks() []string           { return []string{"store"} }
+func (f *fake) Reload() ([]string, error) { return []string{"log.level: info -> debug"}, nil }
 
 func (f *fake) Set(name string, value any) (any, error) {
 	if value == "wrong" {

@@ -8,6 +8,7 @@
 package counters
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,12 +55,14 @@ func (s *Set) Func(name string, f func() uint64) {
 // Snapshot is the present value of each counter.
 func (s *Set) Snapshot() map[string]uint64 {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
 	out := make(map[string]uint64, len(s.own)+len(s.funcs))
 	for n, c := range s.own {
 		out[n] = c.Load()
 	}
-	for n, f := range s.funcs {
+	funcs := maps.Clone(s.funcs)
+	s.mu.RUnlock()
+	// They take locks of their own, below which others ask for counters.
+	for n, f := range funcs {
 		out[n] = f()
 	}
 	return out

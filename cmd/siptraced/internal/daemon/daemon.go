@@ -1,9 +1,3 @@
-// Package daemon puts the rooms together: sockets, pipeline, spool, sinks;
-// signals; the staged shutdown.
-//
-//	err := daemon.Run(ctx, daemon.Options{Load: load, Stdout: os.Stdout, Stderr: os.Stderr})
-//
-// What it leaves out: the command line.
 package daemon
 
 import (
@@ -16,9 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"siptraced/cmd/siptraced/internal/config"
@@ -61,10 +55,13 @@ type daemon struct {
 
 	saving sync.Mutex // held while the state file is written
 
-	mu       sync.Mutex // covers what follows: RPC and signals change it
-	cfg      *config.Config
-	store    *store.Store
-	stopping bool
+	// cfg is the configuration in force; who changes it holds mu.
+	cfg atomic.Pointer[config.Config]
+
+	mu                sync.Mutex // covers what follows: remote control and signals change it
+	store             *store.Store
+	learned           []siptrace.Socket // those that the proxy named
+	started, stopping bool
 }
 
 // Run runs until SIGTERM or SIGINT, or until ctx ends; then it drains. The
@@ -78,14 +75,11 @@ func Run(ctx context.Context, opt Options) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{opt: opt, cfg: cfg, level: new(slog.LevelVar), counters: counters.New()}
+	d := newDaemon(opt, cfg)
 	d.signals = signals
-	d.level.Set(cfg.LogLevel)
-	d.log = slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: d.level}))
 	for _, n := range cfg.Notes {
 		d.log.Warn("configuration", "note", n)
 	}
-	debug.SetMemoryLimit(cfg.MemoryLimit)
 	if err := d.start(ctx); err != nil {
 		d.stop()
 		return err
@@ -111,9 +105,22 @@ func Run(ctx context.Context, opt Options) error {
 	}
 }
 
+func newDaemon(opt Options, cfg *config.Config) *daemon {
+	d := &daemon{opt: opt, level: new(slog.LevelVar), counters: counters.New()}
+	d.cfg.Store(cfg)
+	d.level.Set(cfg.LogLevel)
+	d.log = slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: d.level}))
+	return d
+}
+
+// start opens what stays the same for the whole run, and applies the rest.
 func (d *daemon) start(ctx context.Context) error {
-	var err error
-	if d.spool, err = spool.Open(ctx, d.cfg.Spool, d.log); err != nil {
+	debug.SetMemoryLimit(d.cfg.Load().MemoryLimit)
+	cfg, err := d.overlayState(d.cfg.Load())
+	if err != nil {
+		return err
+	}
+	if d.spool, err = spool.Open(ctx, cfg.Spool, d.log); err != nil {
 		return err
 	}
 	d.counters.Func("spooled", d.spool.Stats.Spooled.Load)
@@ -123,30 +130,22 @@ func (d *daemon) start(ctx context.Context) error {
 	late := d.counters.Counter("rejected.shutdown") // what the intake had in hand
 	d.counters.Func("rejected.shutdown", func() uint64 { return late.Load() + d.spool.Stats.Lost.Load() })
 	d.counters.Func("spool.discarded", d.spool.Stats.Discarded.Load)
-	if err := d.restoreState(); err != nil {
-		return err
-	}
-	d.rejects = rejects.Open(d.cfg.Store.RejectFile, d.counters)
-	d.cfg.Store.Rejects = d.rejects
-	if d.cfg.Params.Stores() {
-		if err := d.openStore(ctx); err != nil {
-			return err
-		}
-	}
-	if err := d.openMirrors(ctx); err != nil {
-		return err
-	}
-	if err := d.openRules(); err != nil {
-		return err
-	}
-	d.pipeline = pipeline.New(d.rules(), d.spool, d.counters)
+	d.rejects = rejects.Open(cfg.Store.RejectFile, d.counters)
+	d.pipeline = pipeline.New(pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false)}, d.spool, d.counters)
 	d.pipeline.Rejects = d.rejects
-	if d.ingest, err = ingest.Listen(d.cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
+	if d.ingest, err = ingest.Listen(cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
+		return err
+	}
+	if err := d.apply(ctx, cfg); err != nil {
 		return err
 	}
 	if err := d.listenRPC(ctx); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	d.started = true
+	d.pipeline.SetRules(d.rules()) // a rule may have ended, a socket may be known
+	d.mu.Unlock()
 	d.spool.LogDormant()
 	d.ingest.Serve()
 	for _, s := range d.rpc {
@@ -155,59 +154,22 @@ func (d *daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// openStore starts the database sink.
-func (d *daemon) openStore(ctx context.Context) error {
-	s, err := store.Open(ctx, d.cfg.Store, d.spool, d.counters, d.log)
-	if err != nil {
-		return err
-	}
-	s.Start()
-	d.store = s
-	return nil
-}
-
-// openMirrors starts the mirrors.
-func (d *daemon) openMirrors(ctx context.Context) error {
-	// Remote control may have left another duplicate_uri.
-	cfg, err := d.cfg.Mirror.WithDuplicateURI(d.cfg.Params.DuplicateURI, d.cfg.Params.XHeadersWrite)
-	if err != nil {
-		return err
-	}
-	m, err := mirror.Open(ctx, cfg, d.spool, d.counters, d.log)
-	if err != nil {
-		return err
-	}
-	d.mirrors = m
-	return nil
-}
-
-// rules are what is in force for the messages that come in. The caller holds
-// d.mu, once others can change them.
-func (d *daemon) rules() pipeline.Rules {
-	c := d.cfg
-	r := pipeline.Rules{
-		Params: c.Params, Own: siptrace.NewSockets(slices.Concat(c.Own, c.Learned), c.Params.AdvertisedData()), Routing: c.Routing(), Mirrors: d.mirrors,
-	}
-	d.engine.SetParams(c.Params)
-	if decider := d.engine.Decider(); decider != nil {
-		r.NewDecision = func() pipeline.Decision { return decider.NewDecision() }
-	}
-	return r
-}
-
 // greet says that messages are taken, and without a kamailio.cfg what to put
 // into one.
 func (d *daemon) greet() {
-	addrs := d.ingest.Addresses()
-	if d.cfg.KamailioCfg == "" && len(addrs) > 0 {
-		_, to, _ := strings.Cut(addrs[0], ":")
-		fmt.Fprintf(d.opt.Stderr, hint, to)
+	sockets := d.ingest.Sockets()
+	var addrs []string
+	for _, s := range sockets {
+		addrs = append(addrs, s.String())
+	}
+	if d.cfg.Load().KamailioCfg == "" && len(sockets) > 0 {
+		fmt.Fprintf(d.opt.Stderr, hint, sockets[0].Addr)
 	}
 	var control []string
 	for _, s := range d.rpc {
 		control = append(control, s.Addresses()...)
 	}
-	d.log.Info("ready", "listen", strings.Join(addrs, ","), "rpc", strings.Join(control, ", "), "database", d.cfg.Store.URL, "table", d.cfg.Store.Table)
+	d.log.Info("ready", "listen", strings.Join(addrs, ","), "rpc", strings.Join(control, ", "), "database", d.cfg.Load().Store.URL, "table", d.cfg.Load().Store.Table)
 }
 
 // hint is what a proxy needs to mirror everything to us.

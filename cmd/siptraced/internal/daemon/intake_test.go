@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/config"
-	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/hep"
 )
@@ -95,7 +94,8 @@ func begin(b *testing.B, route, destinations string) *side {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := &daemon{opt: Options{Load: load, Stdout: io.Discard, Stderr: io.Discard}, cfg: cfg, level: new(slog.LevelVar), counters: counters.New(), log: slog.New(slog.DiscardHandler)}
+	d := newDaemon(Options{Load: load, Stdout: io.Discard, Stderr: io.Discard}, cfg)
+	d.log = slog.New(slog.DiscardHandler)
 	if err := d.start(b.Context()); err != nil {
 		b.Fatal(err)
 	}

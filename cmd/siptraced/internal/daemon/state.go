@@ -2,49 +2,49 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
+	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/statefile"
 )
 
-// saveState writes down what RPC can change, where the operator wants it kept
-// over a restart.
+// saveState writes down what remote control has changed, where the operator wants
+// it kept over a restart.
 func (d *daemon) saveState() {
-	path := d.cfg.RPC.StateFile
-	if path == "" {
-		return
-	}
 	d.saving.Lock()
 	defer d.saving.Unlock()
-	state := map[string]string{}
-	for _, name := range settings {
-		if v, ok := d.Setting(name); ok {
-			state[name] = fmt.Sprint(v)
-		}
+	c := d.cfg.Load()
+	if c.RPC.StateFile == "" {
+		return
 	}
-	if err := statefile.Write(path, state); err != nil {
+	if err := statefile.Write(c.RPC.StateFile, c.Remote()); err != nil {
 		d.log.Error("the state can't be kept (key rpc.state_file)", "err", err)
 	}
 }
 
-// restoreState puts into force what an earlier run wrote down.
-func (d *daemon) restoreState() error {
-	path := d.cfg.RPC.StateFile
+// overlayState is a configuration with what an earlier run wrote down.
+func (d *daemon) overlayState(c *config.Config) (*config.Config, error) {
+	path := c.RPC.StateFile
 	if path == "" {
-		return nil
+		return c, nil
 	}
 	state := map[string]string{}
 	if err := statefile.Read(path, &state); err != nil {
-		return fmt.Errorf("rpc.state_file %w", err)
+		return nil, fmt.Errorf("rpc.state_file %w", err)
 	}
-	for name, value := range state {
-		if !slices.Contains(settings, name) {
-			continue
+	var sets []config.Set
+	for _, name := range slices.Sorted(maps.Keys(state)) {
+		if _, ok := c.Remotely(name); ok {
+			sets = append(sets, config.Set{Name: name, Text: state[name], Origin: path})
 		}
-		if err := d.put(name, value); err != nil {
-			return fmt.Errorf("rpc.state_file %s: %s: %w; mend or remove it", path, name, err)
-		}
-		d.log.Info("setting restored", "setting", name, "to", value)
 	}
-	return nil
+	overlaid, err := c.With(sets...)
+	if err != nil {
+		return nil, fmt.Errorf("rpc.state_file %w; fix or remove it", err)
+	}
+	for _, s := range sets {
+		d.log.Info("setting restored", "setting", s.Name, "to", s.Text)
+	}
+	return overlaid, nil
 }

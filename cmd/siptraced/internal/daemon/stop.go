@@ -18,7 +18,7 @@ const closeTimeout = 10 * time.Second
 // spool, sinks until the deadline, spool, remote control. A second signal is a
 // deadline too.
 func (d *daemon) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.ShutdownTimeout, time.Millisecond))
+	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.Load().ShutdownTimeout, time.Millisecond))
 	defer cancel()
 	hard, end := context.WithCancel(context.Background())
 	defer end()
@@ -77,12 +77,12 @@ func (d *daemon) stopSinks(ctx context.Context) {
 	sinks.Wait()
 	if db != nil {
 		if n := db.Pending(); n > 0 {
-			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Load().Spool.Dir)
 		}
 	}
 	if d.mirrors != nil {
 		if n := d.mirrors.Pending(); n > 0 {
-			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Spool.Dir)
+			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Load().Spool.Dir)
 		}
 	}
 }

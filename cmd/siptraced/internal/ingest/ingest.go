@@ -62,6 +62,19 @@ func DefaultConfig() Config {
 	}
 }
 
+// Validate reports the first value that can't work.
+func (c Config) Validate() error {
+	switch {
+	case len(c.Listen) == 0:
+		return errors.New("listen is empty: nothing would come in")
+	case c.ReceiveBuffer < 4<<10 || c.ReceiveBuffer > 1<<30:
+		return fmt.Errorf("receive_buffer is %d: 4 KiB to 1 GiB are possible", c.ReceiveBuffer)
+	case c.MaxConnections < 1 || c.MaxConnections > 1<<20:
+		return fmt.Errorf("max_connections is %d: 1 to 1048576 are possible", c.MaxConnections)
+	}
+	return nil
+}
+
 // Server owns the listening sockets.
 type Server struct {
 	cfg      Config
@@ -74,7 +87,7 @@ type Server struct {
 	udp      []*udpSocket
 	streams  []stream
 
-	mu      sync.Mutex // covers conns and closing
+	mu      sync.Mutex // covers conns, closing and cfg.MaxConnections
 	conns   map[net.Conn]struct{}
 	closing bool
 
@@ -126,14 +139,25 @@ func (s *Server) bind(a Address) error {
 	return nil
 }
 
-// Addresses are the bound sockets, such as udp:127.0.0.1:9060.
-func (s *Server) Addresses() []string {
-	var out []string
+// Socket is a bound socket.
+type Socket struct {
+	Net  string // "udp", "tcp" or "tls"
+	Addr netip.AddrPort
+}
+
+// String is the socket as it is configured, such as udp:127.0.0.1:9060.
+func (s Socket) String() string { return s.Net + ":" + s.Addr.String() }
+
+// Sockets are the bound sockets.
+func (s *Server) Sockets() []Socket {
+	var out []Socket
 	for _, u := range s.udp {
-		out = append(out, "udp:"+u.local.String())
+		out = append(out, Socket{"udp", u.local})
 	}
 	for _, l := range s.streams {
-		out = append(out, l.net+":"+l.Addr().String())
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			out = append(out, Socket{l.net, netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())})
+		}
 	}
 	return out
 }
@@ -151,6 +175,14 @@ func (s *Server) Serve() {
 	if len(s.udp) > 0 {
 		s.watch.Go(func() { s.watchDrops(ctx) })
 	}
+}
+
+// SetMaxConnections changes the bound of the connections open at once. Those over
+// it stay.
+func (s *Server) SetMaxConnections(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.MaxConnections = n
 }
 
 // haltGrace is how long the readers may take to end after the context.

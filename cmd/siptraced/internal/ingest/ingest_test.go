@@ -77,8 +77,7 @@ func start(t *testing.T, cfg Config, listen ...string) (*Server, *collector, *co
 
 // hostPort is where the i-th listener is.
 func hostPort(s *Server, i int) string {
-	_, a, _ := strings.Cut(s.Addresses()[i], ":")
-	return a
+	return s.Sockets()[i].Addr.String()
 }
 
 func dialTo(t *testing.T, network, addr string) net.Conn {

@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -41,22 +40,21 @@ type Config struct {
 // maxRules bounds the rules in force: each message asks all of them.
 const maxRules = 256
 
-// Read reads the key rules: a list of mappings or of key=value words, or the name
-// of a YAML file with such a list. by says where it stands.
-func Read(value any, by string) ([]*Rule, error) {
-	if file, ok := value.(string); ok {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		value, by = nil, file
-		if err := yaml.Unmarshal(text, &value); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		if m, ok := value.(map[string]any); ok && len(m) == 1 && m["rules"] != nil {
-			value = m["rules"]
-		}
+// Parse reads a YAML file with a list of rules, by itself or below rules.
+func Parse(text []byte, file string) ([]*Rule, error) {
+	var value any
+	if err := yaml.Unmarshal(text, &value); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if m, ok := value.(map[string]any); ok && len(m) == 1 && m["rules"] != nil {
+		value = m["rules"]
+	}
+	return Read(value, file)
+}
+
+// Read reads a list of rules: of mappings, or of key=value words. by says where it
+// stands.
+func Read(value any, by string) ([]*Rule, error) {
 	var list []any
 	switch v := value.(type) {
 	case nil:

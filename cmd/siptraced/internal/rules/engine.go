@@ -45,8 +45,9 @@ type Engine struct {
 	active []*active
 	number uint64 // of the rule that was started last
 	timer  *time.Timer
-	closed bool
-	saving sync.Mutex // held while the state file is written
+	// started: it has a configuration.
+	started, closed bool
+	saving          sync.Mutex // held while the state file is written
 }
 
 // tallies are the counters of the rules.
@@ -113,12 +114,23 @@ func New(o Options) (*Engine, error) {
 }
 
 // Configure puts the rules of another configuration into force; those that were
-// started by RPC go on. When it can't be, everything stays as it was.
+// started by RPC go on, in another state file if it names one. After an error
+// everything is as it was.
 func (e *Engine) Configure(cfg Config) error {
 	route, err := compileRoute(&cfg)
 	if err != nil {
 		return err
 	}
+	moved, err := e.configure(cfg, route)
+	if moved {
+		e.save()
+	}
+	return err
+}
+
+// configure is Configure with the route as it was compiled; moved: the state file
+// is another one.
+func (e *Engine) configure(cfg Config, route *script.Program) (moved bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var list []*active
@@ -131,7 +143,7 @@ func (e *Engine) Configure(cfg Config) error {
 		}
 		a, err := e.compile(r, &cfg)
 		if err != nil {
-			return fmt.Errorf("%s: rule %s: %w", r.By, r.ID, err)
+			return false, fmt.Errorf("%s: rule %s: %w", r.By, r.ID, err)
 		}
 		list = append(list, a)
 	}
@@ -140,7 +152,7 @@ func (e *Engine) Configure(cfg Config) error {
 			continue
 		}
 		if slices.ContainsFunc(list, func(o *active) bool { return o.ID == a.ID }) {
-			return fmt.Errorf("%s: the id is taken by a rule that was started by RPC: stop that one, or name this one otherwise", a.ID)
+			return false, fmt.Errorf("%s: the id is taken by a rule that was started by RPC: stop that one, or name this one otherwise", a.ID)
 		}
 		list = append(list, a)
 	}
@@ -149,9 +161,10 @@ func (e *Engine) Configure(cfg Config) error {
 			e.scopes.Stop(a.number)
 		}
 	}
-	e.cfg, e.route, e.active = cfg, route, list
+	moved = e.started && e.cfg.StateFile != cfg.StateFile
+	e.cfg, e.route, e.active, e.started = cfg, route, list, true
 	e.arm()
-	return nil
+	return moved, nil
 }
 
 // configured reports whether the rule is one of the configuration.
@@ -180,7 +193,7 @@ func (e *Engine) compile(r *Rule, cfg *Config) (*active, error) {
 		}
 	}
 	if r.Table != "" && !cfg.allows(r.Table) {
-		return nil, fmt.Errorf("table %s is not allowed (key tables)", r.Table)
+		return nil, fmt.Errorf("table %s is not allowed (key rules.tables)", r.Table)
 	}
 	for _, u := range slices.Backward(r.Users) {
 		a.users = append(a.users, []byte(u))

@@ -24,7 +24,7 @@ func (e *Engine) save() {
 		return
 	}
 	if err := statefile.Write(path, list); err != nil {
-		e.log.Error("rules can't be kept over a restart (key rules_state)", "err", err)
+		e.log.Error("rules can't be kept over a restart (key rules.state_file)", "err", err)
 	}
 }
 
@@ -37,7 +37,7 @@ func (e *Engine) restore() error {
 	}
 	var list []Rule
 	if err := statefile.Read(path, &list); err != nil {
-		return fmt.Errorf("rules_state %w", err)
+		return fmt.Errorf("rules.state_file, formerly rules_state %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

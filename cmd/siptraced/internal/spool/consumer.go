@@ -17,6 +17,7 @@ type Consumer struct {
 	log     *slog.Logger
 	readers []*reader
 	workers []*worker
+	gather  atomic.Pointer[gather]
 	// early are records that are settled, in batches that still count as waiting.
 	early atomic.Int64
 
@@ -29,11 +30,23 @@ type Consumer struct {
 	ended     chan struct{} // closed when all workers and readers ended
 }
 
+// gather is when Flush is called: Options.Rows, Bytes and Age.
+type gather struct {
+	rows, bytes int
+	age         time.Duration
+}
+
+// SetGather changes the Rows, Bytes and Age of its Options, from the next batch on.
+func (c *Consumer) SetGather(rows, bytes int, age time.Duration) {
+	c.gather.Store(&gather{rows, bytes, age})
+}
+
 // Run starts to consume for a sink, where it stopped the last time. It does no
 // I/O and waits for nothing: offsets and connections come later, in the
 // background. From this moment on the spool keeps what the sink needs.
 func (s *Spool) Run(k Sink, opt Options) *Consumer {
 	c := &Consumer{spool: s, sink: k, opt: opt, log: opt.Log, drain: make(chan struct{}), ended: make(chan struct{})}
+	c.SetGather(opt.Rows, opt.Bytes, opt.Age)
 	if c.log == nil {
 		c.log = s.log
 	}

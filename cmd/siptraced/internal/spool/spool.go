@@ -69,6 +69,7 @@ type Spool struct {
 	spread    int    // shards that new records go to
 	session   string // names this process: begins the ids of its batches
 	full      atomic.Bool
+	bounds    atomic.Pointer[bounds]
 	shards    []*shard
 
 	mu      sync.Mutex // covers what follows; never held during I/O
@@ -143,6 +144,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 		return nil, err
 	}
 	s := &Spool{cfg: cfg, log: log, session: nuid.Next(), changes: map[string]string{}, save: make(chan struct{}, 1), aborted: make(chan struct{})}
+	s.bounds.Store(&bounds{cfg.MaxBytes, cfg.MaxAge})
 	for began := time.Now(); ; {
 		err := s.open(ctx)
 		if err == nil {
@@ -266,8 +268,8 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	maxBytes, maxMsgs := int64(-1), int64(1<<62)
 	if s.shared() {
 		maxMsgs = -1
-		if s.cfg.MaxBytes > 0 {
-			maxBytes = s.maxBytes()
+		if n := s.maxBytes(); n > 0 {
+			maxBytes = n
 		}
 	}
 	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), flushNow: make(chan struct{})}
@@ -515,7 +517,7 @@ var (
 )
 
 // maxBytes is the bound of one shard.
-func (s *Spool) maxBytes() int64 { return s.cfg.MaxBytes / int64(s.cfg.Shards) }
+func (s *Spool) maxBytes() int64 { return s.bounds.Load().bytes / int64(s.cfg.Shards) }
 
 // admit reports whether there is room for n bytes more.
 func (sh *shard) admit(n int) error {
@@ -523,7 +525,7 @@ func (sh *shard) admit(n int) error {
 	switch {
 	case s.engine.diskFull():
 		return errDiskFull
-	case !s.shared() && s.cfg.MaxBytes > 0 && sh.bytes.Load()+int64(n) > s.maxBytes():
+	case !s.shared() && s.maxBytes() > 0 && sh.bytes.Load()+int64(n) > s.maxBytes():
 		return errBound
 	}
 	return nil

@@ -241,7 +241,7 @@ func (w *worker) write(ctx context.Context, wr Writer, b *Batch) error {
 	if b.done {
 		w.collect()
 	}
-	if o := &w.opt; o.Rows > 0 && w.rows >= o.Rows || o.Bytes > 0 && w.size >= o.Bytes || o.Age > 0 && time.Since(w.began) >= o.Age {
+	if g := w.gather.Load(); g.rows > 0 && w.rows >= g.rows || g.bytes > 0 && w.size >= g.bytes || g.age > 0 && time.Since(w.began) >= g.age {
 		return w.flush(ctx, wr)
 	}
 	return nil
@@ -262,7 +262,7 @@ func (w *worker) flush(ctx context.Context, wr Writer) error {
 func (w *worker) untilFlush(now time.Time, draining bool) time.Duration {
 	left := w.idleInterval()
 	if w.rows > 0 {
-		left = w.began.Add(w.opt.Age).Sub(now)
+		left = w.began.Add(w.gather.Load().age).Sub(now)
 		if draining && w.opt.Poll == 0 {
 			return 0
 		}

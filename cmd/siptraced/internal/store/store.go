@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"sync/atomic"
 
 	"siptraced/cmd/siptraced/internal/counters"
@@ -53,7 +54,8 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 		return nil, err
 	}
 	s := &Store{spool: sp, counters: c, log: log}
-	s.cfg, s.rejects = cfg, cfg.Rejects
+	s.wanted.Store(&cfg)
+	s.rejects = cfg.Rejects
 	if s.rejects == nil {
 		s.rejects = rejects.Open(cfg.RejectFile, c)
 	}
@@ -73,9 +75,9 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 
 // Start begins to write what the spool holds and what comes.
 func (s *Store) Start() {
-	c := s.counters
+	c, cfg := s.counters, s.wanted.Load()
 	s.consumer = s.spool.Run(s, spool.Options{
-		Log: s.log, Rows: s.cfg.BatchRows, Bytes: s.cfg.BatchBytes, Age: s.cfg.BatchAge, OwnsOffset: true,
+		Log: s.log, Rows: cfg.BatchRows, Bytes: cfg.BatchBytes, Age: cfg.BatchAge, OwnsOffset: true,
 		Count: spool.Counters{
 			// What came while there was no store was not meant for it.
 			Backlog: c.Counter("store.backlog"), Before: c.Counter("store.skipped"),
@@ -84,6 +86,23 @@ func (s *Store) Start() {
 	})
 	c.Func("store.pending", s.Pending)
 	c.Func("store.lag_seconds", func() uint64 { return uint64(max(0, s.consumer.Lag()).Seconds()) })
+}
+
+// Reconfigure has the writers connect again with another configuration before they
+// write the next batch. After an error nothing is changed. RejectFile and Rejects
+// stay as they were.
+func (s *Store) Reconfigure(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	old := s.wanted.Load()
+	cfg.RejectFile, cfg.Rejects = old.RejectFile, old.Rejects
+	if reflect.DeepEqual(*old, cfg) {
+		return nil
+	}
+	s.wanted.Store(&cfg)
+	s.consumer.SetGather(cfg.BatchRows, cfg.BatchBytes, cfg.BatchAge)
+	return nil
 }
 
 // Name is the store's name in the spool.
@@ -102,7 +121,7 @@ func (s *Store) Pending() uint64 { return s.consumer.Pending() }
 // the spool.
 func (s *Store) Stop(ctx context.Context) error {
 	s.consumer.Stop(ctx)
-	if s.cfg.Rejects != nil {
+	if s.wanted.Load().Rejects != nil {
 		return nil // somebody else's
 	}
 	return s.rejects.Close()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
@@ -15,7 +16,7 @@ import (
 
 // shared is what the writers of a store have in common.
 type shared struct {
-	cfg      Config
+	wanted   atomic.Pointer[Config] // sessions with another one end
 	rejects  *rejects.File
 	stats    *stats
 	fallback fallback
@@ -27,6 +28,7 @@ type shared struct {
 // at a time. One goroutine owns it.
 type writer struct {
 	*shared
+	cfg     *Config // of this session
 	log     *slog.Logger
 	shard   spool.Shard
 	decoder spool.Decoder
@@ -76,6 +78,9 @@ type outcome struct {
 // open connects to the first host that takes what it is given.
 func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, error) {
 	w.shard = shard
+	if cfg := w.wanted.Load(); cfg != w.cfg {
+		w.cfg, w.host = cfg, 0
+	}
 	s, host, err := dial(ctx, w.cfg.URL, w.host)
 	if err != nil {
 		return nil, err
@@ -102,8 +107,11 @@ type connection struct {
 }
 
 // Write takes a batch into the next transaction, unless its rows are in the
-// database already.
+// database already. A session that has another configuration than the store ends.
 func (c *connection) Write(_ context.Context, b *spool.Batch) error {
+	if c.writer.wanted.Load() != c.writer.cfg {
+		return spool.ErrReopen
+	}
 	c.writer.hold(b)
 	return nil
 }
@@ -136,7 +144,7 @@ func (c *connection) Close() error {
 func (w *writer) prepare(ctx context.Context, s *session) error {
 	w.createMu.Lock()
 	defer w.createMu.Unlock()
-	if _, err := s.open(ctx, &w.cfg, w.cfg.Table, w.log); err != nil {
+	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
 		return err
 	}
 	if err := w.findLog(ctx, s); err != nil {
@@ -264,17 +272,17 @@ func (w *writer) write(ctx context.Context, s *session, batches []*spool.Batch) 
 // be filled, else the configured one.
 func (w *writer) tableOf(ctx context.Context, s *session, rec *siptrace.Record) (*table, error) {
 	if rec.Table == "" || rec.Table == w.cfg.Table {
-		return s.open(ctx, &w.cfg, w.cfg.Table, w.log)
+		return s.open(ctx, w.cfg, w.cfg.Table, w.log)
 	}
 	if !w.fallback.has(rec.Table) {
-		t, err := s.open(ctx, &w.cfg, rec.Table, w.log)
+		t, err := s.open(ctx, w.cfg, rec.Table, w.log)
 		if !isUnusable(err) {
 			return t, err
 		}
 		w.fallBack(rec.Table, err)
 	}
 	w.stats.fallback.Add(1)
-	return s.open(ctx, &w.cfg, w.cfg.Table, w.log)
+	return s.open(ctx, w.cfg, w.cfg.Table, w.log)
 }
 
 // fallBack has the rows for a table go into the configured one for a while.
