@@ -59,12 +59,13 @@ func (u *suspects) failed(first *spool.Batch, err error) {
 	}
 }
 
-// reason is why a record was found not to be taken, or nil.
-func (u *suspects) reason(batch uint64, index int) error {
+// reason is why a record was found not to be taken.
+func (u *suspects) reason(batch uint64, index int) (err error, found bool) {
 	if u.batch == 0 || u.batch != batch {
-		return nil
+		return nil, false
 	}
-	return u.guilty[index]
+	err, found = u.guilty[index]
+	return err, found
 }
 
 // onTrial reports whether the batch has to be tried before it is written.

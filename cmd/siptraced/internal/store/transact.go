@@ -65,7 +65,7 @@ func (w *writer) encodeSpan(ctx context.Context, s *session, b *spool.Batch, par
 		}
 		number := len(w.records)
 		w.records = append(w.records, spooled{b.Seq, index, raw})
-		if reason := w.suspects.reason(b.Seq, index); reason != nil {
+		if reason, found := w.suspects.reason(b.Seq, index); found {
 			w.guilty = append(w.guilty, refusal{row{record: number}, w.tableName(rec), reason})
 			return nil
 		}
