@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +96,27 @@ func (t *table) number(query string) int {
 		return -1
 	}
 	return n
+}
+
+// hold keeps a SQLite file locked until the returned function is called.
+func (t *table) hold(tb testing.TB) (release func()) {
+	tb.Helper()
+	ctx := context.Background()
+	c, err := t.db.Conn(ctx)
+	if err == nil {
+		_, err = c.ExecContext(ctx, "BEGIN EXCLUSIVE")
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
+			tb.Error(err)
+		}
+		_ = c.Close()
+	})
+	tb.Cleanup(release)
+	return release
 }
 
 // await waits until the table has n rows.

@@ -106,6 +106,46 @@ func decodeHEP3(b []byte) (*message, error) {
 	return m, nil
 }
 
+// CutMarks removes from a HEP3 packet what siptraced adds to those of the module:
+// the chunk with the instances that the message passed, here one of 8 bytes, and
+// over a stream the one with stream and number, 16 bytes. They have to be there,
+// once, unless a packet had no room for them, or is not HEP3 at all.
+func CutMarks(p []byte, stream bool) ([]byte, error) {
+	if len(p) < 6 || string(p[:4]) != "HEP3" {
+		return p, nil
+	}
+	want := map[uint16]int{0x100: 6 + 8}
+	if stream {
+		want[0x101] = 6 + 16
+	}
+	out := append([]byte(nil), p[:6]...)
+	for rest := p[6:]; len(rest) > 0; {
+		if len(rest) < 6 {
+			return nil, errNotHEP
+		}
+		n := int(binary.BigEndian.Uint16(rest[4:]))
+		if n < 6 || n > len(rest) {
+			return nil, errNotHEP
+		}
+		if kind := binary.BigEndian.Uint16(rest[2:]); binary.BigEndian.Uint16(rest) != 0x5354 {
+			out = append(out, rest[:n]...)
+		} else if want[kind] != n {
+			return nil, fmt.Errorf("vectors: chunk 0x%x of siptraced with %d bytes: %.80q", kind, n, p)
+		} else {
+			delete(want, kind)
+		}
+		rest = rest[n:]
+	}
+	const room = 65507
+	switch {
+	case len(want) > 0 && len(out) == len(p) && len(p) > room-14-22:
+	case len(want) > 0:
+		return nil, fmt.Errorf("vectors: chunks of siptraced are missing: %.80q", p)
+	}
+	binary.BigEndian.PutUint16(out[4:], uint16(len(out)))
+	return out, nil
+}
+
 func addrPort(ip, port []byte) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip) // a wrong length leaves the zero Addr, which equals no row
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))

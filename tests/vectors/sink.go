@@ -50,6 +50,9 @@ func Collect(network, addr string, config *tls.Config) (*Sink, error) {
 	return s, s.Open()
 }
 
+// Stream reports whether the sink listens on TCP or TLS.
+func (s *Sink) Stream() bool { return s.network != "udp" }
+
 // Open starts to take packets, again after Close as well.
 func (s *Sink) Open() error {
 	if s.network == "udp" {

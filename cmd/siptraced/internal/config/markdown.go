@@ -10,7 +10,7 @@ import (
 
 // introduction is what CONFIGURATION.md says before its tables.
 //
-//go:embed introduction.txt
+//go:embed introduction.md
 var introduction string
 
 // Markdown is cmd/siptraced/CONFIGURATION.md: every key with its default and its

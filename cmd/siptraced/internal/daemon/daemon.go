@@ -48,6 +48,7 @@ type daemon struct {
 	ingest   *ingest.Server
 	mirrors  *mirror.Mirrors
 	rejects  *rejects.File
+	loops    loops
 	rpc      []*serve.Server
 	proxy    *proxy // the Kamailio behind us; nil without rpc.forward
 
@@ -133,6 +134,9 @@ func (d *daemon) start(ctx context.Context) error {
 	d.rejects = rejects.Open(cfg.Store.RejectFile, d.counters)
 	d.pipeline = pipeline.New(pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false)}, d.spool, d.counters)
 	d.pipeline.Rejects = d.rejects
+	if err := d.openLoops(cfg); err != nil {
+		return err
+	}
 	if d.ingest, err = ingest.Listen(cfg.Ingest, d.pipeline, d.counters, d.log); err != nil {
 		return err
 	}

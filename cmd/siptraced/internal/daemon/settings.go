@@ -107,7 +107,9 @@ func (d *daemon) applyMirrors(ctx context.Context, c *config.Config) (err error)
 	if d.mirrors != nil {
 		return d.mirrors.Apply(ctx, c.Mirror)
 	}
-	d.mirrors, err = mirror.Open(ctx, c.Mirror, d.spool, d.counters, d.log)
+	m := c.Mirror
+	m.Loops = d.loops.detector
+	d.mirrors, err = mirror.Open(ctx, m, d.spool, d.counters, d.log)
 	return err
 }
 

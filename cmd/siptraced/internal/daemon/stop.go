@@ -31,6 +31,7 @@ func (d *daemon) stop() {
 	if d.ingest != nil {
 		d.ingest.Close(ctx)
 	}
+	d.loops.stop()
 	if d.proxy != nil {
 		d.proxy.close()
 	}
@@ -43,8 +44,10 @@ func (d *daemon) stop() {
 	d.mu.Unlock()
 	if d.spool != nil {
 		d.spool.Flush(ctx)
+		d.saveReceived(ctx)
 	}
 	d.stopSinks(ctx)
+	d.saveSent()
 	if d.rejects != nil {
 		if err := d.rejects.Close(); err != nil {
 			d.log.Error("closing the reject file", "err", err)

@@ -27,6 +27,7 @@ const Vendor = 0x5354
 const (
 	ChunkPath   = 0x100 + iota // siptrace.Meta.Path
 	ChunkOrigin                // siptrace.Meta.Origin
+	ChunkAnswer                // a mirror's answer to a question of the receiver (package loop)
 )
 
 // transports is which transport has which IP protocol number in HEP.

@@ -120,9 +120,14 @@ func (s *Server) serveConn(c net.Conn) {
 		_, err := c.Write(b)
 		return err
 	}
+	ask := func(_ netip.AddrPort, b []byte) error {
+		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
+		_, err := c.Write(b)
+		return err
+	}
 	buf := make([]byte, 0, readSize)
 	for {
-		rest, err := s.cut(p, buf, &end)
+		rest, err := s.cut(p, buf, ask, &end)
 		if p.Close || end.begun && end.asked && end.since == 0 {
 			return
 		}
@@ -155,7 +160,7 @@ func (s *Server) serveConn(c net.Conn) {
 type handshaker interface{ Handshake() error }
 
 // cut hands on every whole packet of buf and returns what is left.
-func (s *Server) cut(p *Packet, buf []byte, end *ending) ([]byte, error) {
+func (s *Server) cut(p *Packet, buf []byte, ask func(netip.AddrPort, []byte) error, end *ending) ([]byte, error) {
 	for len(buf) > 0 {
 		skip, n, err := split(buf)
 		if err != nil {
@@ -169,6 +174,9 @@ func (s *Server) cut(p *Packet, buf []byte, end *ending) ([]byte, error) {
 		}
 		p.Time = time.Now()
 		p.Data = buf[:n:n]
+		if p.Ask = nil; hep.Detect(p.Data) == 0 { // whoever sends HEP waits for answers alone
+			p.Ask = ask
+		}
 		s.handle(p)
 		end.since++
 		if p.Close || end.begun && end.asked && end.since == 0 {

@@ -3,6 +3,8 @@ package loop
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -15,10 +17,11 @@ import (
 )
 
 const (
-	// answerWait is how long packets of a sender that was asked are parked;
-	// askAgain is how often it is asked meanwhile, as datagrams get lost.
-	answerWait = time.Second
-	askAgain   = 100 * time.Millisecond
+	// maxAsked is how often a sender is asked, as datagrams get lost, every askAgain.
+	// Its packets are parked meanwhile: two seconds, and more where the machine is
+	// too busy to ask.
+	maxAsked = 20
+	askAgain = 100 * time.Millisecond
 	// mirrorFor is how long a sender counts as a mirror after its answer. Its port
 	// may be somebody else's one day.
 	mirrorFor = time.Minute
@@ -74,6 +77,7 @@ type peer struct {
 	agent  time.Duration
 	ask    func(to netip.AddrPort, b []byte) error
 	text   question
+	asked  int
 	next   time.Time // when to ask again
 	parked []*ingest.Packet
 }
@@ -117,6 +121,14 @@ func (d *Detector) Close() error {
 // Path appends the path of a message that is sent from here to dst: that with
 // which it came, and this instance.
 func (d *Detector) Path(dst, path []byte) []byte { return d.id.AppendTo(dst, path) }
+
+// Stream is the number of the stream of what this instance sends to a sink from a
+// shard of its spool; never 0.
+func (d *Detector) Stream(sink, shard string) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %s %s", d.id, sink, shard)
+	return max(h.Sum64(), 1)
+}
 
 // Sent notes that a copy of a message is about to be sent; hasPath: with the path
 // of instances.
@@ -190,8 +202,7 @@ func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
 		d.peers[in.Source] = p
 	}
 	if p.state != asking && in.Ask != nil && in.Time.After(p.until) {
-		p.state, p.until = asking, in.Time.Add(answerWait)
-		p.ask, p.text, p.next = in.Ask, newQuestion(), in.Time
+		p.state, p.ask, p.text, p.asked, p.next = asking, in.Ask, newQuestion(), 0, time.Time{}
 		d.asking.Add(1)
 		d.signal()
 	}
@@ -324,11 +335,12 @@ func (d *Detector) question(now time.Time, all bool) {
 	d.mu.Lock()
 	for addr, p := range d.peers {
 		switch {
-		case p.state != asking:
-		case all || now.After(p.until):
+		case p.state != asking || !all && now.Before(p.next):
+		case all || p.asked == maxAsked:
 			d.settle(p, isAgent, now.Add(p.agent))
 			p.agent = min(2*p.agent, maxAgentFor)
-		case !now.Before(p.next):
+		default:
+			p.asked++
 			p.next = now.Add(askAgain)
 			list = append(list, one{addr, p.ask, p.text})
 		}

@@ -23,8 +23,8 @@
 // away and is dropped, if its sender is known to be a mirror. A sender is asked
 // when it first sends a text that is remembered: the question is 16 bytes of
 // line ends, which every SIP and HEP receiver ignores, and which a mirror of
-// siptraced answers with a HEP3 packet of its own. Until the answer is there, or
-// [answerWait] is over, packets from this sender are parked. Agents do not
+// siptraced answers with a HEP3 packet of its own. Packets from this sender are
+// parked until the answer is there, for two seconds at the most. Agents do not
 // answer, so nothing they repeat is dropped.
 //
 // What comes back from others than siptraced over and over is still stored, and

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/hep"
 )
 
@@ -30,16 +31,20 @@ func IsQuestion(b []byte) bool {
 	return len(b) == questionSize && bytes.HasPrefix(b, []byte(ping)) && len(bytes.Trim(b, "\r\n")) == 0
 }
 
-// vendor is siptraced's vendor id in HEP3, chunkAnswer the type of the chunk
-// that answers a question: it repeats the question.
-const (
-	vendor      = 0x5354
-	chunkAnswer = 0x102
-)
+// LastQuestion is the last one of what came over a stream, if that is nothing but
+// questions. One that comes in pieces comes again.
+func LastQuestion(b []byte) (q []byte, ok bool) {
+	for ; len(b) > 0; b = b[questionSize:] {
+		if q = b[:min(questionSize, len(b))]; !IsQuestion(q) {
+			return nil, false
+		}
+	}
+	return q, q != nil
+}
 
 // AppendAnswer appends the answer to a question: a HEP3 packet.
 func AppendAnswer(dst, question []byte) []byte {
-	p := hep.Packet{Version: 3, KeepAlive: 1, Vendor: []hep.Chunk{{Vendor: vendor, Type: chunkAnswer, Data: question}}}
+	p := hep.Packet{Version: 3, KeepAlive: 1, Vendor: []hep.Chunk{{Vendor: hepmap.Vendor, Type: hepmap.ChunkAnswer, Data: question}}}
 	dst, _ = p.Append(dst) // always fits
 	return dst
 }
@@ -47,7 +52,7 @@ func AppendAnswer(dst, question []byte) []byte {
 // Answer is the question that a packet with these chunks answers, nil for none.
 func Answer(chunks []hep.Chunk) []byte {
 	for _, c := range chunks {
-		if c.Vendor == vendor && c.Type == chunkAnswer {
+		if c.Vendor == hepmap.Vendor && c.Type == hepmap.ChunkAnswer {
 			return c.Data
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
 )
@@ -163,6 +164,8 @@ type Config struct {
 	// SpoolBytes is the spool's own bound; 0: none. Whatever waits for mirrors
 	// stays under half of it, so that it never keeps new messages out.
 	SpoolBytes int64
+	// Loops is told of what is sent, and marks it; nil: nobody does. Open takes it.
+	Loops *loop.Detector
 	// Self reports whether an address is one that siptraced listens on.
 	Self func(transport siptrace.Proto, addr netip.AddrPort) bool
 	// Lookup finds the addresses of a host; nil: the system's name servers and hosts

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/hepmap"
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
@@ -34,6 +35,12 @@ type encoder struct {
 	headers       xheaders.Headers
 	from, to, cut []byte
 	msg           sipmsg.Message
+
+	loops *loop.Detector // nil: packets are not marked
+	// stream and number are the origin of the record in hand; stream 0: it has none.
+	stream, number uint64
+	path, origin   []byte
+	marked         bool // the last packet has the path
 }
 
 // want says what of a record goes to the destination.
@@ -61,8 +68,20 @@ func (e *encoder) pass(rec *siptrace.Record) bool {
 	return e.dst.Filter.Match(&e.msg, rec)
 }
 
-// appendHEP appends rec as HEP.
+// appendHEP appends rec as HEP, in version 3 with the marks that siptraceds know
+// it by, unless it has no room for them.
 func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
+	e.marked = rec.Packet != nil || rec.Type == siptrace.TypeLog || e.version() == 3
+	out, err := e.appendWithin(dst, rec)
+	tooLarge := errors.Is(err, hep.ErrTooLarge) || err == nil && !e.dst.Stream() && len(out)-len(dst) > maxUDP4
+	if e.marked && tooLarge {
+		e.marked = false
+		return e.appendWithin(dst, rec)
+	}
+	return out, err
+}
+
+func (e *encoder) appendWithin(dst []byte, rec *siptrace.Record) ([]byte, error) {
 	if rec.Packet != nil {
 		return e.appendPacket(dst, rec)
 	}
@@ -78,9 +97,7 @@ func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
 		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
 		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(p.Vendor[:0], rec.Vendor),
 	}
-	if len(rec.Path) > 0 {
-		p.Vendor = append(p.Vendor, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: rec.Path})
-	}
+	p.Vendor = e.appendMarks(p.Vendor, rec)
 	if e.dst.Incoming && rec.CaptureID != 0 {
 		p.CaptureID = rec.CaptureID
 	}
@@ -103,11 +120,33 @@ func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
 // appendPacket appends a packet that came by HEP and is not SIP as it came, but
 // without the key of who sent it: ours, if there is one, stands in its place.
 func (e *encoder) appendPacket(dst []byte, rec *siptrace.Record) ([]byte, error) {
-	var add []hep.Chunk
-	if len(rec.Path) > 0 {
-		add = append(add, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: rec.Path})
+	return hepmap.AppendForwarded(dst, rec.Packet, e.dst.AuthKey, e.appendMarks(nil, rec)...)
+}
+
+// appendMarks appends the chunks with the instances that a message passed, this
+// one included, and with the stream and number of the packet.
+func (e *encoder) appendMarks(chunks []hep.Chunk, rec *siptrace.Record) []hep.Chunk {
+	if !e.marked {
+		return chunks
 	}
-	return hepmap.AppendForwarded(dst, rec.Packet, e.dst.AuthKey, add...)
+	if e.path = append(e.path[:0], rec.Path...); e.loops != nil {
+		e.path = e.loops.Path(e.path[:0], rec.Path)
+	}
+	if len(e.path) > 0 {
+		chunks = append(chunks, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: e.path})
+	}
+	if e.stream == 0 {
+		return chunks
+	}
+	e.origin = loop.AppendOrigin(e.origin[:0], e.stream, e.number)
+	return append(chunks, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkOrigin, Data: e.origin})
+}
+
+// note has loops know that a copy of rec is about to be sent.
+func (e *encoder) note(rec *siptrace.Record, hasPath bool) {
+	if e.loops != nil && rec.Packet == nil && rec.Type != siptrace.TypeLog {
+		e.loops.Sent(rec.Msg, hasPath)
+	}
 }
 
 func (e *encoder) version() int {

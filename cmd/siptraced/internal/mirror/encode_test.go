@@ -2,13 +2,16 @@ package mirror
 
 import (
 	"bytes"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/hepmap"
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
 	"siptraced/xheaders"
@@ -267,5 +270,55 @@ func TestNoAllocation(t *testing.T) {
 	})
 	if n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// HEP3 has the marks by which siptraceds know a packet; one that would be too
+// large with them goes without.
+func TestMarks(t *testing.T) {
+	loops := loop.New(loop.NewID(), "", counters.New(), slog.New(slog.DiscardHandler))
+	before := loop.NewID()
+	for _, tt := range []struct {
+		name     string
+		protocol Protocol
+		over     siptrace.Proto
+		stream   uint64
+		size     int
+		want     int // chunks
+	}{
+		{"over UDP", HEP3, siptrace.UDP, 0, 0, 1},
+		{"over TCP", HEP3, siptrace.TCP, 7, 0, 2},
+		{"HEP2", HEP2, siptrace.UDP, 0, 0, 0},
+		{"full packet", HEP3, siptrace.TCP, 7, hep.MaxPacket, 0},
+		{"full datagram", HEP3, siptrace.UDP, 0, maxUDP4, 0},
+	} {
+		rec := sample()
+		rec.Path = before.AppendTo(nil, nil)
+		e := encoderOf(tt.protocol, func(d *Destination) { d.Transport = tt.over })
+		if tt.size > 0 { // as large as it can be without marks
+			rec.Path = nil
+			out, err := e.appendHEP(nil, &rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec.Msg = append(rec.Msg[:len(rec.Msg):len(rec.Msg)], bytes.Repeat([]byte("x"), tt.size-len(out))...)
+		}
+		e.loops, e.stream, e.number = loops, tt.stream, 42
+		out, err := e.appendHEP(nil, &rec)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		var p hep.Packet
+		if err := p.Decode(out); err != nil {
+			t.Fatal(err)
+		}
+		want := []hep.Chunk{
+			{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: loops.Path(nil, rec.Path)},
+			{Vendor: hepmap.Vendor, Type: hepmap.ChunkOrigin, Data: loop.AppendOrigin(nil, tt.stream, 42)},
+		}[:tt.want]
+		if !slices.EqualFunc(p.Vendor, want, func(a, b hep.Chunk) bool { return reflect.DeepEqual(a, b) }) || e.marked != (tt.want > 0) || !bytes.Equal(p.Payload, rec.Msg) {
+			t.Errorf("%s: marked %v, chunks %v, want %v", tt.name, e.marked, p.Vendor, want)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 )
@@ -40,6 +41,7 @@ type Mirrors struct {
 
 	mu       sync.RWMutex // covers what follows
 	cfg      Config
+	loops    *loop.Detector
 	sinks    []*sink
 	warnedAt time.Time
 	stopped  bool
@@ -64,7 +66,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		return nil, err
 	}
 	m := &Mirrors{
-		cfg: cfg, spool: sp, counters: c, log: log, isSelf: cfg.Self,
+		cfg: cfg, loops: cfg.Loops, spool: sp, counters: c, log: log, isSelf: cfg.Self,
 		tooMany: c.Counter("mirrors.too_many"), badURI: c.Counter("mirrors.bad_uri"),
 		buffers: sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 2*chunkSize)} }},
 	}

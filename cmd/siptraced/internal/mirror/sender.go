@@ -21,6 +21,7 @@ type sender struct {
 	encoder encoder
 	decoder spool.Decoder
 	buf     []byte
+	streams []uint64 // the number of each shard's stream at the peer; 0: none
 
 	turn       int // of the addresses, the one in use
 	portLogged bool
@@ -35,9 +36,26 @@ type sender struct {
 // Name is the sink's name (spool.Sink).
 func (w *sender) Name() string { return w.sink.name }
 
+// maxRecordBits is room for the number of a record in its batch, which has no
+// more than 64 MiB.
+const maxRecordBits = 20
+
+// setStreams numbers the streams by which the peer knows a packet that is sent
+// again. Datagrams are not sent again; and in a cluster a shard's batches may come
+// from several instances, in any order.
+func (w *sender) setStreams(d *Destination, shards []spool.Shard) {
+	w.streams = make([]uint64, len(shards))
+	for i, sh := range shards {
+		if l := w.sink.m.loops; l != nil && d.Stream() && !sh.Shared {
+			w.streams[i] = l.Stream(w.sink.name, sh.ID)
+		}
+	}
+}
+
 // Open waits for an address and connects to it (spool.Sink).
-func (w *sender) Open(ctx context.Context, _ []spool.Shard) (spool.Writer, error) {
+func (w *sender) Open(ctx context.Context, shards []spool.Shard) (spool.Writer, error) {
 	d := w.sink.settings.Load()
+	w.setStreams(d, shards)
 	addrs, err := w.sink.resolver.Load().await(ctx)
 	if err != nil {
 		return nil, err
@@ -181,6 +199,7 @@ func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p [
 		if i <= first {
 			return nil
 		}
+		w.encoder.stream, w.encoder.number = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i)
 		o, err := w.encodeRecord(rec, len(what), put)
 		if err != nil {
 			stopped = err
@@ -219,11 +238,16 @@ func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte)
 			if all = failed; errors.Is(err, hep.ErrTooLarge) {
 				all = tooLarge
 			}
-		} else if all, err = put(i, w.buf); err != nil {
-			return all, err
+		} else {
+			w.encoder.note(rec, w.encoder.marked)
+			if all, err = put(i, w.buf); err != nil {
+				return all, err
+			}
 		}
 	}
 	if asSIP {
+		w.encoder.marked = false
+		w.encoder.note(rec, false)
 		w.buf = w.encoder.appendSIP(w.buf[:0], rec)
 		o, err := put(i, w.buf)
 		if err != nil {

@@ -66,7 +66,7 @@ func (m *Mirrors) newSink(name string, d Destination, from spool.From, dynamic b
 	s.missed, s.refused, s.connects, s.bytes, s.backlog = count("missed"), count("refused"), count("connects"), count("bytes"), count("backlog")
 	s.used.Store(time.Now().UnixNano())
 	s.set(d)
-	s.sender = &sender{sink: s}
+	s.sender = &sender{sink: s, encoder: encoder{loops: m.loops}}
 	s.consumer = m.spool.Run(s.sender, spool.Options{
 		Log: m.log, OneWriter: true, Lazy: true, From: from,
 		Bytes: maxFlight / 2, Age: 2 * ackPoll, Poll: ackPoll, IdlePoll: idlePoll, MaxInFlight: maxFlight,

@@ -7,12 +7,14 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/hep"
 )
@@ -93,6 +95,8 @@ func (w *streamWriter) Write(ctx context.Context, b *spool.Batch) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, w.raw.abort)()
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	f := w.flight(b)
 	out := w.sink.m.buffer()
 	defer w.sink.m.release(out)
@@ -122,7 +126,7 @@ func (w *streamWriter) Write(ctx context.Context, b *spool.Batch) error {
 		err = w.ask()
 	}
 	if err != nil {
-		w.settle()
+		w.settleLocked()
 	}
 	return err
 }
@@ -159,6 +163,12 @@ var (
 
 // settle counts what the peer acknowledged.
 func (w *streamWriter) settle() {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.settleLocked()
+}
+
+func (w *streamWriter) settleLocked() {
 	acked := w.acked()
 	w.flights = slices.DeleteFunc(w.flights, func(f *flight) bool {
 		for f.done < len(f.ends) && f.ends[f.done] <= acked {
@@ -191,7 +201,7 @@ func (w *streamWriter) await(ctx context.Context) {
 func (w *streamWriter) closed() error {
 	w.linger()
 	w.settle()
-	if w.acked() >= w.offset {
+	if w.isAcked() {
 		return spool.ErrReopen
 	}
 	return errPeerClosed
@@ -227,6 +237,10 @@ type stream struct {
 	askedAt   time.Time
 	answered  atomic.Uint64
 	heard     uint64 // of them, those that are settled
+
+	// writing is held while something is written and while the fields above are
+	// used, but for answered: whoever reads may answer a question of the peer.
+	writing sync.Mutex
 }
 
 // mark is the end of a TLS record, in our bytes and in those of the socket.
@@ -254,8 +268,8 @@ func newStream(c net.Conn, ack string) (*stream, error) {
 	return s, nil
 }
 
-// read notices when the peer closes. What it sends is its answers to
-// keep-alives.
+// read notices when the peer closes. What it sends is its answers to keep-alives,
+// or the question whether we are a mirror.
 func (s *stream) read() {
 	defer close(s.broken)
 	buf := make([]byte, 1<<10)
@@ -264,6 +278,14 @@ func (s *stream) read() {
 		s.answered.Add(uint64(n))
 		if err != nil {
 			return
+		}
+		if q, ok := loop.LastQuestion(buf[:n]); ok && s.keepAlive == nil {
+			s.writing.Lock()
+			err = s.write(loop.AppendAnswer(nil, q))
+			s.writing.Unlock()
+			if err != nil {
+				return
+			}
 		}
 	}
 }
@@ -343,6 +365,13 @@ func (s *stream) acked() uint64 {
 	return s.settled
 }
 
+// isAcked reports whether the peer has all that it was sent.
+func (s *stream) isAcked() bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.acked() >= s.offset
+}
+
 // silent reports whether the peer does not answer keep-alives.
 func (s *stream) silent() bool {
 	return s.keepAlive != nil && len(s.asked) > 0 && time.Since(s.askedAt) > keepAliveTimeout
@@ -351,7 +380,7 @@ func (s *stream) silent() bool {
 // linger waits a moment for the last acknowledgements of a peer that closes.
 func (s *stream) linger() {
 	for range 50 {
-		if s.acked() >= s.offset || s.dead() {
+		if s.isAcked() || s.dead() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

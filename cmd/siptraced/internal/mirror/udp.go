@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -128,13 +129,18 @@ func (d *datagrams) flush(bad func(record int, o outcome)) {
 type udpWriter struct {
 	connection
 	*datagrams
-	conn *net.UDPConn
-	what []outcome
+	conn      *net.UDPConn
+	what      []outcome
+	answering *answering
+	bare      time.Time // when the last datagram without a path was sent
 }
 
 func newUDPWriter(c *net.UDPConn, conn connection) (*udpWriter, error) {
 	d, err := newDatagrams(c)
-	return &udpWriter{connection: conn, datagrams: d, conn: c}, err
+	if err != nil {
+		return nil, err
+	}
+	return &udpWriter{connection: conn, datagrams: d, conn: c, answering: answer(c)}, nil
 }
 
 // Write sends a batch.
@@ -143,7 +149,7 @@ func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
 		return err
 	}
 	// A record with two datagrams may have lost its first one before it is noted.
-	late := sent
+	late, bare := sent, false
 	bad := func(record int, o outcome) {
 		if record < len(w.what) {
 			w.what[record] = max(w.what[record], o)
@@ -162,12 +168,16 @@ func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
 		}
 		w.add(i, p)
 		w.sink.bytes.Add(uint64(len(p)))
+		bare = bare || !w.encoder.marked
 		return late, nil
 	})
 	if err != nil {
 		return err
 	}
 	w.flush(bad)
+	if bare {
+		w.bare = time.Now()
+	}
 	for _, o := range w.what {
 		w.count(o, 1)
 	}
@@ -196,5 +206,5 @@ func (w *udpWriter) Flush(context.Context) error {
 // Close ends the socket.
 func (w *udpWriter) Close() error {
 	w.sink.m.sockets.remove(w.local)
-	return w.conn.Close()
+	return w.answering.close(w.bare)
 }

@@ -2,31 +2,36 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
 )
 
-// fakeMirrors has one socket, and one host to send to.
+// fakeMirrors has one socket.
 type fakeMirrors struct {
 	own     netip.AddrPort
-	host    netip.Addr
 	ensured []string
 }
 
-func (f *fakeMirrors) EnsureDestination(uri string)        { f.ensured = append(f.ensured, uri) }
-func (f *fakeMirrors) IsOwnSocket(a netip.AddrPort) bool   { return a == f.own }
-func (f *fakeMirrors) IsDestinationHost(a netip.Addr) bool { return a == f.host }
+func (f *fakeMirrors) EnsureDestination(uri string)      { f.ensured = append(f.ensured, uri) }
+func (f *fakeMirrors) IsOwnSocket(a netip.AddrPort) bool { return a == f.own }
 
 // mirroring are the rules of a siptraced with a duplicate_uri.
 func mirroring(p siptrace.Params, m Mirrors) Rules {
@@ -36,110 +41,124 @@ func mirroring(p siptrace.Params, m Mirrors) Rules {
 	return r
 }
 
-// What comes back is dropped, and what is sent again is not.
-func TestLoops(t *testing.T) {
-	agent, peer, own := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.50:40000"), netip.MustParseAddrPort("192.0.2.99:1234")
-	other := netip.MustParseAddrPort("192.0.2.1:40001") // of the agent's host, after it connected anew
-	type packet struct {
-		from netip.AddrPort
+// What passed this instance is dropped by its path, whatever it is, mirrors or
+// none. What a delivery repeats is dropped by its number, unless it was refused.
+func TestCameBefore(t *testing.T) {
+	c, f, params := counters.New(), &fakeSpool{}, traced()
+	params.HEPModeOn = true
+	p := New(mirroring(params, &fakeMirrors{}), f, c)
+	p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+	p.Streams = loop.NewStreams()
+	other := loop.NewID()
+	here, elsewhere := p.Loops.Path(other.AppendTo(nil, nil), nil), other.AppendTo(nil, nil)
+	packet := func(typ uint8, path []byte, number uint64) []byte {
+		return wrap(t, func(p *hep.Packet) {
+			if p.Type = typ; typ != hep.TypeSIP {
+				p.Payload = []byte("{}")
+			}
+			p.Vendor = []hep.Chunk{
+				{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: path},
+				{Vendor: hepmap.Vendor, Type: hepmap.ChunkOrigin, Data: loop.AppendOrigin(nil, 1, number)},
+			}
+		})
+	}
+	full := errors.New("full")
+	for i, tt := range []struct {
 		data []byte
-		at   time.Duration
-		drop string
-	}
-	hep3 := func(change func(*hep.Packet)) []byte { return wrap(t, change) }
-	same := hep3(func(*hep.Packet) {})
-	later := hep3(func(p *hep.Packet) { p.Usec++ })
-	hep1 := hep3(func(p *hep.Packet) { p.Version = 1 })
-	marked, text := plain(xset), plain("")
-	rtcp := hep3(func(p *hep.Packet) { p.Type, p.Payload = 5, []byte("{}") })
-	tests := map[string][]packet{
-		"from our own socket":              {{own, same, 0, "loop"}},
-		"HEP that comes back":              {{agent, same, 0, ""}, {peer, same, time.Second, "loop"}},
-		"an agent that sends twice":        {{agent, same, 0, ""}, {agent, same, time.Second, ""}},
-		"a retransmission":                 {{agent, same, 0, ""}, {agent, later, 0, ""}, {peer, later, 0, "loop"}},
-		"long after":                       {{agent, same, 0, ""}, {peer, same, 2 * recentAge, ""}},
-		"HEP of SIP with headers":          {{agent, marked, 0, ""}, {peer, marked, time.Second, "loop"}},
-		"other types":                      {{agent, rtcp, 0, ""}, {peer, rtcp, 0, "loop"}, {agent, rtcp, 0, ""}},
-		"sent again by another connection": {{agent, same, 0, ""}, {other, same, 0, ""}},
-		"two proxies, without time":        {{agent, hep1, 0, ""}, {peer, hep1, 0, ""}},
-		"retransmissions of a phone":       {{agent, text, 0, ""}, {agent, text, 500 * time.Millisecond, ""}, {agent, text, 1500 * time.Millisecond, ""}, {agent, text, 3500 * time.Millisecond, ""}, {agent, text, 7500 * time.Millisecond, ""}},
-	}
-	for name, data := range map[string][]byte{"HEP1 that goes round": hep1, "SIP that goes round": text} {
-		round := []packet{{agent, data, 0, ""}}
-		for i := range 20 {
-			p := packet{peer, data, time.Duration(i) * 20 * time.Millisecond, "loop"}
-			if i < mostAgainSoon {
-				p.drop = ""
+		err  error
+		want string
+	}{
+		{packet(hep.TypeSIP, elsewhere, 1), nil, ""},
+		{packet(hep.TypeSIP, here, 2), nil, "dropped.loop"},
+		{packet(hep.TypeRTCP, here, 3), nil, "dropped.loop"},
+		{packet(hep.TypeLog, here, 4), nil, "dropped.loop"},
+		{packet(hep.TypeRTCP, elsewhere, 5), nil, ""},
+		{packet(hep.TypeSIP, elsewhere, 1), nil, "dropped.repeated"},
+		{packet(hep.TypeRTCP, elsewhere, 5), nil, "dropped.repeated"},
+		{packet(hep.TypeSIP, elsewhere, 6), full, "rejected.spool"},
+		{packet(hep.TypeSIP, elsewhere, 6), nil, ""},
+		{packet(hep.TypeSIP, elsewhere, 6), nil, "dropped.repeated"},
+	} {
+		f.err = tt.err
+		before, spooled := c.Snapshot(), len(f.got)
+		p.Handle(&ingest.Packet{Data: tt.data, Net: "tcp", Source: netip.MustParseAddrPort("127.0.0.1:1"), Time: time.Now()})
+		got := ""
+		for _, name := range []string{"dropped.loop", "dropped.repeated", "rejected.spool"} {
+			if c.Snapshot()[name] > before[name] {
+				got += name
 			}
-			if p.at >= againSoon && i < mostAgain {
-				p.drop = ""
-			}
-			round = append(round, p)
 		}
-		tests[name] = round
-		// The first one came with the time of its capture, long ago.
-		if name == "HEP1 that goes round" {
-			tests[name+", after HEP3"] = append([]packet{{agent, same, 0, ""}}, round[1:]...)
+		if got != tt.want || len(f.got)-spooled > 0 != (got == "") {
+			t.Errorf("packet %d: counted %q, want %q; %d spooled", i, got, tt.want, len(f.got)-spooled)
 		}
 	}
-	for i := range 100 {
-		at := time.Duration(i) * time.Millisecond
-		tests["one that says the same all the time"] = append(tests["one that says the same all the time"], packet{agent, hep1, at, ""}, packet{agent, text, at, ""}, packet{agent, same, at, ""})
-	}
-	for name, packets := range tests {
-		t.Run(name, func(t *testing.T) {
-			params := siptrace.DefaultParams()
-			params.TraceOn, params.HEPModeOn = true, true
-			c, f := counters.New(), &fakeSpool{}
-			p := New(mirroring(params, &fakeMirrors{own: own, host: peer.Addr()}), f, c)
-			start, taken := time.Unix(1800000000, 0), 0
-			for i, in := range packets {
-				before := c.Snapshot()["dropped.loop"]
-				p.Handle(&ingest.Packet{Data: in.data, Net: "udp", Source: in.from, Local: netip.MustParseAddrPort("192.0.2.99:9060"), Time: start.Add(in.at)})
-				dropped := c.Snapshot()["dropped.loop"] > before
-				if dropped != (in.drop == "loop") {
-					t.Errorf("packet %d: dropped is %v", i, dropped)
+}
+
+// A sender that mirrors what was mirrored to it is asked, and its copies are
+// dropped, those that came before its answer too. Whoever sends the question back
+// mirrors everything.
+func TestReturned(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func(q []byte) []byte
+		rows   int
+	}{
+		{"a siptraced", func(q []byte) []byte { return loop.AppendAnswer(nil, q) }, 1},
+		{"a reflector", func(q []byte) []byte { return q }, 1},
+		{"an agent", func([]byte) []byte { return []byte("\r\n\r\n") }, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, f := counters.New(), &fakeSpool{}
+				p := New(mirroring(traced(), &fakeMirrors{}), f, c)
+				p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+				ctx, cancel := context.WithCancel(t.Context())
+				var done sync.WaitGroup
+				done.Go(func() { p.Loops.Run(ctx, p.Resume) })
+				text := wrap(t, func(p *hep.Packet) { p.Version = 1 })
+				come := func(port uint16, data []byte, ask func(netip.AddrPort, []byte) error) {
+					p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Time: time.Now(), Ask: ask})
 				}
-				if !dropped {
-					taken++
+				come(1, text, nil)
+				p.Loops.Sent(f.got[0].Msg, false)
+				p.Loops.Sent(f.got[0].Msg, false)
+				answers := 0
+				for range 2 {
+					come(2, text, func(_ netip.AddrPort, q []byte) error {
+						answers++
+						come(2, tt.answer(q), nil)
+						return nil
+					})
 				}
-			}
-			if len(f.got) != taken {
-				t.Errorf("%d spooled, want %d", len(f.got), taken)
-			}
+				time.Sleep(time.Minute)
+				cancel()
+				done.Wait()
+				n := c.Snapshot()
+				if len(f.got) != tt.rows || n["dropped.loop"] != uint64(3-tt.rows) || answers == 0 || n["dropped.keepalive"]+n["dropped.hep_keepalive"] != uint64(answers) {
+					t.Errorf("%d spooled, %d answers, %v", len(f.got), answers, n)
+				}
+			})
 		})
 	}
 }
 
-// What may have been refused is no loop when it is sent again.
-func TestLoopsRefused(t *testing.T) {
-	params := siptrace.DefaultParams()
-	params.TraceOn, params.HEPModeOn = true, true
-	host := netip.MustParseAddr("127.0.0.1")
+// Without a mirror nothing is a loop, whatever the rules are, and however often it
+// comes from however many capture points.
+func TestNoMirrorNoLoop(t *testing.T) {
 	c, f := counters.New(), &fakeSpool{}
-	p := New(mirroring(params, &fakeMirrors{host: host}), f, c)
-	now := time.Unix(1800000000, 0)
-	handle := func(port uint16) {
-		now = now.Add(time.Millisecond)
-		p.Handle(&ingest.Packet{Data: wrap(t, func(*hep.Packet) {}), Net: "tcp", Source: netip.AddrPortFrom(host, port), Time: now})
+	r := rulesOf(traced())
+	r.Mirrors, r.NewDecision = &fakeMirrors{}, func() Decision { return decideFunc(passes) }
+	p := New(r, f, c)
+	p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+	want := 0
+	for _, data := range [][]byte{wrap(t, func(*hep.Packet) {}), wrap(t, func(p *hep.Packet) { p.Version = 1 }), plain("")} {
+		for i := range 100 {
+			p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(1+i%3)), Time: time.Now()})
+			want++
+		}
 	}
-	handle(1)
-	f.mark++ // the spool refused what it had taken
-	handle(2)
-	if n := c.Snapshot()["dropped.loop"]; n != 0 || len(f.got) != 2 {
-		t.Errorf("sent again: dropped %d, spooled %d", n, len(f.got))
-	}
-	handle(3)
-	if n := c.Snapshot()["dropped.loop"]; n != 1 || len(f.got) != 2 {
-		t.Errorf("came back: dropped %d, spooled %d", n, len(f.got))
-	}
-	// However often, each time over another connection.
-	for port := range uint16(2 * mostAgain) {
-		f.mark++
-		handle(10 + port)
-	}
-	if n := c.Snapshot()["dropped.loop"]; n != 1 || len(f.got) != 2+2*mostAgain {
-		t.Errorf("sent again and again: dropped %d, spooled %d", n, len(f.got))
+	if len(f.got) != want {
+		t.Errorf("%d spooled of %d, %v", len(f.got), want, c.Snapshot())
 	}
 }
 

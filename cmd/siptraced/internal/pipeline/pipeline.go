@@ -22,6 +22,7 @@ import (
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/hepmap"
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/compat/sipmsg"
 	"siptraced/compat/siptrace"
@@ -54,8 +55,6 @@ type Mirrors interface {
 	EnsureDestination(uri string)
 	// IsOwnSocket reports whether mirrors are sent from that address.
 	IsOwnSocket(netip.AddrPort) bool
-	// IsDestinationHost reports whether a destination has that address.
-	IsDestinationHost(netip.Addr) bool
 }
 
 // Decision decides on messages (package rules), one after the other. It belongs
@@ -81,15 +80,11 @@ type Pipeline struct {
 	made                         *atomic.Uint64
 	defects                      defects
 
-	// relayed are the messages that were mirrored onwards lately, and captured the
-	// texts of those that came by HEP.
-	relayed, captured *recent
-	repeats           *repeats
-	// refusals are the records that the spool refused, as of the last look, and
-	// refused when their number grew last, in Unix nanoseconds.
-	refusals atomic.Uint64
-	refused  atomic.Int64
-
+	pairs *pairs
+	// Loops knows what was mirrored from here and comes back; nil: nothing is looked
+	// for. Streams knows deliveries that are repeated; nil: likewise.
+	Loops   *loop.Detector
+	Streams *loop.Streams
 	// Rejects takes what was refused for its X-Siptrace headers; nil: nobody.
 	Rejects *rejects.File
 	// Sources are the senders of what was read.
@@ -116,6 +111,9 @@ func (p *Pipeline) put(st *state, rec *siptrace.Record) counters.Outcome {
 		}
 	}
 	if err := p.spool.Put(rec); err != nil {
+		if p.Streams != nil {
+			p.Streams.Refused(rec.Origin)
+		}
 		return p.rejected(err, "spool")
 	}
 	return counters.Spooled
@@ -153,9 +151,8 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		// Records beside those received: copies of messages looked back at, log lines.
 		made:    c.Counter("made"),
 		defects: newDefects(c),
-		relayed: newRecent(), captured: newRecent(), repeats: newRepeats(),
+		pairs:   newPairs(),
 	}
-	p.refusals.Store(s.Mark())
 	p.SetRules(r)
 	return p
 }
@@ -178,6 +175,13 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 	}
 	w := p.work.Get().(*work)
 	p.Sources.count(w, in)
+	p.outcomes.Add(p.handle(w, in))
+	p.work.Put(w)
+}
+
+// Resume takes a packet that [Pipeline.Handle] left parked with Loops.
+func (p *Pipeline) Resume(in *ingest.Packet) {
+	w := p.work.Get().(*work)
 	p.outcomes.Add(p.handle(w, in))
 	p.work.Put(w)
 }
@@ -220,6 +224,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	}
 	if err := w.msg.Parse(c.Payload); err != nil {
 		if !isHEP && blank(in.Data) {
+			p.answered(in, in.Data)
 			return counters.Keepalive
 		}
 		return p.rejected(err, "not_sip")
@@ -227,13 +232,8 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	if !st.Params.TraceOn && st.NewDecision == nil {
 		return counters.TraceOff
 	}
-	if st.pairs {
-		text := p.captured.text(c.Payload, in.Source.Addr())
-		if isHEP {
-			p.captured.note(text, in.Source, in.Time, time.Time{})
-		} else if p.captured.has(text, in.Time) {
-			return counters.Duplicate
-		}
+	if st.pairs && p.pairs.seen(c.Payload, in, isHEP) {
+		return counters.Duplicate
 	}
 	if relayed := !isHEP && st.Params.XHeadersRead; relayed {
 		if o := p.readHeaders(w, in); o != counters.Spooled {
@@ -244,14 +244,22 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	} else {
 		st.builder.Build(&w.record, c, &w.msg)
 	}
-	if st.watch && (p.returned(w, st, in, isHEP) || p.repeats.tooMany(w.record.Msg, in.Source, c.Time, in.Time, p.refusedAt(in.Time))) {
-		return counters.Loop
+	verdict := loop.Passed
+	if p.Loops != nil {
+		verdict = p.Loops.Check(in, w.record.Msg, w.record.Path)
 	}
-	return p.trace(w, st)
+	switch verdict {
+	case loop.Returned:
+		return counters.Loop
+	case loop.Parked:
+		return counters.Parked
+	}
+	return p.trace(w, st, verdict == loop.StoreOnly)
 }
 
-// trace has the rules decide on a message, and sends it on its way.
-func (p *Pipeline) trace(w *work, st *state) counters.Outcome {
+// trace has the rules decide on a message, and sends it on its way; storeOnly: not
+// to mirrors.
+func (p *Pipeline) trace(w *work, st *state, storeOnly bool) counters.Outcome {
 	rec := &w.record
 	if st.NewDecision != nil {
 		if o := p.decide(w, st); o != counters.Spooled {
@@ -259,6 +267,11 @@ func (p *Pipeline) trace(w *work, st *state) counters.Outcome {
 		}
 	}
 	st.Routing.Choose(rec)
+	if storeOnly {
+		if rec.Sinks &^= siptrace.Mirrored; rec.Sinks == 0 {
+			return counters.Loop
+		}
+	}
 	if o := p.put(st, rec); o != counters.Spooled {
 		return o
 	}
@@ -312,58 +325,30 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) counters.Outcom
 	if n, err := hep.Split(data); err == nil && n > 0 {
 		data = data[:n]
 	}
-	if st.watch {
-		if p.back(st, in, p.relayed.text(data, netip.Addr{})) {
-			return counters.Loop
-		}
-	}
 	w.record = siptrace.Record{
 		Time: w.capture.Time, CallID: k.CorrelationID, Type: k.Type, Packet: data, Meta: w.capture.Meta, Route: siptrace.Route{Sinks: sinks},
 	}
 	return p.put(st, &w.record)
 }
 
-// returned reports whether a message is one that was mirrored onwards lately and
-// comes back from somebody else: the same text between the same ends at the same
-// microsecond.
-func (p *Pipeline) returned(w *work, st *state, in *ingest.Packet, isHEP bool) bool {
-	rec, h := &w.record, &w.headers
+// answered takes what may be the answer to a question of Loops.
+func (p *Pipeline) answered(in *ingest.Packet, answer []byte) {
+	if p.Loops != nil {
+		p.Loops.Answered(in.Source, answer, in.Time, p.Resume)
+	}
+}
+
+// cameBefore finds a HEP packet that was here already: by its path, or because its
+// delivery is repeated.
+func (p *Pipeline) cameBefore(w *work, in *ingest.Packet) counters.Outcome {
+	m := &w.capture.Meta
 	switch {
-	case isHEP && !w.packet.HasTime:
-		return false
-	case isHEP:
-	case st.Params.XHeadersRead:
-		if !h.HasTime {
-			return false
-		}
-	default:
-		// Headers of ours that nobody reads here.
-		if xheaders.Read(rec.Msg, h) != nil || !h.HasTime {
-			return false
-		}
-		own := siptrace.Record{
-			Time: h.Time(), Msg: xheaders.Cut(w.cut[:0], rec.Msg),
-			From: w.ends.Get(h.FromIP), To: w.ends.Get(h.ToIP),
-		}
-		w.cut = own.Msg
-		return p.back(st, in, p.relayed.moment(&own))
+	case p.Loops != nil && p.Loops.HasPassed(in, m.Path):
+		return counters.Loop
+	case p.Streams != nil && p.Streams.Repeated(m.Origin):
+		return counters.Repeated
 	}
-	return p.back(st, in, p.relayed.moment(rec))
-}
-
-// back reports whether a message came from elsewhere before, and comes from a
-// destination's host now.
-func (p *Pipeline) back(st *state, in *ingest.Packet, hash uint64) bool {
-	return p.relayed.note(hash, in.Source, in.Time, p.refusedAt(in.Time)) && st.Mirrors.IsDestinationHost(in.Source.Addr())
-}
-
-// refusedAt is when the spool last refused something, as far as was seen. What
-// came before may have been refused too: when it is sent again it is no loop.
-func (p *Pipeline) refusedAt(now time.Time) time.Time {
-	if n := p.spool.Mark(); p.refusals.Swap(n) != n {
-		p.refused.Store(now.UnixNano())
-	}
-	return time.Unix(0, p.refused.Load())
+	return counters.Spooled
 }
 
 // unwrap decodes a HEP packet into w.capture.
@@ -376,7 +361,11 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) counters.Outcome {
 		p.trailing.Add(1) // the packet itself is whole
 	}
 	if k.Payload == nil {
-		p.acknowledge(in)
+		if answer := loop.Answer(k.Vendor); answer != nil {
+			p.answered(in, answer)
+		} else {
+			p.acknowledge(in)
+		}
 		return counters.HEPKeepalive
 	}
 	w.capture = siptrace.Capture{
@@ -388,10 +377,11 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) counters.Outcome {
 	if k.HasTime {
 		w.capture.Time = time.Unix(int64(k.Sec), int64(k.Usec)*1000)
 	}
-	if len(k.Vendor) > 0 {
-		w.vendorChunks()
+	if len(k.Vendor) == 0 {
+		return counters.Spooled
 	}
-	return counters.Spooled
+	w.vendorChunks()
+	return p.cameBefore(w, in)
 }
 
 // vendorChunks takes what siptraced and others add to HEP3. Chunks of ours that

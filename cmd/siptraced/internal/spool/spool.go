@@ -58,6 +58,9 @@ type Stats struct {
 // Spool takes records in and hands them to its readers.
 type Spool struct {
 	Stats Stats
+	// Refused is told of each record that Put took and that is not on disk after
+	// all; nil: nobody is. It is set before the first Put.
+	Refused func(rec *siptrace.Record)
 
 	cfg       Config
 	log       *slog.Logger
@@ -565,8 +568,8 @@ func (sh *shard) send(ctx context.Context, b *batch) {
 			sh.recycle(b)
 			return
 		case ctx.Err() != nil:
-			sh.failed.Add(uint64(b.records))
 			sh.spool.Stats.Lost.Add(uint64(b.records))
+			sh.fail(b)
 			sh.recycle(b)
 			return
 		}
@@ -667,11 +670,25 @@ func (sh *shard) refuses(err error) bool {
 
 func (sh *shard) refused(b *batch, err error) {
 	s := sh.spool
-	sh.failed.Add(uint64(b.records))
+	sh.fail(b)
 	s.Stats.Refused.Add(uint64(b.records))
 	if !s.full.Swap(true) {
 		s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
 	}
+}
+
+// fail counts a batch that is not on disk and won't be, and says so of each of its
+// records.
+func (sh *shard) fail(b *batch) {
+	sh.failed.Add(uint64(b.records))
+	if sh.spool.Refused == nil {
+		return
+	}
+	var d Decoder
+	_ = d.Each(&Batch{data: b.data}, func(rec *siptrace.Record, _ []byte) error {
+		sh.spool.Refused(rec)
+		return nil
+	})
 }
 
 // recycle makes a batch that is dealt with ready for Put.
