@@ -353,6 +353,13 @@ func TestConnectionLimit(t *testing.T) {
 	if n := c.Snapshot()["refused.connections"]; n != 1 {
 		t.Errorf("refused %d, want 1", n)
 	}
+	s.SetMaxConnections(2)
+	third := dialTo(t, "tcp", hostPort(s, 0))
+	write(t, third, []byte("\r\n"))
+	_ = third.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := third.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("with a higher bound: %v, want that the connection stays open", err)
+	}
 }
 
 func TestTLS(t *testing.T) {

@@ -169,7 +169,7 @@ func (p *Plan) hidden() (out []string) {
 		out = append(out, "traced_user_avp or trace_table_avp is set, but no route assigns it: where it gets its values (a database, a KEMI script) siptraced can't see. Name the users by a rule of siptraced.")
 	}
 	if p.params.TraceTableAVP != "" {
-		out = append(out, "trace_table_avp: siptraced takes only the tables that the key tables lists, the names that stand in kamailio.cfg; add those that the script works out. Another name falls back to the parameter table.")
+		out = append(out, "trace_table_avp: siptraced takes only the tables that the key rules.tables lists, the names that stand in kamailio.cfg; add those that the script works out. Another name falls back to the parameter table.")
 	}
 	if par, ok := p.set["trace_flag"]; ok {
 		out = append(out, fmt.Sprintf("The flag of %s is never in a message: it does its work in the proxy, where sip_trace() stays. A rule of siptraced can't ask for it.", p.place(par.Pos)))

@@ -43,7 +43,7 @@ func (p *Plan) YAML() string {
 				list = append(list, t)
 			}
 		}
-		fmt.Fprintf(&b, "tables: [%s] # that trace_table_avp may name; patterns\n", strings.Join(list, ", "))
+		fmt.Fprintf(&b, "rules:\n  tables: [%s] # that trace_table_avp may name; patterns\n", strings.Join(list, ", "))
 	}
 	if p.route != "" {
 		b.WriteString("event_route: |\n")
