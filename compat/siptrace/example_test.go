@@ -45,10 +45,10 @@ func ExampleParseSIPURI() {
 }
 
 // A copy outlives the memory that the message was read into.
-func ExampleRecord_CloneInto() {
+func ExampleRecord_Clone() {
 	buffer := []byte("OPTIONS sip:a SIP/2.0\r\n\r\n")
 	rec := siptrace.Record{Msg: buffer, Method: buffer[:7]}
-	kept := rec.CloneInto(make([]byte, 0, rec.Size()))
+	kept := rec.Clone()
 	copy(buffer, "INVITE  sip:b") // the next message
 	fmt.Printf("%s %q\n", kept.Method, kept.Msg)
 	// Output:

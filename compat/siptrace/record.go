@@ -17,7 +17,7 @@ const (
 // and where it goes.
 //
 // Byte slices alias the memory that the message was read into; whoever keeps a
-// Record longer than that memory makes a copy ([Record.CloneInto]). Their bytes
+// Record longer than that memory makes a copy ([Record.Clone]). Their bytes
 // are those of the message: NUL, invalid UTF-8 and values wider than the column
 // are possible.
 type Record struct {
@@ -97,44 +97,50 @@ func (r *Record) Rows() int {
 	return len(r.Users)
 }
 
-// texts are the fields of r that alias memory of others, but for Users.
-func (r *Record) texts() [12]*[]byte {
-	return [...]*[]byte{
-		&r.CallID, &r.Msg, &r.Method, &r.Status, &r.FromTag, &r.ToTag, &r.Packet,
-		&r.CorrelationID, &r.NodeName, &r.Vendor, &r.Path, &r.Origin,
-	}
-}
-
 // Size is how many bytes CloneInto needs.
 func (r *Record) Size() int {
-	n := 0
-	for _, f := range r.texts() {
-		n += len(*f)
-	}
+	n := len(r.CallID) + len(r.Msg) + len(r.Method) + len(r.Status) + len(r.FromTag) + len(r.ToTag) + len(r.Packet) +
+		len(r.CorrelationID) + len(r.NodeName) + len(r.Vendor) + len(r.Path) + len(r.Origin)
 	for _, u := range r.Users {
 		n += len(u)
 	}
 	return n
 }
 
-// CloneInto returns a copy of r whose bytes are appended to mem, which has room
+// CloneInto makes dst a copy of r whose bytes are appended to mem, which has room
 // for r.Size() more. The copy shares nothing with r.
-func (r *Record) CloneInto(mem []byte) Record {
-	c := *r
-	own := func(b []byte) []byte {
-		if b == nil {
-			return nil
+func (r *Record) CloneInto(dst *Record, mem []byte) {
+	*dst = *r
+	for _, f := range [...]*[]byte{
+		&dst.CallID, &dst.Msg, &dst.Method, &dst.Status, &dst.FromTag, &dst.ToTag, &dst.Packet,
+		&dst.CorrelationID, &dst.NodeName, &dst.Vendor, &dst.Path, &dst.Origin,
+	} {
+		if *f != nil {
+			*f, mem = own(mem, *f)
 		}
-		n := len(mem)
-		mem = append(mem, b...)
-		return mem[n:len(mem):len(mem)]
 	}
-	for _, f := range c.texts() {
-		*f = own(*f)
+	if r.Destinations != nil {
+		dst.Destinations = slices.Clone(r.Destinations)
 	}
-	c.Destinations, c.Users = slices.Clone(r.Destinations), slices.Clone(r.Users)
-	for i, u := range c.Users {
-		c.Users[i] = own(u)
+	if r.Users != nil {
+		dst.Users = slices.Clone(r.Users)
+		for i, u := range dst.Users {
+			if u != nil {
+				dst.Users[i], mem = own(mem, u)
+			}
+		}
 	}
+}
+
+// Clone returns a copy of r in memory of its own.
+func (r *Record) Clone() (c Record) {
+	r.CloneInto(&c, make([]byte, 0, r.Size()))
 	return c
+}
+
+// own returns the copy of b at the end of mem, and mem with it.
+func own(mem, b []byte) (c, rest []byte) {
+	n := len(mem)
+	mem = append(mem, b...)
+	return mem[n:len(mem):len(mem)], mem
 }

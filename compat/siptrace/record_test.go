@@ -60,7 +60,8 @@ func TestCloneInto(t *testing.T) {
 	fill(t, reflect.ValueOf(&want).Elem(), &again)
 	size := r.Size()
 	mem := make([]byte, 4, 4+size)
-	c := r.CloneInto(mem)
+	var c Record
+	r.CloneInto(&c, mem)
 	spoil(reflect.ValueOf(&r).Elem())
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -70,7 +71,7 @@ func TestCloneInto(t *testing.T) {
 	if c.Size() != size || len(c.Origin) == 0 || c.Origin[0] != 0 || len(c.Users[1]) == 0 || c.Users[1][0] != 0 {
 		t.Errorf("Size is %d bytes, but the copy is not all in memory of that size", size)
 	}
-	if c := (&Record{}).CloneInto(nil); !reflect.DeepEqual(c, Record{}) {
+	if c := new(Record).Clone(); !reflect.DeepEqual(c, Record{}) {
 		t.Errorf("of nothing: got %+v", c)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // introduction is what CONFIGURATION.md says before its tables.
 //
-//go:embed introduction.md
+//go:embed introduction.txt
 var introduction string
 
 // Markdown is cmd/siptraced/CONFIGURATION.md: every key with its default and its

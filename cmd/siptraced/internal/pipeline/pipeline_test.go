@@ -31,7 +31,7 @@ func (f *fakeSpool) Put(r *siptrace.Record) error {
 	if f.err != nil {
 		return f.err
 	}
-	f.got = append(f.got, r.CloneInto(nil))
+	f.got = append(f.got, r.Clone())
 	return nil
 }
 

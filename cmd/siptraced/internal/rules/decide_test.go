@@ -119,7 +119,7 @@ func (r *rig) handle(message string, direction string) string {
 	}
 	o, further := r.decision.Decide(&rec, &m)
 	for i := range further {
-		r.further = append(r.further, further[i].CloneInto(nil))
+		r.further = append(r.further, further[i].Clone())
 	}
 	if o != counters.Spooled {
 		return o.String()

@@ -93,7 +93,7 @@ func TestLookBackCopies(t *testing.T) {
 	m.rec.CorrelationID, m.rec.Users, m.rec.Table = []byte("corr"), [][]byte{[]byte("alice"), nil}, "t2"
 	m.rec.Destinations, m.rec.Sinks, m.rec.CaptureID = []string{"sip:d"}, siptrace.ToHEP, 7
 	m.rec.Method = []byte("invite of elsewhere")
-	want := m.rec.CloneInto(nil)
+	want := m.rec.Clone()
 	tr.Find(nil, &m.msg, &m.rec)
 	clear(m.rec.Msg)
 	m.rec.CorrelationID[0], m.rec.Users[0][0], m.rec.Destinations[0], m.rec.Method[0] = 'x', 'x', "x", 'x'

@@ -52,7 +52,7 @@ func (g *ring) put(call uint64, now, since int64, limit int, r *siptrace.Record)
 	g.n++
 	e := g.at(g.n - 1)
 	e.call, e.wall, e.start, e.end = call, now, start, start+size
-	e.rec = r.CloneInto(g.mem[start : start : start+size])
+	r.CloneInto(&e.rec, g.mem[start:start:start+size])
 	g.end = start + size
 }
 

@@ -305,7 +305,7 @@ func (t *Tracker) lookBack(sh *shard, s *scope, to uint64, self *entry, now int6
 		}
 		t.update(sh, s, v, now)
 		e.given = append(e.given, s.rule)
-		out = append(out, e.rec.CloneInto(make([]byte, 0, e.rec.Size())))
+		out = append(out, e.rec.Clone())
 	}
 	return out
 }
