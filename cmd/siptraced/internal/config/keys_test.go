@@ -90,6 +90,7 @@ func TestSecrets(t *testing.T) {
 		{"siptrace.auth_key", "hush", "hush2", masked},
 		{"rpc.token", "hush", "hush2", masked},
 		{"spool.nats", "nats://u:hush@a,nats://b", "nats://u:hush2@a,nats://b", "nats://u:***@a,nats://b"},
+		{"spool.nats", "nats://u:hush@a:4222,b:4223", "nats://u:hush2@a:4222,b:4223", "nats://u:***@a:4222,b:4223"},
 		{"spool.nats", "nats://hush@a:4222", "nats://hush2@a:4222", "nats://***@a:4222"},
 		{"destinations", "sip:127.0.0.1:9;auth_key=hush", "sip:127.0.0.1:9;auth_key=hush2", "127.0.0.1-9-udp sip:127.0.0.1:9;transport=udp hep3"},
 	} {

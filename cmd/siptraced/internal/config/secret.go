@@ -57,12 +57,15 @@ func maskUserinfo(urls string) string {
 	return strings.Join(out, ",")
 }
 
-// checkURLs refuses a list of URLs that can't be read, without showing what may be
-// a password.
+// checkURLs refuses a list of servers that can't be read, without showing what may
+// be a password. Only the first one needs a scheme, as NATS reads such a list.
 func checkURLs(list string) error {
 	for u := range strings.SplitSeq(list, ",") {
-		if _, err := url.Parse(strings.TrimSpace(u)); err != nil {
-			return errors.New("this is not a list of URLs: want nats://host:4222,nats://host:4222; write special characters of a password as %XX")
+		if u = strings.TrimSpace(u); !strings.Contains(u, "://") {
+			u = "nats://" + u
+		}
+		if _, err := url.Parse(u); err != nil {
+			return errors.New("this is not a list of URLs: want nats://host:4222,host:4222; write special characters of a password as %XX")
 		}
 	}
 	return nil
