@@ -40,8 +40,8 @@
 //	  spool.Spool.mu
 //	  positions.writing
 //	    positions.mu
-//	store.Store.making             one writer looks at the tables, or makes them
-//	store.Store.turn               one transaction at a time in SQLite
+//	store's shared.createMu        one writer looks at the tables, or creates them
+//	store's shared.sqliteMu        one transaction at a time in SQLite
 //
 // Who calls outwards holds nothing: the engine tells the daemon of rules that
 // ended (rulesChanged takes daemon.mu) after it has let go of its own lock, and

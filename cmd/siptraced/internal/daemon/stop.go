@@ -78,16 +78,6 @@ func (d *daemon) stopSinks(ctx context.Context) {
 		sinks.Go(func() { d.mirrors.Stop(ctx) })
 	}
 	sinks.Wait()
-	if db != nil {
-		if n := db.Pending(); n > 0 {
-			d.log.Warn("the database did not take everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Load().Spool.Dir)
-		}
-	}
-	if d.mirrors != nil {
-		if n := d.mirrors.Pending(); n > 0 {
-			d.log.Warn("not all mirrors took everything in time: the rest stays in the spool for the next start", "messages", n, "spool", d.cfg.Load().Spool.Dir)
-		}
-	}
 }
 
 // awaitSignal ends the wait when the operator insists.

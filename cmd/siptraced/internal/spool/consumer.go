@@ -156,10 +156,12 @@ func (c *Consumer) Stop(ctx context.Context) {
 	}
 	select {
 	case <-c.ended:
-		return
 	case <-ctx.Done():
+		c.halt()
 	}
-	c.halt()
+	if n := c.Pending(); n > 0 {
+		c.log.Warn("sink: not everything was delivered in time, the rest stays in the spool for the next start", "messages", n)
+	}
 }
 
 // halt ends the consumer at once.
