@@ -61,7 +61,7 @@ func BenchmarkIntake(b *testing.B) {
 	b.ReportMetric(p99[1]/p99[0], "handle-p99-ratio")
 	b.ReportMetric(0, "ns/op")
 	c := sides[1].counters.Snapshot()
-	if c["mirrors.too_many"] == 0 {
+	if n >= calls && c["mirrors.too_many"] == 0 {
 		b.Errorf("rules named no more destinations than there may be: %v", c)
 	}
 	names := sides[1].mirrors.Names()

@@ -105,7 +105,7 @@ func appendChunk(dst []byte, c hep.Chunk) []byte {
 // there is none; a packet without a key stays without. Errors are those of
 // [hep.Packet.Append]; what is no HEP3 packet stays as it is.
 func AppendForwarded(dst, packet, key []byte, add ...hep.Chunk) ([]byte, error) {
-	if n, err := hep.Split(packet); err != nil || n != len(packet) {
+	if n, _ := hep.Split(packet); n == 0 || n != len(packet) {
 		return append(dst, packet...), nil
 	}
 	start := len(dst)

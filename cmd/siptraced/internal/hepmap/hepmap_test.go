@@ -19,8 +19,14 @@ func TestTransports(t *testing.T) {
 		number    hep.Proto
 		exact     bool
 	}{
-		{siptrace.UDP, 17, true}, {siptrace.TCP, 6, true}, {siptrace.TLS, 22, true}, {siptrace.SCTP, 132, true},
-		{siptrace.WS, 22, false}, {siptrace.WSS, 22, false}, {siptrace.Any, 17, false}, {"", 17, false},
+		{siptrace.UDP, 17, true},
+		{siptrace.TCP, 6, true},
+		{siptrace.TLS, 22, true},
+		{siptrace.SCTP, 132, true},
+		{siptrace.WS, 22, false},
+		{siptrace.WSS, 22, false},
+		{siptrace.Any, 17, false},
+		{"", 17, false},
 	} {
 		n, exact := hepmap.Proto(tt.transport)
 		if n != tt.number || exact != tt.exact {
