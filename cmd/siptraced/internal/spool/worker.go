@@ -71,7 +71,8 @@ var errDrained = errors.New("drained")
 
 // run writes until ctx ends, or until the consumer is drained.
 func (w *worker) run(ctx context.Context) {
-	backoff := firstBackoff
+	first := min(firstBackoff, w.opt.Backoff)
+	backoff := first
 	for {
 		err := w.session(ctx)
 		w.connected(false, err)
@@ -79,7 +80,7 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		if w.progress {
-			backoff = firstBackoff
+			backoff = first
 		}
 		failed := w.failed(err)
 		if w.hasToEnd() && !w.progress {
@@ -91,7 +92,7 @@ func (w *worker) run(ctx context.Context) {
 		if errors.Is(err, ErrStandby) {
 			backoff = min(backoff, standbyBackoff)
 		} else if !failed {
-			backoff = firstBackoff
+			backoff = first
 		}
 		// Jitter keeps the workers from knocking at the same moment.
 		if w.pause(ctx, backoff/2+rand.N(backoff)) != nil {

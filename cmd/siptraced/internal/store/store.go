@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"reflect"
 	"sync/atomic"
+	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/rejects"
@@ -46,6 +47,7 @@ type Store struct {
 	log      *slog.Logger
 	writers  []*writer // by shard
 	consumer *spool.Consumer
+	backoff  time.Duration // bounds the pause between two attempts; 0: the spool's own bound
 }
 
 // Open makes a store. The database may be down: the writers wait for it.
@@ -77,7 +79,7 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 func (s *Store) Start() {
 	c, cfg := s.counters, s.wanted.Load()
 	s.consumer = s.spool.Run(s, spool.Options{
-		Log: s.log, Rows: cfg.BatchRows, Bytes: cfg.BatchBytes, Age: cfg.BatchAge, OwnsOffset: true,
+		Log: s.log, Rows: cfg.BatchRows, Bytes: cfg.BatchBytes, Age: cfg.BatchAge, OwnsOffset: true, Backoff: s.backoff,
 		Count: spool.Counters{
 			// What came while there was no store was not meant for it.
 			Backlog: c.Counter("store.backlog"), Before: c.Counter("store.skipped"),

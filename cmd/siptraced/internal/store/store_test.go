@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,8 +34,8 @@ type backend struct {
 func backends(t *testing.T) map[string]func(*testing.T) backend {
 	t.Helper()
 	maria, pg := servers.StartMariaDB(t), servers.StartPostgres(t)
-	n := 0
-	name := func() string { n++; return fmt.Sprintf("store_%d", n) }
+	var n atomic.Int64
+	name := func() string { return fmt.Sprintf("store_%d", n.Add(1)) }
 	parse := func(t *testing.T, s string) siptrace.DBURL {
 		t.Helper()
 		u, err := siptrace.ParseDBURL(s)
@@ -130,6 +131,7 @@ func newRig(t *testing.T, u siptrace.DBURL, dir string) *rig {
 	if r.store, err = Open(context.Background(), sc, r.spool, r.count, log); err != nil {
 		t.Fatal(err)
 	}
+	r.store.backoff = 10 * time.Millisecond // what is tried again is the subject, not when
 	r.store.Start()
 	return r
 }
