@@ -108,9 +108,7 @@ type ring struct {
 	list    [][]byte
 	options []options
 	nodes   []*daemon
-	fed     int
 	lost    []int64 // of each: datagrams that the kernel dropped, and what was refused
-	gone    int64   // sent to somebody who was away, over UDP
 }
 
 func newRing(t *testing.T, size, n int, destination, set, second string) *ring {
@@ -160,7 +158,8 @@ func (r *ring) feed(t *testing.T, from, to float64) {
 // judge waits until it is quiet, and looks at the tables.
 func (r *ring) judge(t *testing.T, exact bool) {
 	t.Helper()
-	quiet(t, r.nodes...)
+	fed := time.Now()
+	after := quiet(t, r.nodes...).Sub(fed)
 	received := make([]int64, len(r.nodes))
 	for i, d := range r.nodes {
 		received[i] = d.CountersNow(t)[servers.Received]
@@ -175,7 +174,7 @@ func (r *ring) judge(t *testing.T, exact bool) {
 	if !exact {
 		most += n / 100
 	}
-	text := ""
+	text := fmt.Sprintf("quiet after %.1f s; ", max(after, 0).Seconds())
 	for i, d := range r.nodes {
 		c := d.stop(t)
 		r.note(i, c)
@@ -260,8 +259,8 @@ func once(t *testing.T, d *daemon) servers.Counters {
 	return c
 }
 
-// quiet waits until nothing comes and goes any more.
-func quiet(t *testing.T, ds ...*daemon) {
+// quiet waits until nothing comes and goes any more, and returns since when.
+func quiet(t *testing.T, ds ...*daemon) time.Time {
 	t.Helper()
 	last, since, same := "", time.Now(), 0
 	servers.WaitFor(t, patience, "the daemons to be quiet", func() bool {
@@ -286,6 +285,7 @@ func quiet(t *testing.T, ds ...*daemon) {
 		}
 		return time.Since(since) > time.Second && same > 3
 	})
+	return since
 }
 
 // TestModes has a real Kamailio send every message twice to one port, as HEP and

@@ -97,9 +97,6 @@ func New(id ID, file string, c *counters.Set, log *slog.Logger) *Detector {
 	d := &Detector{
 		id: id, file: file, log: log, cutOff: c.Counter("mirrors.cut_off"), sent: newMemory(), laps: newLaps(),
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
-		byPath:  notice{text: "loop: messages that were mirrored from here come back and are dropped, by their path"},
-		byText:  notice{text: "loop: messages that were mirrored from here come back and are dropped, by their text"},
-		cut:     notice{text: "loop: a sender that is no siptraced returns messages over and over; they are stored, and mirrored no more"},
 		wake:    make(chan struct{}, 1), peers: map[netip.AddrPort]*peer{},
 	}
 	if file != "" {
@@ -151,7 +148,9 @@ func (d *Detector) HasPassed(in *ingest.Packet, path []byte) bool {
 	if len(path) == 0 || !d.id.In(path) {
 		return false
 	}
-	d.byPath.count(d.log, in)
+	if n, due := d.byPath.count(in.Time); due {
+		d.log.Warn("loop: messages that were mirrored from here come back and are dropped, by their path", "sender", in.Source.String(), "so_far", n)
+	}
 	return true
 }
 
@@ -177,7 +176,14 @@ func (d *Detector) Check(in *ingest.Packet, text, path []byte) Verdict {
 	if !d.sent.take(hash, true) {
 		return Passed
 	}
-	d.byText.count(d.log, in)
+	return d.returned(in)
+}
+
+// returned counts a packet whose text came back.
+func (d *Detector) returned(in *ingest.Packet) Verdict {
+	if n, due := d.byText.count(in.Time); due {
+		d.log.Warn("loop: messages that were mirrored from here come back and are dropped, by their text", "sender", in.Source.String(), "so_far", n)
+	}
 	return Returned
 }
 
@@ -210,11 +216,12 @@ func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
 	case p.state == asking && in.Ask != nil && d.keep(p, in):
 		return Parked
 	case p.state == isMirror && d.sent.take(hash, false):
-		d.byText.count(d.log, in)
-		return Returned
+		return d.returned(in)
 	case p.state != isMirror && d.laps.tooMany(hash, in.Source, in.Time):
 		d.cutOff.Add(1)
-		d.cut.count(d.log, in)
+		if n, due := d.cut.count(in.Time); due {
+			d.log.Warn("loop: a sender that is no siptraced returns messages over and over; they are stored, and mirrored no more", "sender", in.Source.String(), "so_far", n)
+		}
 		return StoreOnly
 	}
 	return Passed

@@ -338,6 +338,7 @@ func TestStoreOnly(t *testing.T) {
 		n.come(agent, "text")
 		n.d.Sent([]byte("text"), false)
 		time.Sleep(3 * time.Second)
+		synctest.Wait()
 		// Every copy that is mirrored comes back after 10 ms.
 		laps := 0
 		n.mirrored = func(text string) {
@@ -347,6 +348,7 @@ func TestStoreOnly(t *testing.T) {
 		}
 		n.come(peer, "text")
 		time.Sleep(time.Minute / 2)
+		synctest.Wait()
 		n.mirrored = nil
 		if laps > 64 {
 			t.Errorf("%d laps", laps)

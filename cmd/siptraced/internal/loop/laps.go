@@ -2,13 +2,10 @@ package loop
 
 import (
 	"hash/maphash"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"siptraced/cmd/siptraced/internal/ingest"
 )
 
 const (
@@ -66,24 +63,20 @@ func (l *laps) tooMany(hash uint64, from netip.AddrPort, now time.Time) bool {
 // noticeInterval is how often one thing is logged.
 const noticeInterval = time.Minute
 
-// notice counts messages that something is done with, and logs that now and then.
+// notice counts messages that something is done with, which is logged now and then.
 type notice struct {
-	text string
-
 	mu   sync.Mutex // covers what follows
 	n    uint64
 	next time.Time
 }
 
-func (n *notice) count(log *slog.Logger, in *ingest.Packet) {
+// count is how many there are with this one, and whether to log that.
+func (n *notice) count(now time.Time) (soFar uint64, due bool) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.n++
-	so, due := n.n, !in.Time.Before(n.next)
-	if due {
-		n.next = in.Time.Add(noticeInterval)
+	if due = !now.Before(n.next); due {
+		n.next = now.Add(noticeInterval)
 	}
-	n.mu.Unlock()
-	if due {
-		log.Warn(n.text, "sender", in.Source.String(), "so_far", so)
-	}
+	return n.n, due
 }

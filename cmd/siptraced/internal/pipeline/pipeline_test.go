@@ -292,8 +292,10 @@ func TestMeta(t *testing.T) {
 	in := wrap(t, func(p *hep.Packet) {
 		p.NodeName, p.VLAN, p.CorrelationID, p.AuthKey = []byte("node"), 7, []byte("c-1"), []byte("key")
 		p.Vendor = []hep.Chunk{
-			{Vendor: ours, Type: 15, Data: []byte{1}}, {Vendor: ours, Type: hepmap.ChunkPath, Data: []byte("path")},
-			other, {Vendor: ours, Type: hepmap.ChunkOrigin, Data: []byte("origin")},
+			{Vendor: ours, Type: 15, Data: []byte{1}},
+			{Vendor: ours, Type: hepmap.ChunkPath, Data: []byte("path")},
+			other,
+			{Vendor: ours, Type: hepmap.ChunkOrigin, Data: []byte("origin")},
 		}
 	})
 	source := netip.MustParseAddrPort("192.0.2.7:9060")
