@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
-	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/cmd/siptraced/internal/scope"
 	"siptraced/compat/script"
 	"siptraced/compat/sipmsg"
@@ -443,7 +442,7 @@ func destination(uri string) string {
 	if len(uri) > maxDestination {
 		return ""
 	}
-	if _, _, err := mirror.ParseTarget(uri); err != nil {
+	if _, err := siptrace.ParseMirrorURI([]byte(uri)); err != nil {
 		return ""
 	}
 	return uri

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"siptraced/cmd/siptraced/internal/mirror"
 	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
@@ -194,7 +193,7 @@ func (r *Rule) check() error {
 		return fmt.Errorf("users: at most %d bytes each", maxValue)
 	}
 	for _, d := range r.Destinations {
-		if _, _, err := mirror.ParseTarget(d); err != nil {
+		if _, err := siptrace.ParseMirrorURI([]byte(d)); err != nil {
 			return fmt.Errorf("destination: %w", err)
 		}
 		if len(d) > maxDestination {
