@@ -35,14 +35,14 @@ type Problem struct {
 	Severity Severity
 	Place    string   // table, table.column, or version
 	Text     string   // one sentence, no full stop
-	Mend     []string // statements that mend it, in their order; nil where there are none
+	Fix      []string // statements that fix it, in their order; nil where there are none
 }
 
 func (p Problem) String() string { return p.Severity.String() + ": " + p.Place + ": " + p.Text }
 
 // Check compares a table with the current form and returns what differs to the
 // harm of someone: of rows, of Kamailio, of the programs that read the table.
-// Mending in the order of the list is safe.
+// Fixing in the order of the list is safe.
 func (t *Table) Check() []Problem {
 	r, err := t.Dialect.impl()
 	if err != nil {
@@ -89,7 +89,7 @@ func (t *Table) checkColumns(r dialect, add func(Problem)) {
 			if f > 0 && t.fields[f-1] != 0 {
 				stmt += r.after(r.quoteExact(t.Column(f - 1).Name))
 			}
-			p.Mend = []string{stmt}
+			p.Fix = []string{stmt}
 		}
 		add(p)
 	}
@@ -136,7 +136,7 @@ func (t *Table) checkWidths(r dialect, add func(Problem)) {
 		add(Problem{
 			Severity: Warning, Place: t.Name + "." + c.Name,
 			Text: fmt.Sprintf("has room for %d %s, not %d: longer values are cut", have, unit, want),
-			Mend: r.retype(t, *c, r.columnType(layout[f])),
+			Fix:  r.retype(t, *c, r.columnType(layout[f])),
 		})
 	}
 }
@@ -155,7 +155,7 @@ func (t *Table) checkID(r dialect, add func(Problem)) {
 	p := Problem{
 		Severity: Warning, Place: t.Name + "." + c.Name,
 		Text: fmt.Sprintf("the largest id is %d, and %s ends at %d: no row can be written then", t.MaxID, c.Definition, limit),
-		Mend: r.retype(t, c, wider),
+		Fix:  r.retype(t, c, wider),
 	}
 	if t.MaxID >= limit/20*19 {
 		p.Severity = Error
@@ -171,7 +171,7 @@ func (t *Table) checkIndexes(r dialect, add func(Problem)) {
 		}
 		add(Problem{
 			Severity: Warning, Place: t.Name + "." + c.Name, Text: "has no index: readers search by it",
-			Mend: []string{createIndex(r, t.name, r.indexName(t.name.table, layout[f].index), r.quoteExact(c.Name))},
+			Fix: []string{createIndex(r, t.name, r.indexName(t.name.table, layout[f].index), r.quoteExact(c.Name))},
 		})
 	}
 }
@@ -185,22 +185,22 @@ func (t *Table) checkVersion(r dialect, add func(Problem)) {
 	switch {
 	case !t.VersionTable:
 		what = "the table version is missing"
-		p.Mend = append(createVersion(r), setVersion(t.Name)...)
+		p.Fix = append(createVersion(r), setVersion(t.Name)...)
 	case t.Version == 0:
 		what = "there is no row for " + t.Name
-		p.Mend = setVersion(t.Name)
+		p.Fix = setVersion(t.Name)
 	default:
 		what = fmt.Sprintf("%s has version %d", t.Name, t.Version)
-		p.Mend = setVersion(t.Name)
+		p.Fix = setVersion(t.Name)
 	}
 	p.Text = what + ", and Kamailio refuses a table that has not version 4"
 	switch {
 	case utf8.RuneCountInString(t.Name) > versionNameWidth:
-		p.Mend = nil // no row can hold the name
+		p.Fix = nil // no row can hold the name
 	case t.Form != FormV4 && t.Form != FormUnknown:
 		// The programs that made these forms either check nothing or another
 		// number; only a table with all columns may say that it is version 4.
-		p.Severity, p.Mend = Note, nil
+		p.Severity, p.Fix = Note, nil
 	}
 	add(p)
 }

@@ -128,11 +128,11 @@ func lines(ps []Problem) string {
 	return b.String()
 }
 
-// mend executes what Check offers.
-func mend(t *testing.T, db *sql.DB, tab *Table) {
+// fix executes what Check offers.
+func fix(t *testing.T, db *sql.DB, tab *Table) {
 	t.Helper()
 	for _, p := range tab.Check() {
-		mustExec(t, db, p.Mend...)
+		mustExec(t, db, p.Fix...)
 	}
 }
 

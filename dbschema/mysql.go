@@ -233,7 +233,7 @@ func (r mysqlDialect) problems(t *Table, add func(Problem)) {
 		add(Problem{
 			Severity: Warning, Place: t.Name,
 			Text: "engine " + t.Engine + " has no transactions: a crash in the middle of a batch can lose or double rows",
-			Mend: []string{"ALTER TABLE " + t.name.quoted + " ENGINE = InnoDB"},
+			Fix:  []string{"ALTER TABLE " + t.name.quoted + " ENGINE = InnoDB"},
 		})
 	}
 	if c := t.Column(fieldCallID); c != nil && (c.Charset == "" || !strings.HasSuffix(c.Collation, "_ci")) {
@@ -246,7 +246,7 @@ func (r mysqlDialect) problems(t *Table, add func(Problem)) {
 		} else {
 			ci := *c
 			ci.Collation = "" // the default of the set, which never depends on case
-			p.Mend = r.retype(t, ci, c.Definition)
+			p.Fix = r.retype(t, ci, c.Definition)
 		}
 		add(p)
 	}

@@ -148,8 +148,8 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 		form        Form
 		row         string
 		problems    string
-		mended      Form
-		left        string // problems after mending
+		fixed       Form
+		left        string // problems after fixing
 	}{
 		{
 			name: "2006", form: Form2006, version: 0,
@@ -169,8 +169,8 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 				"warning: t.toip: " + fmt.Sprintf(narrow, "50 characters, not 64") + "\n" +
 				"warning: t.fromtag: " + fmt.Sprintf(narrow, "64 characters, not 128") + "\n" +
 				"note: version: there is no row for t, and Kamailio refuses a table that has not version 4\n",
-			mended: FormV4,
-			left:   "error: version: there is no row for t, and Kamailio refuses a table that has not version 4\n",
+			fixed: FormV4,
+			left:  "error: version: there is no row for t, and Kamailio refuses a table that has not version 4\n",
 		},
 		{
 			name: "OpenSER 1.3", form: FormV1, version: 1,
@@ -186,8 +186,8 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 				"warning: t.callid: has no index: readers search by it\n" +
 				"warning: t: engine MyISAM has no transactions: a crash in the middle of a batch can lose or double rows\n" +
 				"note: version: t has version 1, and Kamailio refuses a table that has not version 4\n",
-			mended: FormV4,
-			left:   "error: version: t has version 1, and Kamailio refuses a table that has not version 4\n",
+			fixed: FormV4,
+			left:  "error: version: t has version 1, and Kamailio refuses a table that has not version 4\n",
 		},
 		{
 			name: "Kamailio 3.2", form: FormV3, version: 3,
@@ -202,8 +202,8 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 			problems: "note: t: has the form of version 3 (Kamailio 3.2) and is filled as it is\n" +
 				"note: t.totag: the column is missing\n" +
 				"note: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
-			mended: FormV4,
-			left:   "error: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
+			fixed: FormV4,
+			left:  "error: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
 		},
 		{
 			name: "OpenSIPS 1.6", form: FormV2, version: 3,
@@ -217,8 +217,8 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 			problems: "note: t: has the form of version 2 (Kamailio 1.4, OpenSIPS 1.4 to 1.11) and is filled as it is\n" +
 				"note: t.time_us: the column is missing\nnote: t.totag: the column is missing\n" +
 				"note: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
-			mended: FormV4,
-			left:   "error: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
+			fixed: FormV4,
+			left:  "error: version: t has version 3, and Kamailio refuses a table that has not version 4\n",
 		},
 		{
 			name: "OpenSIPS 2.2", form: FormOpenSIPS, version: 5,
@@ -234,7 +234,7 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 			problems: "note: t: has the form of OpenSIPS 2.1 and later and is filled as it is\n" +
 				"note: t.time_us: the column is missing\nnote: t.totag: the column is missing\n" +
 				"note: version: t has version 5, and Kamailio refuses a table that has not version 4\n",
-			mended: FormOpenSIPS,
+			fixed: FormOpenSIPS,
 			left: "note: t: has the form of OpenSIPS 2.1 and later and is filled as it is\n" +
 				"note: t.time_us: the column is missing\nnote: t.totag: the column is missing\n" +
 				"note: version: t has version 5, and Kamailio refuses a table that has not version 4\n",
@@ -264,10 +264,10 @@ func testMySQLForms(t *testing.T, srv *servers.MariaDB) {
 			if got := dump(t, db, "SELECT `"+strings.Join(p.Columns(), "`, `")+"` FROM t"); sortWords(got) != sortWords(tt.row) {
 				t.Errorf("got row\n%s\nwant\n%s", got, tt.row)
 			}
-			mend(t, db, tab)
+			fix(t, db, tab)
 			tab = mustInspect(t, db, MySQL, "t")
-			if got := lines(tab.Check()); tab.Form != tt.mended || got != tt.left {
-				t.Errorf("mended: got form %v and problems:\n%s\nwant %v and\n%s", tab.Form, got, tt.mended, tt.left)
+			if got := lines(tab.Check()); tab.Form != tt.fixed || got != tt.left {
+				t.Errorf("fixed: got form %v and problems:\n%s\nwant %v and\n%s", tab.Form, got, tt.fixed, tt.left)
 			}
 			insert(t, db, mustPlan(t, tab), record())
 		})
@@ -358,15 +358,15 @@ func testMySQLCheck(t *testing.T, srv *servers.MariaDB) {
 			if got := lines(tab.Check()); got != tt.want {
 				t.Errorf("got problems:\n%s\nwant\n%s", got, tt.want)
 			}
-			mend(t, db, tab)
+			fix(t, db, tab)
 			tab = mustInspect(t, db, MySQL, "sip_trace")
 			if got := lines(tab.Check()); got != tt.left {
-				t.Errorf("mended: got problems:\n%s\nwant\n%s", got, tt.left)
+				t.Errorf("fixed: got problems:\n%s\nwant\n%s", got, tt.left)
 			}
 			switch tt.name {
 			case "collation", "no version table", "indexes":
 				if got := mysqlCatalog(t, db, "sip_trace"); len(got) != len(whole) { // the order of indexes may differ
-					t.Errorf("mended:\n got %s\nwant %s", got, whole)
+					t.Errorf("fixed:\n got %s\nwant %s", got, whole)
 				}
 			case "narrow, each with its own character set":
 				if c := tab.Column(fieldFromIP); c.Charset != "latin1" || c.Default.String != "'o''clock'" || c.Nullable {

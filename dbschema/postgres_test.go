@@ -162,14 +162,14 @@ func testPostgresCheck(t *testing.T, srv *servers.Postgres) {
 			if got := lines(tab.Check()); got != tt.want {
 				t.Errorf("got problems:\n%s\nwant\n%s", got, tt.want)
 			}
-			mend(t, db, tab)
+			fix(t, db, tab)
 			tab = mustInspect(t, db, PostgreSQL, "sip_trace")
 			if got := lines(tab.Check()); got != "" {
-				t.Errorf("mended: got problems:\n%s", got)
+				t.Errorf("fixed: got problems:\n%s", got)
 			}
 			if tt.name == "index" {
 				if got := postgresCatalog(t, db); got != whole {
-					t.Errorf("mended:\n got %s\nwant %s", got, whole)
+					t.Errorf("fixed:\n got %s\nwant %s", got, whole)
 				}
 			}
 			insert(t, db, mustPlan(t, tab), record())

@@ -126,9 +126,9 @@ func TestSQLiteCheck(t *testing.T) {
 			if got := lines(tab.Check()); got != tt.want {
 				t.Errorf("got problems:\n%s\nwant\n%s", got, tt.want)
 			}
-			mend(t, db, tab)
+			fix(t, db, tab)
 			if got := lines(mustInspect(t, db, SQLite, "sip_trace").Check()); got != tt.left {
-				t.Errorf("mended: got problems:\n%s\nwant\n%s", got, tt.left)
+				t.Errorf("fixed: got problems:\n%s\nwant\n%s", got, tt.left)
 			}
 		})
 	}

@@ -138,8 +138,8 @@ func checkSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 	problems := found.Check()
 	for _, p := range problems {
 		fmt.Fprintln(out, p)
-		if len(p.Mend) > 0 {
-			fmt.Fprintf(out, "    mend: %s;\n", strings.Join(p.Mend, ";\n          "))
+		if len(p.Fix) > 0 {
+			fmt.Fprintf(out, "    fix: %s;\n", strings.Join(p.Fix, ";\n          "))
 		}
 		bad = bad || p.Severity == dbschema.Error
 	}

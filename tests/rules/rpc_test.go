@@ -292,7 +292,7 @@ func TestRulesSurvive(t *testing.T) {
 	// A file that nobody can read does.
 	write(t, state, "{")
 	r := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{"run", "--set", "listen=udp:" + loopback(t), "--set", "rpc.http="}, Dir: dir})
-	if r.Code != 1 || !strings.Contains(r.Stderr, "rules_state siptraced.rules.json") || !strings.Contains(r.Stderr, "mend or remove it") {
+	if r.Code != 1 || !strings.Contains(r.Stderr, "rules_state siptraced.rules.json") || !strings.Contains(r.Stderr, "fix or remove it") {
 		t.Errorf("exit %d: %s", r.Code, r.Stderr)
 	}
 }

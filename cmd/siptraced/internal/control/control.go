@@ -25,7 +25,7 @@ type Daemon interface {
 	Settings() []string
 	// Set changes one, and returns the value before.
 	Set(name string, value any) (old any, err error)
-	// Counters are the books.
+	// Counters are all counters, by name.
 	Counters() map[string]uint64
 	// Sockets are the listening sockets.
 	Sockets() []Socket

@@ -41,7 +41,7 @@ const (
 	noneToReset = "Please provide stats name"
 )
 
-// reset lets a counter begin at zero for the clients. The books go on.
+// reset lets a counter begin at zero for the clients. The accounting goes on.
 func (c *Control) reset(name string) {
 	n := c.daemon.Counters()[name]
 	c.mu.Lock()

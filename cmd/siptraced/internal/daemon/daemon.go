@@ -189,7 +189,7 @@ const hint = `To mirror all traffic of a Kamailio to siptraced, put this into it
 
 `
 
-// printCounters prints the books as one JSON object on a line of its own.
+// printCounters prints the counters as one JSON object on a line of its own.
 func (d *daemon) printCounters() {
 	text, err := json.Marshal(map[string]any{"counters": d.counters.Snapshot()})
 	if err == nil {

@@ -10,8 +10,8 @@ import (
 	"siptraced/rpc/serve"
 )
 
-// listenRPC binds remote control. A default address that can't be had is said
-// and done without; one that the operator named fails the start.
+// listenRPC binds remote control. When a default address cannot be bound, siptraced
+// logs it and continues; one that the operator named is fatal.
 func (d *daemon) listenRPC(ctx context.Context) error {
 	registry, mi := rpc.NewRegistry(), rpc.NewRegistry()
 	if d.cfg.Load().RPC.Forward != "" {
@@ -88,10 +88,10 @@ func (d *daemon) changed(ctx context.Context, ch rpc.Change) {
 	d.saveState()
 }
 
-// Counters are the books (control.Daemon).
+// Counters are all counters (control.Daemon).
 func (d *daemon) Counters() map[string]uint64 { return d.counters.Snapshot() }
 
-// Sinks are the names of the sinks in the books (control.Daemon).
+// Sinks are the prefixes of the sinks' counters (control.Daemon).
 func (d *daemon) Sinks() []string {
 	sinks := []string{"store"}
 	if d.mirrors != nil {

@@ -201,7 +201,7 @@ func split(buf []byte) (skip, n int, err error) {
 	return skip + more, n, err
 }
 
-// cause names an error for the books.
+// cause names an error for the counters.
 func cause(err error) string {
 	var length *sipmsg.LengthError
 	var size *sipmsg.SizeError

@@ -68,7 +68,7 @@ func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
 	// The kernel doubles the value for its own bookkeeping (socket(7)).
 	if got /= 2; got < buffer {
 		log.Warn("the kernel gives a smaller receive buffer than asked for (key receive_buffer)",
-			"listen", a.String(), "asked", buffer, "got", got, "mend", "sysctl -w net.core.rmem_max="+strconv.Itoa(buffer))
+			"listen", a.String(), "asked", buffer, "got", got, "fix", "sysctl -w net.core.rmem_max="+strconv.Itoa(buffer))
 	}
 	return u, nil
 }

@@ -448,7 +448,7 @@ func destination(uri string) string {
 	return uri
 }
 
-// faults books what went wrong in a run of the route.
+// faults counts what went wrong in a run of the route.
 func (w *Decision) faults(res *script.Result) {
 	if !res.Faults.Any() {
 		return

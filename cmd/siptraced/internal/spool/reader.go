@@ -413,7 +413,7 @@ func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool)
 }
 
 // recoverSkipped hands out the batches before next that the engine has and did not
-// deliver: while it mends its view of a damaged file it passes over whole ones
+// deliver: while it fixes its view of a damaged file it passes over whole ones
 // beside those that are gone. An error means that there may be more of them.
 func (r *reader) recoverSkipped(ctx context.Context, next uint64) error {
 	if next <= r.last+1 {

@@ -623,7 +623,7 @@ func (sh *shard) makeRoom(ctx context.Context, n int) error {
 			return err
 		}
 		if errors.Is(err, errDiskFull) && !s.full.Swap(true) {
-			s.log.Error("spool: the disk is full, the oldest messages are given up (keys spool.dir, spool.full)", "shard", sh.index)
+			s.log.Error("spool: the disk is full, the oldest messages are dropped (keys spool.dir, spool.full)", "shard", sh.index)
 		}
 		// Counted by the sinks that miss it.
 		if dropped, err := sh.dropOldest(ctx); !dropped || err != nil {

@@ -1,5 +1,5 @@
 // Package statefile keeps a small value over a restart, as JSON that an operator
-// can read and mend.
+// can read and fix.
 //
 //	err := statefile.Write("siptraced.rules.json", list)
 //	...
@@ -50,7 +50,7 @@ func Read(path string, v any) error {
 		err = json.Unmarshal(text, v)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w; mend or remove it", path, err)
+		return fmt.Errorf("%s: %w; fix or remove it", path, err)
 	}
 	return nil
 }

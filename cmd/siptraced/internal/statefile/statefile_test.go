@@ -64,7 +64,7 @@ func TestDamaged(t *testing.T) {
 	}
 	var v map[string]string
 	err := Read(path, &v)
-	if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.HasSuffix(err.Error(), "; mend or remove it") {
+	if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.HasSuffix(err.Error(), "; fix or remove it") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -77,7 +77,7 @@ func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.
 	}
 	for _, p := range found.Check() {
 		if p.Severity != dbschema.Note {
-			log.Warn("database: table", "place", p.Place, "problem", p.Text, "mend", strings.Join(p.Mend, "; "))
+			log.Warn("database: table", "place", p.Place, "problem", p.Text, "fix", strings.Join(p.Fix, "; "))
 		}
 	}
 	t := &table{name: name, plan: plan, encoder: plan.NewEncoder(cfg.Location), width: len(plan.Columns())}
