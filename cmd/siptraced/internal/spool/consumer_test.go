@@ -127,7 +127,7 @@ func (k *fakeSink) check(t *testing.T, from, to int) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %s", what)
 		}
@@ -150,7 +150,7 @@ func opened(t *testing.T, change func(*Config)) *Spool {
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -166,6 +166,7 @@ func TestConsumer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := opened(t, func(c *Config) { c.BatchBytes = 1 << 10 })
 			var missed, backlog, before, retries, calls atomic.Uint64
+			opt.Backoff = firstBackoff // many failures follow each other
 			opt.Count = Counters{Missed: &missed, Backlog: &backlog, Before: &before, Retries: &retries}
 			k := &fakeSink{name: "k"}
 			// Every so often: no connection, a batch refused, one done or settled in
@@ -523,5 +524,39 @@ func TestCloseStuck(t *testing.T) {
 	}
 	if got := s.Stats.Lost.Load(); got != uint64(n) || n == 0 {
 		t.Errorf("%d lost, want %d", got, n)
+	}
+}
+
+// A slow disk holds up Close, and does not cost the offsets.
+func TestCloseSlow(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards = 1
+	s := open(t, cfg)
+	file := s.positions.(*filePositions)
+	file.writing.Lock() // as while the disk is slow
+	s.PutMeta("k", "v")
+	waitFor(t, "checkpoint", func() bool {
+		if s.saving.TryLock() {
+			s.saving.Unlock()
+			return false
+		}
+		return true
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- s.Close(soon(t)) }()
+	select {
+	case err := <-ended:
+		t.Errorf("Close does not wait for the disk: %v", err)
+		file.writing.Unlock()
+	case <-time.After(2 * closePatience):
+		file.writing.Unlock()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	s = open(t, cfg)
+	defer closeAll(t, s, nil)
+	if meta, err := s.Meta(soon(t)); err != nil || meta["k"] != "v" {
+		t.Errorf("meta: got %v, %v", meta, err)
 	}
 }

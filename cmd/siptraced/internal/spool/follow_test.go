@@ -2,9 +2,13 @@ package spool
 
 import (
 	"bytes"
+	"context"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"siptraced/compat/siptrace"
 )
@@ -30,7 +34,6 @@ func TestFollow(t *testing.T) {
 	}
 	var d Decoder
 	receive := func() {
-		timeout := time.After(30 * time.Second)
 		for got < sent {
 			select {
 			case b := <-rs[0].Batches():
@@ -46,8 +49,8 @@ func TestFollow(t *testing.T) {
 				}
 				rs[0].Done(b)
 				b.Release()
-			case <-timeout:
-				t.Fatalf("got %d of %d", got, sent)
+			case <-time.After(30 * time.Second):
+				t.Fatalf("got %d of %d, and nothing more comes", got, sent)
 			}
 		}
 	}
@@ -63,4 +66,69 @@ func TestFollow(t *testing.T) {
 		receive()
 	}
 	closeAll(t, s, rs)
+}
+
+// lateStream is a stream whose first message comes late; it counts those that are
+// asked for one by one.
+type lateStream struct {
+	jetstream.Stream
+	late  atomic.Bool
+	asked atomic.Int64
+}
+
+func (s *lateStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	s.asked.Add(1)
+	return s.Stream.GetMsg(ctx, seq, opts...)
+}
+
+func (s *lateStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	c, err := s.Stream.OrderedConsumer(ctx, cfg)
+	return lateConsumer{c, s}, err
+}
+
+type lateConsumer struct {
+	jetstream.Consumer
+	stream *lateStream
+}
+
+func (c lateConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
+	m, err := c.Consumer.Messages(opts...)
+	return lateMessages{m, c.stream}, err
+}
+
+type lateMessages struct {
+	jetstream.MessagesContext
+	stream *lateStream
+}
+
+func (m lateMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
+	if !m.stream.late.Swap(true) {
+		time.Sleep(expiryInterval + 100*time.Millisecond)
+		return nil, context.DeadlineExceeded
+	}
+	return m.MessagesContext.Next(opts...)
+}
+
+// An engine that is slow is asked for one batch, not for each that waits.
+func TestLate(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.BatchBytes = 1, 1<<10
+	s := open(t, cfg)
+	put(t, s, 0, 1000)
+	if err := s.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	late := &lateStream{Stream: s.shards[0].stream}
+	s.shards[0].stream = late
+	k := &fakeSink{name: "k"}
+	c := s.Run(k, Options{})
+	waitFor(t, "1000 records", func() bool { return k.count() >= 1000 })
+	c.Stop(soon(t))
+	k.check(t, 0, 1000)
+	// The machine may make it late once more.
+	if n, batches := late.asked.Load(), s.shards[0].lastSeq.Load(); n == 0 || n > int64(batches)/4 {
+		t.Errorf("%d of %d batches were asked for", n, batches)
+	}
+	closeAll(t, s, nil)
 }

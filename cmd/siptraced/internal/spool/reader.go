@@ -119,6 +119,7 @@ type reader struct {
 	last      uint64            // last sequence handed out; the pump's own
 	end       uint64            // last sequence in the stream when the reader was opened
 	asked     uint64            // last sequence that was asked for because nothing came
+	late      int               // how often that was in a row
 	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
 }
 
@@ -131,17 +132,6 @@ type offset struct {
 
 // prefetch is how many batches a reader holds in memory.
 const prefetch = 4
-
-// reader opens the reader of a sink in a shard and starts it.
-func (s *Spool) reader(ctx context.Context, sink string, shard int, from From) (*reader, error) {
-	r := s.reserve(sink, s.shards[shard], from)
-	if err := r.resume(ctx); err != nil {
-		return nil, err
-	}
-	s.register([]*reader{r})
-	r.start(context.Background())
-	return r, nil
-}
 
 // reserve makes the reader of a sink in a shard, without I/O.
 func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
@@ -239,6 +229,24 @@ func (r *reader) resume(ctx context.Context) (err error) {
 	}
 	r.ready.Store(true)
 	return nil
+}
+
+// resumeAll finds out where the sinks begin that were stopped before they knew.
+// Without an offset the next run would keep nothing for them.
+func (s *Spool) resumeAll(ctx context.Context) {
+	for _, r := range s.registered() {
+		if r.ready.Load() {
+			continue
+		}
+		select {
+		case <-r.stopped:
+		default:
+			continue // it still runs
+		}
+		if r.resume(ctx) != nil {
+			return
+		}
+	}
 }
 
 func (r *reader) locate(ctx context.Context) error {
@@ -348,10 +356,7 @@ func (r *reader) pump(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case late:
-			// An engine that saw damage may pass over all that follows.
-			if last := r.shard.lastSeq.Load(); last > max(r.last, r.asked) && r.recoverSkipped(ctx, last+1) == nil {
-				r.asked = last
-			}
+			r.askLate(ctx)
 			r.expired(ctx)
 			continue
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
@@ -366,6 +371,7 @@ func (r *reader) pump(ctx context.Context) {
 			continue
 		}
 		next := meta.Sequence.Stream
+		r.late = 0
 		if r.recoverSkipped(ctx, next) != nil {
 			iter.Stop()
 			iter = nil // again from the first one that was not handed out
@@ -410,6 +416,22 @@ func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool)
 		r.reportTail(ctx)
 	}
 	return true
+}
+
+// askLate asks for what comes next when nothing came: an engine that saw damage
+// may pass over all that follows. One that is only slow would be slower yet when
+// it is asked for each batch, so it is asked for one at first, and then for twice
+// as many each time.
+func (r *reader) askLate(ctx context.Context) {
+	last, from := r.shard.lastSeq.Load(), max(r.last, r.asked)
+	if last <= from {
+		return
+	}
+	upTo := min(last, from+1<<min(r.late, 20))
+	if r.recoverSkipped(ctx, upTo+1) == nil {
+		r.asked = upTo
+		r.late++
+	}
 }
 
 // recoverSkipped hands out the batches before next that the engine has and did not

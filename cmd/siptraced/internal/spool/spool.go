@@ -752,14 +752,7 @@ func (s *Spool) Abort() { s.abortOnce.Do(func() { close(s.aborted) }) }
 func (s *Spool) Close(ctx context.Context) error {
 	s.Flush(ctx)
 	s.stop()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		s.done.Wait()
-	}()
-	select {
-	case <-ended:
-	case <-time.After(closePatience):
+	if !s.join(ctx) {
 		for _, sh := range s.shards {
 			sh.mu.Lock()
 			s.Stats.Lost.Add(sh.taken - sh.settled.Load())
@@ -773,6 +766,7 @@ func (s *Spool) Close(ctx context.Context) error {
 	if !s.shared() {
 		save = context.WithoutCancel(ctx)
 	}
+	s.resumeAll(ctx)
 	oldest, err := s.saveAll(save)
 	if err == nil && ctx.Err() == nil {
 		err = s.trim(ctx, oldest)
@@ -786,9 +780,31 @@ func (s *Spool) Close(ctx context.Context) error {
 	return err
 }
 
-// closePatience is how long publishers may take to come back from the engine
-// once their context ended.
+// closePatience is how long publishers and checkpointer may take to come back
+// from the engine and from the disk once the context of Close ended.
 const closePatience = 300 * time.Millisecond
+
+// join waits for the publishers and the checkpointer; ended is false when they
+// are stuck. A slow disk is no reason to leave before ctx ends: the offsets would
+// not be saved.
+func (s *Spool) join(ctx context.Context) (ended bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.done.Wait()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(closePatience):
+		return false
+	}
+}
 
 // Flush closes the intake and returns when all records taken in are on disk, or
 // when ctx ends, which aborts. Consumers go on.

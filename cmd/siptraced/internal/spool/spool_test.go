@@ -229,14 +229,17 @@ func take(t *testing.T, s *Spool, readers []*reader, n int, seen map[string][]st
 	}
 }
 
+// readers reads all shards for a sink; the caller closes them.
 func readers(t *testing.T, s *Spool) []*reader {
 	t.Helper()
 	var rs []*reader
-	for i := range s.Shards() {
-		r, err := s.reader(context.Background(), "test", i, Oldest)
-		if err != nil {
+	for _, sh := range s.shards {
+		r := s.reserve("test", sh, Oldest)
+		if err := r.resume(context.Background()); err != nil {
 			t.Fatal(err)
 		}
+		s.register([]*reader{r})
+		r.start(context.Background())
 		rs = append(rs, r)
 	}
 	return rs
@@ -373,7 +376,7 @@ func TestFull(t *testing.T) {
 // What expires while nobody reads is told when it is all gone.
 func TestExpired(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.MaxAge = time.Second
+	cfg.MaxAge = 200 * time.Millisecond
 	s := open(t, cfg)
 	rs := readers(t, s)
 	for _, r := range rs {
@@ -458,10 +461,7 @@ func TestPurge(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.MaxBytes = 1, 16<<20 // blocks of 4 MiB
 	s := open(t, cfg)
-	r, err := s.reader(context.Background(), "test", 0, Oldest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := readers(t, s)[0]
 	const n = 45
 	for i := range n {
 		rec := record(i, "call")
