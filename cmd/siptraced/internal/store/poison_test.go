@@ -17,8 +17,7 @@ import (
 )
 
 // What a table does not take: rows, in whatever company, and everything.
-func TestPoison(t *testing.T) {
-	all := backends(t)
+func testPoison(t *testing.T, all map[string]func(*testing.T) backend) {
 	for name, test := range map[string]func(*testing.T, map[string]func(*testing.T) backend){
 		"Compositions": testCompositions, "Partitions": testPartitions, "IDsUsedUp": testIDsUsedUp, "Narrowed": testNarrowed,
 		"ConnectionLost": testConnectionLost, "RightsOnOneTable": testRightsOnOneTable, "TableGone": testTableGone,

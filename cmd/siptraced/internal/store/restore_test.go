@@ -16,8 +16,8 @@ import (
 
 // A database that lost what it had committed gets it again, as far as the spool
 // has it, while siptraced runs and after a restart; and the log says so.
-func TestDatabaseWentBack(t *testing.T) {
-	for name, make := range backends(t) {
+func testWentBack(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/restart %v", name, restart), func(t *testing.T) {
 				b, dir := make(t), t.TempDir()

@@ -187,8 +187,16 @@ func (r *rig) stop(t *testing.T) map[string]uint64 {
 	return got
 }
 
-func TestStore(t *testing.T) {
-	for name, make := range backends(t) {
+// What needs databases, with one server of each kind for all of it.
+func TestDatabases(t *testing.T) {
+	all := backends(t)
+	t.Run("Store", func(t *testing.T) { testStore(t, all) })
+	t.Run("Poison", func(t *testing.T) { testPoison(t, all) })
+	t.Run("WentBack", func(t *testing.T) { testWentBack(t, all) })
+}
+
+func testStore(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Run("OrderAndRestart", func(t *testing.T) { testOrder(t, make(t)) })
 			t.Run("Refused", func(t *testing.T) { testRefused(t, make(t), name) })
