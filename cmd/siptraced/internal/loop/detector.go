@@ -60,12 +60,13 @@ type Detector struct {
 	byText  notice
 	cut     notice
 
-	asking atomic.Int64  // senders that are being asked
-	wake   chan struct{} // Run has something to do
+	parking atomic.Int64  // senders whose packets are parked
+	wake    chan struct{} // Run has something to do
 
 	mu     sync.Mutex // covers what follows
+	room   sync.Cond  // there may be room for what is parked
 	peers  map[netip.AddrPort]*peer
-	due    []*ingest.Packet // parked no longer
+	due    []*peer // releasing, and nobody has begun
 	parked int
 	bytes  int
 }
@@ -80,7 +81,13 @@ type peer struct {
 	asked  int
 	next   time.Time // when to ask again
 	parked []*ingest.Packet
+	// releasing: the asking has ended, and what was parked is on its way. What comes
+	// meanwhile is parked behind it, which keeps the order.
+	releasing bool
 }
+
+// parks reports whether what the sender sends is parked.
+func (p *peer) parks() bool { return p.state == asking || p.releasing }
 
 type peerState uint8
 
@@ -99,6 +106,7 @@ func New(id ID, file string, c *counters.Set, log *slog.Logger) *Detector {
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 		wake:    make(chan struct{}, 1), peers: map[netip.AddrPort]*peer{},
 	}
+	d.room.L = &d.mu
 	if file != "" {
 		if err := d.sent.load(file); err != nil {
 			log.Warn("loop: what was mirrored before the restart is not known: of that, what comes back is stored again", "file", file, "err", err)
@@ -161,7 +169,7 @@ func (d *Detector) Check(in *ingest.Packet, text, path []byte) Verdict {
 		return Returned
 	}
 	hasPath := len(path) > 0
-	if !hasPath && d.asking.Load() > 0 && d.park(in) {
+	if !hasPath && d.parking.Load() > 0 && d.park(in) {
 		return Parked
 	}
 	hash := d.hash(text)
@@ -187,12 +195,12 @@ func (d *Detector) returned(in *ingest.Packet) Verdict {
 	return Returned
 }
 
-// park keeps a packet of a sender that is being asked.
+// park keeps a packet of a sender whose packets are parked.
 func (d *Detector) park(in *ingest.Packet) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peers[in.Source]
-	return p != nil && p.state == asking && in.Ask != nil && d.keep(p, in)
+	return p != nil && in.Ask != nil && d.keep(p, in)
 }
 
 // suspect judges a packet without a path whose text was sent from here.
@@ -207,13 +215,13 @@ func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
 		p = &peer{agent: agentFor}
 		d.peers[in.Source] = p
 	}
-	if p.state != asking && in.Ask != nil && in.Time.After(p.until) {
+	if !p.parks() && in.Ask != nil && in.Time.After(p.until) {
 		p.state, p.ask, p.text, p.asked, p.next = asking, in.Ask, newQuestion(), 0, time.Time{}
-		d.asking.Add(1)
+		d.parking.Add(1)
 		d.signal()
 	}
 	switch {
-	case p.state == asking && in.Ask != nil && d.keep(p, in):
+	case in.Ask != nil && d.keep(p, in):
 		return Parked
 	case p.state == isMirror && d.sent.take(hash, false):
 		return d.returned(in)
@@ -230,7 +238,7 @@ func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
 // forget makes room among the senders.
 func (d *Detector) forget(now time.Time) bool {
 	for addr, p := range d.peers {
-		if p.state != asking && now.After(p.until) {
+		if !p.parks() && now.After(p.until) {
 			delete(d.peers, addr)
 		}
 	}
@@ -244,11 +252,17 @@ func (d *Detector) signal() {
 	}
 }
 
-// keep parks a packet. Without room its sender's packets wait no longer.
+// keep parks a packet, if its sender's are parked. Without room the sender is asked
+// no longer, and the packet waits until some of its sender's are released.
 func (d *Detector) keep(p *peer, in *ingest.Packet) bool {
-	if d.parked >= maxParked || d.bytes+len(in.Data) > maxParkedBytes {
-		d.settle(p, isAgent, in.Time.Add(agentFor))
-		d.signal()
+	for p.parks() && (d.parked >= maxParked || d.bytes+len(in.Data) > maxParkedBytes) {
+		if p.state == asking {
+			d.settle(p, isAgent, in.Time.Add(agentFor))
+			d.signal()
+		}
+		d.room.Wait()
+	}
+	if !p.parks() {
 		return false
 	}
 	// Without Ask and Reply: it is not parked again, and nobody waits for it.
@@ -260,10 +274,8 @@ func (d *Detector) keep(p *peer, in *ingest.Packet) bool {
 
 // settle ends the asking of a sender.
 func (d *Detector) settle(p *peer, s peerState, until time.Time) {
-	p.state, p.until = s, until
-	d.asking.Add(-1)
-	d.due = append(d.due, p.parked...)
-	p.parked = nil
+	p.state, p.until, p.releasing = s, until, true
+	d.due = append(d.due, p)
 }
 
 // Answered takes what a sender says when it may have been asked: the body of an
@@ -290,23 +302,36 @@ func (d *Detector) Answered(from netip.AddrPort, answer []byte, now time.Time, h
 	return known
 }
 
-// release hands on what is parked no longer.
+// release hands on what is parked for senders that are asked no longer.
 func (d *Detector) release(handle func(*ingest.Packet)) {
 	d.mu.Lock()
-	due := d.due
-	d.due = nil
-	for _, in := range due {
-		d.parked--
-		d.bytes -= len(in.Data)
-	}
-	d.mu.Unlock()
-	for _, in := range due {
-		handle(in)
+	defer d.mu.Unlock()
+	for len(d.due) > 0 {
+		p := d.due[0]
+		d.due = d.due[1:]
+		for len(p.parked) > 0 {
+			batch := p.parked
+			p.parked = nil
+			for _, in := range batch {
+				d.parked--
+				d.bytes -= len(in.Data)
+			}
+			d.room.Broadcast()
+			d.mu.Unlock()
+			for _, in := range batch {
+				handle(in)
+			}
+			d.mu.Lock()
+		}
+		p.releasing = false
+		d.parking.Add(-1)
+		d.room.Broadcast()
 	}
 }
 
 // Run asks senders, and hands the packets of those that do not answer to handle,
-// until ctx ends; then it hands on all that is parked.
+// until ctx ends; then it hands on all that is parked. Nothing may come in once it
+// has returned.
 func (d *Detector) Run(ctx context.Context, handle func(*ingest.Packet)) {
 	tick := time.NewTimer(askAgain)
 	defer tick.Stop()
@@ -317,7 +342,7 @@ func (d *Detector) Run(ctx context.Context, handle func(*ingest.Packet)) {
 		if ended {
 			return
 		}
-		if d.asking.Load() > 0 {
+		if d.parking.Load() > 0 {
 			tick.Reset(askAgain)
 		} else {
 			tick.Stop()

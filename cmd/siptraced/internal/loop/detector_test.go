@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -423,4 +424,55 @@ func TestParkedIsBounded(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		n.wantRows(messages)
 	})
+}
+
+// What a sender sends is stored in its order, whatever ends the asking, while what
+// was parked is still on its way.
+func TestOrder(t *testing.T) {
+	// More than is parked at a time, and that twice over.
+	const tooMany, all = 40_000, 90_000
+	for _, c := range []struct {
+		name   string
+		parked int // before the asking ends
+		end    func(n *node, q []byte)
+	}{
+		{"no answer", 10, func(*node, []byte) { time.Sleep(2 * time.Second) }},
+		{"an answer", 10, func(n *node, q []byte) {
+			go n.isMirror(agent, q)
+			synctest.Wait()
+		}},
+		{"no room", tooMany, func(*node, []byte) {}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, "")
+				question := make(chan []byte, 100)
+				n.answers = func(_ netip.AddrPort, q []byte) { question <- q }
+				n.mirrored = func(text string) {
+					if strings.HasSuffix(text, "5") {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				n.d.Sent([]byte("copy"), false)
+				n.come(agent, "copy") // stored unless it is a mirror that answers
+				for i := range all {
+					if i == c.parked {
+						c.end(n, <-question)
+					}
+					n.come(agent, fmt.Sprint(i))
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				rows := n.stored[max(len(n.stored)-all, 0):]
+				if len(rows) != all {
+					t.Fatalf("%d stored, want %d", len(rows), all)
+				}
+				for i, row := range rows {
+					if want := fmt.Sprintf("%d from %d", i, agent.Port()); row != want {
+						t.Fatalf("row %d: %s, want %s", i, row, want)
+					}
+				}
+			})
+		})
+	}
 }

@@ -176,7 +176,7 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 	d.question(at, true)
 	d.release(func(*ingest.Packet) {})
-	if len(d.peers) > maxPeers || d.parked != 0 || d.bytes != 0 || d.asking.Load() != 0 {
-		t.Errorf("%d senders, %d packets and %d bytes parked, %d asked", len(d.peers), d.parked, d.bytes, d.asking.Load())
+	if len(d.peers) > maxPeers || d.parked != 0 || d.bytes != 0 || d.parking.Load() != 0 {
+		t.Errorf("%d senders, %d packets and %d bytes parked, %d asked", len(d.peers), d.parked, d.bytes, d.parking.Load())
 	}
 }
