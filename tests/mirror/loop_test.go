@@ -264,7 +264,7 @@ func quiet(t *testing.T, ds ...*daemon) time.Time {
 	t.Helper()
 	last, since, same := "", time.Now(), 0
 	servers.WaitFor(t, patience, "the daemons to be quiet", func() bool {
-		now := ""
+		now, busy := "", false
 		for _, d := range ds {
 			c := d.CountersNow(t)
 			now += fmt.Sprintf("%d %d %d ", c[servers.Received], c[servers.Spooled], c[servers.Written])
@@ -276,11 +276,9 @@ func quiet(t *testing.T, ds ...*daemon) time.Time {
 			if c[servers.Received] > servers.Pick(int64(150_000), 1_000_000) {
 				t.Fatalf("a storm: %d messages came", c[servers.Received])
 			}
-			if waits > 0 || c[servers.Received] == 0 && d.fed > 0 {
-				now = ""
-			}
+			busy = busy || waits > 0 || c[servers.Received] == 0 && d.fed > 0
 		}
-		if same++; now != last || now == "" {
+		if same++; now != last || busy {
 			last, since, same = now, time.Now(), 0
 		}
 		return time.Since(since) > time.Second && same > 3
