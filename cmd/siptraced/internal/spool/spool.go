@@ -715,7 +715,7 @@ func (s *Spool) Mark() (mark uint64) {
 // a crash of this process, and after the next sync of the disk from one of the
 // machine. It is the base of an acknowledgement to a sender. The error is
 // ErrNotTaken when the spool refused or lost a record, of whatever sender, since
-// mark.
+// mark, and may be ErrClosed after Abort.
 func (s *Spool) Sync(ctx context.Context, mark uint64) error {
 	const poll = 500 * time.Microsecond
 	for _, sh := range s.shards {
