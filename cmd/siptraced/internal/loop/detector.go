@@ -137,7 +137,17 @@ func (d *Detector) Stream(sink, shard string) uint64 {
 
 // Sent notes that a copy of a message is about to be sent; hasPath: with the path
 // of instances.
-func (d *Detector) Sent(text []byte, hasPath bool) { d.sent.add(d.hash(text), hasPath) }
+func (d *Detector) Sent(text []byte, hasPath bool) {
+	unit := bareUnit
+	if hasPath {
+		unit = pathUnit
+	}
+	d.sent.add(d.hash(text), unit, 1)
+}
+
+// SentMarked notes that n copies of a message, 1 or more, are about to be sent with
+// the path of instances.
+func (d *Detector) SentMarked(text []byte, n int) { d.sent.add(d.hash(text), pathUnit, uint64(n)) }
 
 // hash is that of a message without the X-Siptrace headers, which may be read and
 // cut at one end alone.

@@ -36,8 +36,8 @@ type memory struct {
 // lower 16 are its bucket; then 8 bits each: copies sent without a path, and
 // copies sent with one. 0 is free.
 type generation struct {
+	slots [generationSlots]atomic.Uint64 // first: a bucket is one cache line then
 	used  atomic.Int64
-	slots [generationSlots]atomic.Uint64
 }
 
 const (
@@ -81,37 +81,33 @@ func (g *generation) bucket(hash uint64) []atomic.Uint64 {
 	return g.slots[i : i+bucketSlots]
 }
 
-// add counts a copy that is sent.
-func (m *memory) add(hash uint64, hasPath bool) {
+// add counts n copies that are sent, of the kind of a unit.
+func (m *memory) add(hash, unit, n uint64) {
 	g := m.now.Load()
 	if g == nil || g.used.Load() >= generationTexts {
 		g = m.rotate(g)
 	}
-	unit := bareUnit
-	if hasPath {
-		unit = pathUnit
-	}
-	g.add(hash, unit)
+	g.add(hash, unit, min(n, countMask))
 }
 
-func (g *generation) add(hash, unit uint64) {
+func (g *generation) add(hash, unit, n uint64) {
 	list := g.bucket(hash)
 	for i := 0; i < len(list); {
 		old := list[i].Load()
 		switch {
 		case old == 0:
-			if list[i].CompareAndSwap(0, slotOf(hash)|unit) {
+			if list[i].CompareAndSwap(0, slotOf(hash)|n*unit) {
 				g.used.Add(1)
 				return
 			}
 		case old&hashBits != slotOf(hash):
 			i++
-		case old/unit&countMask == countMask, list[i].CompareAndSwap(old, old+unit):
+		case list[i].CompareAndSwap(old, old+min(n, countMask-old/unit&countMask)*unit):
 			return
 		}
 	}
 	// Full: another text makes way.
-	list[hash>>60%bucketSlots].Store(slotOf(hash) | unit)
+	list[hash>>60%bucketSlots].Store(slotOf(hash) | n*unit)
 }
 
 // rotate begins a generation, unless somebody else did.
@@ -135,7 +131,11 @@ func (m *memory) find(hash uint64, use func(s *atomic.Uint64) bool) bool {
 		}
 		list := g.bucket(hash)
 		for i := range list {
-			if list[i].Load()&hashBits == slotOf(hash) && use(&list[i]) {
+			v := list[i].Load()
+			if v == 0 {
+				break // slots are used in order, and never free again
+			}
+			if v&hashBits == slotOf(hash) && use(&list[i]) {
 				return true
 			}
 		}
@@ -219,9 +219,7 @@ func (m *memory) load(file string) error {
 	m.seed = binary.BigEndian.Uint64(b)
 	for b = b[8:]; len(b) > 0; b = b[memoryEntry:] {
 		hash := binary.BigEndian.Uint64(b)
-		for range b[8] {
-			m.add(hash, false)
-		}
+		m.add(hash, bareUnit, uint64(b[8]))
 	}
 	return remove(file)
 }

@@ -22,7 +22,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	m := newMemory()
 	const texts = 3 * generationTexts
 	for i := range texts {
-		m.add(key(m, i), i%2 == 0)
+		m.add(key(m, i), [...]uint64{pathUnit, bareUnit}[i%2], 1)
 	}
 	lost, wrong := 0, 0
 	for i := texts - generationTexts; i < texts; i++ {
@@ -51,9 +51,9 @@ func TestMemoryCounts(t *testing.T) {
 	m := newMemory()
 	k := key(m, 1)
 	for range 300 {
-		m.add(k, false)
+		m.add(k, bareUnit, 1)
 	}
-	m.add(k, true)
+	m.add(k, pathUnit, 1)
 	for i := range 255 {
 		if !m.take(k, true) {
 			t.Fatalf("copy %d is not known", i)
@@ -71,7 +71,7 @@ func TestMemoryRace(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for i := range 5000 {
-				m.add(key(m, i), false)
+				m.add(key(m, i), bareUnit, 1)
 			}
 		})
 	}
@@ -117,7 +117,7 @@ func TestHash(t *testing.T) {
 func TestDamagedFiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	m := newMemory()
-	m.add(key(m, 1), false)
+	m.add(key(m, 1), bareUnit, 1)
 	if err := m.save(file); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ type encoder struct {
 	loops *loop.Detector // nil: packets are not marked
 	// stream and number are the origin of the record in hand; stream 0: it has none.
 	stream, number uint64
+	batch          *noted // that it is from; nil: the destination notes its own copies
+	index          int    // in the batch
 	path, origin   []byte
 	marked         bool // the last packet has the path
 }
@@ -71,7 +73,7 @@ func (e *encoder) pass(rec *siptrace.Record) bool {
 // appendHEP appends rec as HEP, in version 3 with the marks that siptraceds know
 // it by, unless it has no room for them.
 func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
-	e.marked = rec.Packet != nil || rec.Type == siptrace.TypeLog || e.version() == 3
+	e.marked = rec.Packet != nil || rec.Type == siptrace.TypeLog || e.dst.hepVersion() == 3
 	out, err := e.appendWithin(dst, rec)
 	tooLarge := errors.Is(err, hep.ErrTooLarge) || err == nil && !e.dst.Stream() && len(out)-len(dst) > maxUDP4
 	if e.marked && tooLarge {
@@ -92,7 +94,7 @@ func (e *encoder) appendWithin(dst []byte, rec *siptrace.Record) ([]byte, error)
 	sec, usec := hepmap.Time(at)
 	p := &e.packet
 	*p = hep.Packet{
-		Version: e.version(), Type: hep.TypeSIP,
+		Version: e.dst.hepVersion(), Type: hep.TypeSIP,
 		HasTime: true, Sec: sec, Usec: usec,
 		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
 		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(p.Vendor[:0], rec.Vendor),
@@ -129,8 +131,10 @@ func (e *encoder) appendMarks(chunks []hep.Chunk, rec *siptrace.Record) []hep.Ch
 	if !e.marked {
 		return chunks
 	}
-	if e.path = append(e.path[:0], rec.Path...); e.loops != nil {
+	if e.loops != nil {
 		e.path = e.loops.Path(e.path[:0], rec.Path)
+	} else {
+		e.path = append(e.path[:0], rec.Path...)
 	}
 	if len(e.path) > 0 {
 		chunks = append(chunks, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: e.path})
@@ -144,13 +148,20 @@ func (e *encoder) appendMarks(chunks []hep.Chunk, rec *siptrace.Record) []hep.Ch
 
 // note has loops know that a copy of rec is about to be sent.
 func (e *encoder) note(rec *siptrace.Record, hasPath bool) {
-	if e.loops != nil && rec.Packet == nil && rec.Type != siptrace.TypeLog {
+	switch {
+	case e.loops == nil || rec.Packet != nil || rec.Type == siptrace.TypeLog:
+	case hasPath && e.batch != nil:
+		e.batch.note(e.loops, rec, e.index)
+	default:
 		e.loops.Sent(rec.Msg, hasPath)
 	}
 }
 
-func (e *encoder) version() int {
-	switch e.dst.Protocol {
+// hepVersion is the version in which SIP goes to the destination by HEP; 0: none.
+func (d *Destination) hepVersion() int {
+	switch d.Protocol {
+	case SIP:
+		return 0
 	case HEP1:
 		return 1
 	case HEP2:
@@ -158,10 +169,10 @@ func (e *encoder) version() int {
 	case HEP3:
 		return 3
 	}
-	if e.dst.Stream() {
+	if d.Stream() {
 		return 3 // the others can't be found in a stream again
 	}
-	return e.dst.Version
+	return d.Version
 }
 
 // appendSIP appends rec as a SIP duplicate, with the X-Siptrace headers where

@@ -30,6 +30,7 @@ type Mirrors struct {
 	sockets  ownSockets
 	buffers  sync.Pool
 	isSelf   func(transport siptrace.Proto, addr netip.AddrPort) bool
+	notes    notes
 
 	tooMany, badURI *atomic.Uint64
 

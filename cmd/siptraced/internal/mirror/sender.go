@@ -22,6 +22,7 @@ type sender struct {
 	decoder spool.Decoder
 	buf     []byte
 	streams []uint64 // the number of each shard's stream at the peer; 0: none
+	begun   []uint64 // the last batch of each shard that was begun
 
 	turn       int // of the addresses, the one in use
 	portLogged bool
@@ -45,6 +46,9 @@ const maxRecordBits = 20
 // from several instances, in any order.
 func (w *sender) setStreams(d *Destination, shards []spool.Shard) {
 	w.streams = make([]uint64, len(shards))
+	if w.begun == nil {
+		w.begun = make([]uint64, len(shards))
+	}
 	for i, sh := range shards {
 		if l := w.sink.m.loops; l != nil && d.Stream() && !sh.Shared {
 			w.streams[i] = l.Stream(w.sink.name, sh.ID)
@@ -193,13 +197,14 @@ func (w *sender) count(o outcome, n int) {
 // outcomes of the records are appended to what.
 func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p []byte) (outcome, error)) ([]outcome, error) {
 	first, i := b.Settled(), 0
+	w.encoder.batch = w.noted(b)
 	var stopped error
 	err := w.decoder.Each(b, func(rec *siptrace.Record, _ []byte) error {
 		i++
 		if i <= first {
 			return nil
 		}
-		w.encoder.stream, w.encoder.number = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i)
+		w.encoder.stream, w.encoder.number, w.encoder.index = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i), i-1
 		o, err := w.encodeRecord(rec, len(what), put)
 		if err != nil {
 			stopped = err
@@ -218,6 +223,16 @@ func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p [
 		what = append(what, failed)
 	}
 	return what, nil
+}
+
+// noted is what is noted of a batch already; nil for one that is sent again, of
+// which each copy counts.
+func (w *sender) noted(b *spool.Batch) *noted {
+	if w.encoder.loops == nil || b.Seq <= w.begun[b.Shard] {
+		return nil
+	}
+	w.begun[b.Shard] = b.Seq
+	return w.sink.m.notes.of(b, w.sink.m)
 }
 
 func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte) (outcome, error)) (outcome, error) {
