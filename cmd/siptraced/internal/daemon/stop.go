@@ -18,12 +18,14 @@ const closeTimeout = 10 * time.Second
 // spool, sinks until the deadline, spool, remote control. A second signal is a
 // deadline too.
 func (d *daemon) stop() {
+	var waiting sync.WaitGroup
+	defer waiting.Wait() // after cancel
 	ctx, cancel := context.WithTimeout(context.Background(), max(d.cfg.Load().ShutdownTimeout, time.Millisecond))
 	defer cancel()
 	hard, end := context.WithCancel(context.Background())
 	defer end()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeGrace, end) })()
-	go d.awaitSignal(ctx, cancel)
+	waiting.Go(func() { d.awaitSignal(ctx, cancel) })
 	if d.spool != nil {
 		// The readers wait for the spool, and the spool for its engine.
 		defer context.AfterFunc(ctx, d.spool.Abort)()
