@@ -84,31 +84,28 @@ func (p *Packet) decode3(b []byte) error {
 		srcPort, dstPort uint16
 		payloadAt        int
 	)
+	others := p.Vendor
 	for at := header3; at < total; {
 		rest := b[at:total]
 		if len(rest) < headerChunk {
 			return &Error{Err: ErrTruncated, Version: 3, Offset: at, Got: len(rest), Want: headerChunk}
 		}
-		vendor := binary.BigEndian.Uint16(rest)
-		typ := binary.BigEndian.Uint16(rest[2:])
+		vendor, typ := binary.BigEndian.Uint16(rest), binary.BigEndian.Uint16(rest[2:])
 		size := int(binary.BigEndian.Uint16(rest[4:]))
-		fail := func(what error, got, want int) error {
-			return &Error{Err: what, Version: 3, Offset: at, Vendor: vendor, Chunk: typ, Got: got, Want: want}
-		}
 		if size < headerChunk {
-			return fail(ErrChunk, size, headerChunk)
+			return &Error{Err: ErrChunk, Version: 3, Offset: at, Vendor: vendor, Chunk: typ, Got: size, Want: headerChunk}
 		}
 		if size > len(rest) {
-			return fail(ErrTruncated, len(rest), size)
+			return &Error{Err: ErrTruncated, Version: 3, Offset: at, Vendor: vendor, Chunk: typ, Got: len(rest), Want: size}
 		}
 		v := rest[headerChunk:size:size]
 		if vendor != 0 || typ == 0 || typ > chunkLast {
-			p.Vendor = append(p.Vendor, Chunk{vendor, typ, v})
+			others = append(others, Chunk{vendor, typ, v})
 			at += size
 			continue
 		}
 		if want := chunkSize[typ]; want != 0 && want != len(v) {
-			return fail(ErrChunk, size, headerChunk+want)
+			return &Error{Err: ErrChunk, Version: 3, Offset: at, Vendor: vendor, Chunk: typ, Got: size, Want: headerChunk + want}
 		}
 		switch typ {
 		case chunkFamily: // the address chunks tell
@@ -149,6 +146,7 @@ func (p *Packet) decode3(b []byte) error {
 		}
 		at += size
 	}
+	p.Vendor = others
 	p.Src, p.Dst = netip.AddrPortFrom(src, srcPort), netip.AddrPortFrom(dst, dstPort)
 	if !p.HasTime {
 		p.Usec = 0 // says nothing alone

@@ -8,7 +8,6 @@ import (
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/loop"
-	"siptraced/compat/siptrace"
 )
 
 // loops is what keeps messages from going round and from being stored twice, and
@@ -61,7 +60,7 @@ func (d *daemon) openLoops(cfg *config.Config) error {
 			d.log.Warn("what was received before the restart is not known: what is sent again is stored again", "err", fmt.Errorf("%s: %w", l.received, err))
 		}
 	}
-	d.spool.Refused = func(rec *siptrace.Record) { l.streams.Refused(rec.Origin) }
+	d.spool.Refused = d.pipeline.Refused
 	d.pipeline.Loops, d.pipeline.Streams = l.detector, l.streams
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel

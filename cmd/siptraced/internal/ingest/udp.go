@@ -22,7 +22,7 @@ import (
 
 const (
 	// batchSize is how many datagrams one system call reads at the most.
-	batchSize = 64
+	batchSize = 32
 	// maxDatagram is the largest UDP payload over IPv4; IPv6 carries 20 bytes more.
 	maxDatagram = 65535
 )

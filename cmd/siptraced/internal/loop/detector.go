@@ -142,23 +142,38 @@ func (d *Detector) Sent(text []byte, hasPath bool) {
 	if hasPath {
 		unit = pathUnit
 	}
-	d.sent.add(d.hash(text), unit, 1)
+	d.sent.add(uint64(d.Text(text)), unit, 1)
 }
 
-// SentMarked notes that n copies of a message, 1 or more, are about to be sent with
-// the path of instances.
-func (d *Detector) SentMarked(text []byte, n int) { d.sent.add(d.hash(text), pathUnit, uint64(n)) }
+// Sending notes that n copies of a message will be sent with the path of
+// instances. Whoever takes it in does so before the spool has it, which costs
+// little there: Check has just looked for the same text.
+func (d *Detector) Sending(t Text, n int) {
+	if n > 0 {
+		d.sent.add(uint64(t), pathUnit, uint64(n))
+	}
+}
 
-// hash is that of a message without the X-Siptrace headers, which may be read and
+// NotSending takes back what Sending noted.
+func (d *Detector) NotSending(t Text, n int) {
+	for range n {
+		d.sent.take(uint64(t), pathUnit)
+	}
+}
+
+// Text is what is known of the text of a message, a hash.
+type Text uint64
+
+// Text is that of a message without the X-Siptrace headers, which may be read and
 // cut at one end alone.
-func (d *Detector) hash(text []byte) uint64 {
+func (d *Detector) Text(text []byte) Text {
 	if !bytes.Contains(text, []byte("X-Siptrace")) {
-		return d.sent.hash(text)
+		return Text(d.sent.hash(text))
 	}
 	b := d.buffers.Get().(*[]byte)
 	defer d.buffers.Put(b)
 	*b = xheaders.Cut((*b)[:0], text)
-	return d.sent.hash(*b)
+	return Text(d.sent.hash(*b))
 }
 
 // HasPassed reports whether a packet with this path was here before.
@@ -173,28 +188,27 @@ func (d *Detector) HasPassed(in *ingest.Packet, path []byte) bool {
 }
 
 // Check judges a packet that came in, by its text and its path. It keeps a copy
-// of a packet that it parks.
-func (d *Detector) Check(in *ingest.Packet, text, path []byte) Verdict {
+// of a packet that it parks. The Text is that of a packet that is to be stored.
+func (d *Detector) Check(in *ingest.Packet, text, path []byte) (Verdict, Text) {
 	if d.HasPassed(in, path) {
-		return Returned
+		return Returned, 0
 	}
 	hasPath := len(path) > 0
 	if !hasPath && d.parking.Load() > 0 && d.park(in) {
-		return Parked
+		return Parked, 0
 	}
-	hash := d.hash(text)
-	if !d.sent.has(hash, hasPath) {
+	t := d.Text(text)
+	hash := uint64(t)
+	switch {
+	case !hasPath && d.sent.has(hash):
+		return d.suspect(in, hash), t
+	case hasPath && d.sent.take(hash, bareUnit):
+		// Whoever writes paths is a mirror. What was sent with a path came back with it.
+		return d.returned(in), t
+	case !hasPath:
 		d.laps.first(hash, in.Source)
-		return Passed
 	}
-	if !hasPath {
-		return d.suspect(in, hash)
-	}
-	// Whoever writes paths is a mirror. What was sent with a path came back with it.
-	if !d.sent.take(hash, true) {
-		return Passed
-	}
-	return d.returned(in)
+	return Passed, t
 }
 
 // returned counts a packet whose text came back.
@@ -233,7 +247,7 @@ func (d *Detector) suspect(in *ingest.Packet, hash uint64) Verdict {
 	switch {
 	case in.Ask != nil && d.keep(p, in):
 		return Parked
-	case p.state == isMirror && d.sent.take(hash, false):
+	case p.state == isMirror && (d.sent.take(hash, bareUnit) || d.sent.take(hash, pathUnit)):
 		return d.returned(in)
 	case p.state != isMirror && d.laps.tooMany(hash, in.Source, in.Time):
 		d.cutOff.Add(1)

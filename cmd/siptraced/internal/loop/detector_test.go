@@ -79,7 +79,7 @@ func (n *node) isMirror(to netip.AddrPort, q []byte) {
 }
 
 func (n *node) take(in *ingest.Packet, path []byte) loop.Verdict {
-	v := n.d.Check(in, in.Data, path)
+	v, _ := n.d.Check(in, in.Data, path)
 	if v == loop.Passed || v == loop.StoreOnly {
 		n.mu.Lock()
 		n.stored = append(n.stored, fmt.Sprintf("%s from %d", in.Data, in.Source.Port()))

@@ -4,10 +4,12 @@
 //	id, err := loop.OpenID("/var/lib/siptraced/spool/instance")
 //	d := loop.New(id, counters, log)
 //	path = id.AppendTo(path, rec.Path)        // a mirror, over HEP3
-//	d.Sent(rec.Msg, true)                     // a mirror, before it writes
-//	switch d.Check(packet, text, rec.Path) {  // the intake
+//	d.Sent(rec.Msg, false)                    // a mirror, before it writes without a path
+//	switch v, t := d.Check(packet, text, rec.Path); v {  // the intake
 //	case loop.Returned:                       // counted as dropped.loop
 //	case loop.Parked:                         // the packet comes again, by d.Run
+//	default:
+//		d.Sending(t, n)                   // to n mirrors over HEP3
 //	}
 //
 // # By path

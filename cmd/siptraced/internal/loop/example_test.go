@@ -14,12 +14,14 @@ func ExampleDetector() {
 	d := loop.New(loop.NewID(), "", counters.New(), slog.New(slog.DiscardHandler))
 	text := []byte("OPTIONS sip:b.example.org SIP/2.0\r\n\r\n")
 	in := &ingest.Packet{Data: text, Time: time.Now(), Source: agent}
-	fmt.Println(d.Check(in, text, nil) == loop.Passed)
+	verdict, t := d.Check(in, text, nil)
+	fmt.Println(verdict == loop.Passed)
 
 	// A mirror sends it over HEP3, and it comes back.
+	d.Sending(t, 1)
 	path := d.Path(nil, nil)
-	d.Sent(text, true)
-	fmt.Println(d.Check(in, text, path) == loop.Returned)
+	verdict, _ = d.Check(in, text, path)
+	fmt.Println(verdict == loop.Returned)
 	// Output:
 	// true
 	// true

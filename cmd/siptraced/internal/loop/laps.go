@@ -1,7 +1,7 @@
 package loop
 
 import (
-	"hash/maphash"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -23,21 +23,22 @@ const (
 // laps counts how often senders that do not answer return a text. It is what ends
 // a loop by way of other programs.
 type laps struct {
-	seed   maphash.Seed
+	seed   uint64
 	firsts [firstSlots]atomic.Uint64 // text and first sender
 	slots  [lapSlots]lap             // the caller of tooMany holds a lock
 }
 
 type lap struct {
 	key   uint64 // text and sender
-	since time.Time
+	since int64  // Unix nanoseconds
 	count int
 }
 
-func newLaps() *laps { return &laps{seed: maphash.MakeSeed()} }
+func newLaps() *laps { return &laps{seed: rand.Uint64()} }
 
 func (l *laps) key(hash uint64, from netip.AddrPort) uint64 {
-	return hash ^ maphash.Comparable(l.seed, from)
+	a := from.Addr().As16()
+	return hash ^ mix(word(a[:])^l.seed^uint64(from.Port()), word(a[8:])^l.seed)
 }
 
 // first notes the sender of a text that is not out.
@@ -53,8 +54,8 @@ func (l *laps) tooMany(hash uint64, from netip.AddrPort, now time.Time) bool {
 		return false
 	}
 	s := &l.slots[key%lapSlots]
-	if s.key != key || now.Sub(s.since) > lapTime {
-		*s = lap{key: key, since: now}
+	if s.key != key || now.UnixNano()-s.since > int64(lapTime) {
+		*s = lap{key: key, since: now.UnixNano()}
 	}
 	s.count++
 	return s.count > maxLaps

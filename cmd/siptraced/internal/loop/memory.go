@@ -8,64 +8,70 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"sync/atomic"
 )
 
 const (
-	// generationSlots has room for twice generationTexts, so that few texts have to
-	// make way in a full bucket.
-	generationTexts = 1 << 18
-	generationSlots = 2 * generationTexts
-	bucketSlots     = 8 // a cache line
-	buckets         = generationSlots / bucketSlots
+	// slots is how many texts are known at the most, 8 bytes each. Of texts that
+	// share a bucket the one that was sent longest ago makes way.
+	slots       = 1 << 19
+	bucketSlots = 8 // a cache line
+	buckets     = slots / bucketSlots
+	// ageTexts is how many new texts make what is known one unit older. Ages wrap
+	// around after twice as many texts as there are slots.
+	ageTexts = 2 * slots / 256
 )
 
-// memory counts copies of the texts that were sent last: at least the last
-// generationTexts different ones, at most twice as many, in 8 MiB. Safe for
-// concurrent use. The zero value needs a seed.
+// memory counts copies of the texts that were sent last: of the last quarter of
+// slots it forgets one in a thousand. Safe for concurrent use.
 type memory struct {
-	seed uint64
-
-	rotating sync.Mutex // held while now and before change
-	now      atomic.Pointer[generation]
-	before   atomic.Pointer[generation]
+	seed  uint64
+	slots *[slots]atomic.Uint64
+	added atomic.Uint64 // texts
 }
 
-// generation is a hash table. A slot has the upper 48 bits of a text's hash, the
-// lower 16 are its bucket; then 8 bits each: copies sent without a path, and
-// copies sent with one. 0 is free.
-type generation struct {
-	slots [generationSlots]atomic.Uint64 // first: a bucket is one cache line then
-	used  atomic.Int64
-}
-
+// A slot has 40 bits of a text's hash; then 8 bits each: the age of the text when
+// it was sent last, copies sent without a path, and copies sent with one. One
+// without copies is free.
 const (
-	hashBits  = uint64(1<<64 - 1<<16)
+	hashBits  = uint64(1<<64 - 1<<24)
+	ageUnit   = uint64(1 << 16)
 	bareUnit  = uint64(1 << 8)
 	pathUnit  = uint64(1)
 	countMask = uint64(0xff)
+	copies    = bareUnit*countMask | pathUnit*countMask
 )
 
-// bare and marked are the copies without and with a path in a slot.
-func bare(slot uint64) uint64   { return slot / bareUnit & countMask }
-func marked(slot uint64) uint64 { return slot & countMask }
+// bare are the copies without a path in a slot.
+func bare(slot uint64) uint64 { return slot / bareUnit & countMask }
 
-func newMemory() *memory { return &memory{seed: rand.Uint64()} }
+func newMemory() *memory { return &memory{seed: rand.Uint64(), slots: new([slots]atomic.Uint64)} }
 
 // hash is that of a text. It is kept on disk, so maphash won't do.
 func (m *memory) hash(text []byte) uint64 {
-	const a, b = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
+	const a, b, c, d = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93, 0xa0761d6478bd642f, 0xe7037ed1a0b428db
 	h := m.seed ^ uint64(len(text))*b
-	for len(text) >= 16 {
-		h = mix(binary.LittleEndian.Uint64(text)^a, binary.LittleEndian.Uint64(text[8:])^h)
-		text = text[16:]
+	if len(text) >= 64 {
+		// Four chains side by side keep the multiplier busy.
+		h1, h2, h3 := h, h, h
+		for ; len(text) >= 64; text = text[64:] {
+			h = mix(word(text)^a, word(text[8:])^h)
+			h1 = mix(word(text[16:])^b, word(text[24:])^h1)
+			h2 = mix(word(text[32:])^c, word(text[40:])^h2)
+			h3 = mix(word(text[48:])^d, word(text[56:])^h3)
+		}
+		h = mix(h^h1^c, h2^h3^d)
+	}
+	for ; len(text) >= 16; text = text[16:] {
+		h = mix(word(text)^a, word(text[8:])^h)
 	}
 	var rest [16]byte
 	copy(rest[:], text)
-	h = mix(binary.LittleEndian.Uint64(rest[:])^a, binary.LittleEndian.Uint64(rest[8:])^h)
+	h = mix(word(rest[:])^a, word(rest[8:])^h)
 	return mix(h^b, a)
 }
+
+func word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
 // mix multiplies to 128 bits and folds them.
 func mix(a, b uint64) uint64 {
@@ -73,69 +79,66 @@ func mix(a, b uint64) uint64 {
 	return high ^ low
 }
 
-// slotOf is the hash as it stands in a slot.
-func slotOf(hash uint64) uint64 { return max(hash&hashBits, 1<<16) }
-
-func (g *generation) bucket(hash uint64) []atomic.Uint64 {
+// bucket is where a text's slot is, if it has one.
+func (m *memory) bucket(hash uint64) *[bucketSlots]atomic.Uint64 {
 	i := hash % buckets * bucketSlots
-	return g.slots[i : i+bucketSlots]
+	return (*[bucketSlots]atomic.Uint64)(m.slots[i : i+bucketSlots])
 }
 
 // add counts n copies that are sent, of the kind of a unit.
 func (m *memory) add(hash, unit, n uint64) {
-	g := m.now.Load()
-	if g == nil || g.used.Load() >= generationTexts {
-		g = m.rotate(g)
-	}
-	g.add(hash, unit, min(n, countMask))
-}
-
-func (g *generation) add(hash, unit, n uint64) {
-	list := g.bucket(hash)
-	for i := 0; i < len(list); {
-		old := list[i].Load()
-		switch {
-		case old == 0:
-			if list[i].CompareAndSwap(0, slotOf(hash)|n*unit) {
-				g.used.Add(1)
-				return
+	list := m.bucket(hash)
+	for {
+		now := m.added.Load() / ageTexts % 256
+		oldest, most := 0, uint64(0) // the slot that makes way
+		var old uint64
+		known := false
+		for i := range list {
+			v := list[i].Load()
+			if known = v&copies != 0 && v&hashBits == hash&hashBits; known {
+				oldest, old = i, v
+				break
 			}
-		case old&hashBits != slotOf(hash):
-			i++
-		case list[i].CompareAndSwap(old, old+min(n, countMask-old/unit&countMask)*unit):
+			age := (now-v/ageUnit)%256 + 1
+			if v&copies == 0 {
+				age = 1 << 9 // free
+			}
+			if age > most {
+				oldest, most, old = i, age, v
+			}
+		}
+		fresh := hash & hashBits
+		if known {
+			fresh = old &^ (countMask * ageUnit)
+		}
+		fresh += now*ageUnit + min(n, countMask-fresh/unit&countMask)*unit
+		if list[oldest].CompareAndSwap(old, fresh) {
+			if !known {
+				m.added.Add(1)
+			}
 			return
 		}
 	}
-	// Full: another text makes way.
-	list[hash>>60%bucketSlots].Store(slotOf(hash) | n*unit)
 }
 
-// rotate begins a generation, unless somebody else did.
-func (m *memory) rotate(seen *generation) *generation {
-	m.rotating.Lock()
-	defer m.rotating.Unlock()
-	if g := m.now.Load(); g != seen {
-		return g
-	}
-	g := new(generation)
-	m.before.Store(seen)
-	m.now.Store(g)
-	return g
-}
-
-// find calls use with each slot of a text, until it returns true.
-func (m *memory) find(hash uint64, use func(s *atomic.Uint64) bool) bool {
-	for _, g := range [...]*generation{m.now.Load(), m.before.Load()} {
-		if g == nil {
-			continue
+// has reports whether a copy is out.
+func (m *memory) has(hash uint64) bool {
+	list := m.bucket(hash)
+	for i := range list {
+		if v := list[i].Load(); v&hashBits == hash&hashBits && v&copies != 0 {
+			return true
 		}
-		list := g.bucket(hash)
-		for i := range list {
-			v := list[i].Load()
-			if v == 0 {
-				break // slots are used in order, and never free again
-			}
-			if v&hashBits == slotOf(hash) && use(&list[i]) {
+	}
+	return false
+}
+
+// take takes one of the kind of a unit away, which has come back, and reports
+// whether there was one.
+func (m *memory) take(hash, unit uint64) bool {
+	list := m.bucket(hash)
+	for i := range list {
+		for v := list[i].Load(); v&hashBits == hash&hashBits && v/unit&countMask > 0; v = list[i].Load() {
+			if list[i].CompareAndSwap(v, v-unit) {
 				return true
 			}
 		}
@@ -143,44 +146,11 @@ func (m *memory) find(hash uint64, use func(s *atomic.Uint64) bool) bool {
 	return false
 }
 
-// has reports whether a copy is out; bareOnly: one without a path.
-func (m *memory) has(hash uint64, bareOnly bool) bool {
-	return m.find(hash, func(s *atomic.Uint64) bool {
-		v := s.Load()
-		return bare(v) > 0 || !bareOnly && marked(v) > 0
-	})
-}
-
-// take takes one away that has come back, and reports whether there was one.
-func (m *memory) take(hash uint64, bareOnly bool) bool {
-	for _, unit := range [...]uint64{bareUnit, pathUnit} {
-		if bareOnly && unit == pathUnit {
-			break
-		}
-		if m.find(hash, func(s *atomic.Uint64) bool {
-			for v := s.Load(); v&hashBits == slotOf(hash) && v/unit&countMask > 0; v = s.Load() {
-				if s.CompareAndSwap(v, v-unit) {
-					return true
-				}
-			}
-			return false
-		}) {
-			return true
-		}
-	}
-	return false
-}
-
 // each calls do with every text of which a copy without path is out.
 func (m *memory) each(do func(hash, bare uint64)) {
-	for _, g := range [...]*generation{m.before.Load(), m.now.Load()} {
-		if g == nil {
-			continue
-		}
-		for i := range g.slots {
-			if v := g.slots[i].Load(); bare(v) > 0 {
-				do(v&hashBits|uint64(i/bucketSlots), bare(v))
-			}
+	for i := range m.slots {
+		if v := m.slots[i].Load(); bare(v) > 0 {
+			do(v&hashBits|uint64(i/bucketSlots), bare(v))
 		}
 	}
 }
@@ -188,7 +158,7 @@ func (m *memory) each(do func(hash, bare uint64)) {
 // The file of a memory: magic, seed, then hash and count (8 bits) of each text,
 // CRC-32C of all that; numbers are big endian.
 const (
-	memoryMagic = "siptraced sent 1\n"
+	memoryMagic = "siptraced sent 2\n"
 	memoryEntry = 8 + 1
 )
 

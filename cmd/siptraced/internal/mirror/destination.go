@@ -76,6 +76,9 @@ type Destination struct {
 	// first.
 	MaxBytes int64
 	MaxAge   time.Duration
+
+	// marks is since when MarkedCopies counts the destination, if it does.
+	marks time.Time
 }
 
 // Target is where a destination is.

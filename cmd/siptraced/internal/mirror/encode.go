@@ -31,7 +31,7 @@ const (
 type encoder struct {
 	dst           *Destination
 	local, remote netip.AddrPort // of the socket in use
-	packet        hep.Packet
+	chunks        []hep.Chunk    // of the packet in hand
 	headers       xheaders.Headers
 	from, to, cut []byte
 	msg           sipmsg.Message
@@ -39,10 +39,10 @@ type encoder struct {
 	loops *loop.Detector // nil: packets are not marked
 	// stream and number are the origin of the record in hand; stream 0: it has none.
 	stream, number uint64
-	batch          *noted // that it is from; nil: the destination notes its own copies
-	index          int    // in the batch
-	path, origin   []byte
-	marked         bool // the last packet has the path
+	// uncounted: MarkedCopies does not count the record in hand.
+	uncounted    bool
+	path, origin []byte
+	marked       bool // the last packet has the path
 }
 
 // want says what of a record goes to the destination.
@@ -92,14 +92,14 @@ func (e *encoder) appendWithin(dst []byte, rec *siptrace.Record) ([]byte, error)
 		at = time.Now()
 	}
 	sec, usec := hepmap.Time(at)
-	p := &e.packet
-	*p = hep.Packet{
+	p := hep.Packet{
 		Version: e.dst.hepVersion(), Type: hep.TypeSIP,
 		HasTime: true, Sec: sec, Usec: usec,
 		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
-		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(p.Vendor[:0], rec.Vendor),
+		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(e.chunks[:0], rec.Vendor),
 	}
 	p.Vendor = e.appendMarks(p.Vendor, rec)
+	e.chunks = p.Vendor
 	if e.dst.Incoming && rec.CaptureID != 0 {
 		p.CaptureID = rec.CaptureID
 	}
@@ -146,13 +146,10 @@ func (e *encoder) appendMarks(chunks []hep.Chunk, rec *siptrace.Record) []hep.Ch
 	return append(chunks, hep.Chunk{Vendor: hepmap.Vendor, Type: hepmap.ChunkOrigin, Data: e.origin})
 }
 
-// note has loops know that a copy of rec is about to be sent.
+// note has loops know that a copy of rec is about to be sent, unless they know it
+// from the intake.
 func (e *encoder) note(rec *siptrace.Record, hasPath bool) {
-	switch {
-	case e.loops == nil || rec.Packet != nil || rec.Type == siptrace.TypeLog:
-	case hasPath && e.batch != nil:
-		e.batch.note(e.loops, rec, e.index)
-	default:
+	if e.loops != nil && rec.Packet == nil && rec.Type != siptrace.TypeLog && (!hasPath || e.uncounted) {
 		e.loops.Sent(rec.Msg, hasPath)
 	}
 }

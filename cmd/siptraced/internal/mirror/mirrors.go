@@ -30,7 +30,7 @@ type Mirrors struct {
 	sockets  ownSockets
 	buffers  sync.Pool
 	isSelf   func(transport siptrace.Proto, addr netip.AddrPort) bool
-	notes    notes
+	marking  atomic.Pointer[marking]
 
 	tooMany, badURI *atomic.Uint64
 
@@ -109,6 +109,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	for name, d := range remembered {
 		m.sinks = append(m.sinks, m.newSink(name, d, spool.Newest, true))
 	}
+	m.countMarking()
 	var run context.Context
 	run, m.stopRetiring = context.WithCancel(context.Background())
 	m.retiring.Go(func() { m.retireIdle(run) })
@@ -209,6 +210,7 @@ func (m *Mirrors) change(cfg Config) (gone []*sink) {
 		s.used.Store(retired)
 		gone = append(gone, s)
 	}
+	m.countMarking()
 	return gone
 }
 
@@ -392,6 +394,46 @@ func (m *Mirrors) buffer() *buffer { return m.buffers.Get().(*buffer) }
 func (m *Mirrors) release(b *buffer) {
 	b.b = b.b[:0]
 	m.buffers.Put(b)
+}
+
+// marking is how many destinations send HEP3: of what is listed, and of what is
+// meant for duplicate_uri.
+type marking struct{ listed, duplicate int }
+
+// countMarking does so; m.mu is held, or m is new.
+func (m *Mirrors) countMarking() {
+	var n marking
+	for _, s := range m.sinks {
+		switch d := s.settings.Load(); {
+		case d.hepVersion() != 3 || s.used.Load() == retired:
+		case d.Static:
+			n.listed++
+		case d.Duplicate:
+			n.duplicate++
+		}
+	}
+	m.marking.Store(&n)
+}
+
+// MarkedCopies is how many destinations will send a record with the path of
+// instances, at the most: a filter may say no. What others of a cluster may send
+// is not counted.
+func (m *Mirrors) MarkedCopies(rec *siptrace.Record) (copies int) {
+	if rec.Sinks&siptrace.Mirrored == 0 || rec.Packet != nil || rec.Type == siptrace.TypeLog || m.spool.Shared() {
+		return 0
+	}
+	n := m.marking.Load()
+	if rec.Sinks&siptrace.ToListed != 0 {
+		copies = n.listed
+	}
+	switch {
+	case rec.Sinks&siptrace.ToHEP == 0:
+	case rec.Destinations == nil:
+		copies += n.duplicate
+	default:
+		copies += len(rec.Destinations)
+	}
+	return copies
 }
 
 // IsOwnSocket reports whether mirrors are sent from that address.

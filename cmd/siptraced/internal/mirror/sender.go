@@ -197,14 +197,14 @@ func (w *sender) count(o outcome, n int) {
 // outcomes of the records are appended to what.
 func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p []byte) (outcome, error)) ([]outcome, error) {
 	first, i := b.Settled(), 0
-	w.encoder.batch = w.noted(b)
+	w.encoder.uncounted = w.uncounted(b)
 	var stopped error
 	err := w.decoder.Each(b, func(rec *siptrace.Record, _ []byte) error {
 		i++
 		if i <= first {
 			return nil
 		}
-		w.encoder.stream, w.encoder.number, w.encoder.index = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i), i-1
+		w.encoder.stream, w.encoder.number = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i)
 		o, err := w.encodeRecord(rec, len(what), put)
 		if err != nil {
 			stopped = err
@@ -225,14 +225,13 @@ func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p [
 	return what, nil
 }
 
-// noted is what is noted of a batch already; nil for one that is sent again, of
-// which each copy counts.
-func (w *sender) noted(b *spool.Batch) *noted {
-	if w.encoder.loops == nil || b.Seq <= w.begun[b.Shard] {
-		return nil
-	}
-	w.begun[b.Shard] = b.Seq
-	return w.sink.m.notes.of(b, w.sink.m)
+// uncounted reports whether MarkedCopies leaves out what is sent of a batch now: it
+// is from before the destination was counted, somebody else took it in, or it is
+// sent again.
+func (w *sender) uncounted(b *spool.Batch) bool {
+	again := b.Seq <= w.begun[b.Shard]
+	w.begun[b.Shard] = max(b.Seq, w.begun[b.Shard])
+	return again || b.Shared || b.Age() > time.Since(w.encoder.dst.marks)
 }
 
 func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte) (outcome, error)) (outcome, error) {

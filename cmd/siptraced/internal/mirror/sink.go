@@ -81,7 +81,11 @@ func (m *Mirrors) newSink(name string, d Destination, from spool.From, dynamic b
 
 // set puts settings into force; m.mu is held, or the sink is new.
 func (s *sink) set(d Destination) {
-	old := s.settings.Swap(&d)
+	old := s.settings.Load()
+	if d.marks = time.Now(); old != nil && old.hepVersion() == 3 {
+		d.marks = old.marks
+	}
+	s.settings.Store(&d)
 	if s.consumer != nil {
 		s.consumer.SetBounds(s.m.limit(d.MaxBytes), d.MaxAge)
 	}

@@ -28,10 +28,12 @@ import (
 type fakeMirrors struct {
 	own     netip.AddrPort
 	ensured []string
+	marked  int
 }
 
 func (f *fakeMirrors) EnsureDestination(uri string)      { f.ensured = append(f.ensured, uri) }
 func (f *fakeMirrors) IsOwnSocket(a netip.AddrPort) bool { return a == f.own }
+func (f *fakeMirrors) MarkedCopies(*siptrace.Record) int { return f.marked }
 
 // mirroring are the rules of a siptraced with a duplicate_uri.
 func mirroring(p siptrace.Params, m Mirrors) Rules {

@@ -55,6 +55,9 @@ type Mirrors interface {
 	EnsureDestination(uri string)
 	// IsOwnSocket reports whether mirrors are sent from that address.
 	IsOwnSocket(netip.AddrPort) bool
+	// MarkedCopies is how many copies of a record will be sent with the path of
+	// instances.
+	MarkedCopies(rec *siptrace.Record) int
 }
 
 // Decision decides on messages (package rules), one after the other. It belongs
@@ -80,7 +83,7 @@ type Pipeline struct {
 	made                         *atomic.Uint64
 	defects                      defects
 
-	pairs *pairs
+	pairs atomic.Pointer[pairs] // made when they are needed
 	// Loops knows what was mirrored from here and comes back; nil: nothing is looked
 	// for. Streams knows deliveries that are repeated; nil: likewise.
 	Loops   *loop.Detector
@@ -100,8 +103,8 @@ type state struct {
 	pairs, watch bool
 }
 
-// put sends a record on its way.
-func (p *Pipeline) put(st *state, rec *siptrace.Record) counters.Outcome {
+// put sends a record on its way; text is what Loops knows of its message.
+func (p *Pipeline) put(st *state, rec *siptrace.Record, text loop.Text) counters.Outcome {
 	if rec.Sinks == 0 {
 		return counters.NoSink
 	}
@@ -109,14 +112,26 @@ func (p *Pipeline) put(st *state, rec *siptrace.Record) counters.Outcome {
 		for _, d := range rec.Destinations {
 			st.Mirrors.EnsureDestination(d)
 		}
+		if p.Loops != nil {
+			p.Loops.Sending(text, st.Mirrors.MarkedCopies(rec))
+		}
 	}
 	if err := p.spool.Put(rec); err != nil {
-		if p.Streams != nil {
-			p.Streams.Refused(rec.Origin)
-		}
+		p.Refused(rec)
 		return p.rejected(err, "spool")
 	}
 	return counters.Spooled
+}
+
+// Refused takes back what Streams and Loops were told of a record: the spool did
+// not take it.
+func (p *Pipeline) Refused(rec *siptrace.Record) {
+	if p.Streams != nil {
+		p.Streams.Refused(rec.Origin)
+	}
+	if m := p.rules.Load().Mirrors; m != nil && p.Loops != nil {
+		p.Loops.NotSending(p.Loops.Text(rec.Msg), m.MarkedCopies(rec))
+	}
 }
 
 // work is the memory for one message.
@@ -151,7 +166,6 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		// Records beside those received: copies of messages looked back at, log lines.
 		made:    c.Counter("made"),
 		defects: newDefects(c),
-		pairs:   newPairs(),
 	}
 	p.SetRules(r)
 	return p
@@ -164,6 +178,9 @@ func (p *Pipeline) SetRules(r Rules) {
 		builder: siptrace.Builder{Own: r.Own, LocalIP: siptrace.TextEndpoint(r.Params.LocalIP())},
 		pairs:   r.Params.TraceMode&(siptrace.ModeHEP|siptrace.ModeSIP) == siptrace.ModeHEP|siptrace.ModeSIP,
 		watch:   r.Mirrors != nil && (r.Routing.Onwards || r.NewDecision != nil),
+	}
+	if st.pairs {
+		p.pairs.CompareAndSwap(nil, newPairs())
 	}
 	p.rules.Store(st)
 }
@@ -198,7 +215,11 @@ func (p *Pipeline) emit(st *state, rec *siptrace.Record) {
 	} else {
 		st.Routing.Choose(rec)
 	}
-	p.outcomes.Add(p.put(st, rec))
+	var text loop.Text
+	if p.Loops != nil {
+		text = p.Loops.Text(rec.Msg)
+	}
+	p.outcomes.Add(p.put(st, rec, text))
 }
 
 // handle is the way of one packet.
@@ -232,7 +253,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	if !st.Params.TraceOn && st.NewDecision == nil {
 		return counters.TraceOff
 	}
-	if st.pairs && p.pairs.seen(c.Payload, in, isHEP) {
+	if st.pairs && p.pairs.Load().seen(c.Payload, in, isHEP) {
 		return counters.Duplicate
 	}
 	if relayed := !isHEP && st.Params.XHeadersRead; relayed {
@@ -244,9 +265,9 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	} else {
 		st.builder.Build(&w.record, c, &w.msg)
 	}
-	verdict := loop.Passed
+	verdict, text := loop.Passed, loop.Text(0)
 	if p.Loops != nil {
-		verdict = p.Loops.Check(in, w.record.Msg, w.record.Path)
+		verdict, text = p.Loops.Check(in, w.record.Msg, w.record.Path)
 	}
 	switch verdict {
 	case loop.Returned:
@@ -254,12 +275,12 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	case loop.Parked:
 		return counters.Parked
 	}
-	return p.trace(w, st, verdict == loop.StoreOnly)
+	return p.trace(w, st, text, verdict == loop.StoreOnly)
 }
 
 // trace has the rules decide on a message, and sends it on its way; storeOnly: not
 // to mirrors.
-func (p *Pipeline) trace(w *work, st *state, storeOnly bool) counters.Outcome {
+func (p *Pipeline) trace(w *work, st *state, text loop.Text, storeOnly bool) counters.Outcome {
 	rec := &w.record
 	if st.NewDecision != nil {
 		if o := p.decide(w, st); o != counters.Spooled {
@@ -272,7 +293,7 @@ func (p *Pipeline) trace(w *work, st *state, storeOnly bool) counters.Outcome {
 			return counters.Loop
 		}
 	}
-	if o := p.put(st, rec); o != counters.Spooled {
+	if o := p.put(st, rec, text); o != counters.Spooled {
 		return o
 	}
 	p.defects.add(w.msg.Defects)
@@ -328,7 +349,7 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) counters.Outcom
 	w.record = siptrace.Record{
 		Time: w.capture.Time, CallID: k.CorrelationID, Type: k.Type, Packet: data, Meta: w.capture.Meta, Route: siptrace.Route{Sinks: sinks},
 	}
-	return p.put(st, &w.record)
+	return p.put(st, &w.record, 0)
 }
 
 // answered takes what may be the answer to a question of Loops.

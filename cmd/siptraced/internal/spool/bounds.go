@@ -38,7 +38,7 @@ func (s *Spool) SetBounds(ctx context.Context, maxBytes int64, maxAge time.Durat
 func (sh *shard) setBounds(ctx context.Context) error {
 	cfg := sh.stream.CachedInfo().Config
 	cfg.MaxAge = sh.spool.bounds.Load().age
-	if sh.spool.shared() {
+	if sh.spool.Shared() {
 		cfg.MaxBytes = -1
 		if n := sh.spool.maxBytes(); n > 0 {
 			cfg.MaxBytes = n

@@ -56,7 +56,6 @@ const (
 
 // codec holds what encoding and decoding reuse. Not safe for concurrent use.
 type codec struct {
-	packet hep.Packet
 	chunks []hep.Chunk
 	vendor []hep.Chunk // of the packet in hand
 	buf    []byte      // texts and numbers of the record in hand
@@ -177,8 +176,7 @@ func (c *codec) append(dst []byte, rec *siptrace.Record) ([]byte, error) {
 		payload = rec.Packet
 	}
 	proto, _ := hepmap.Proto(transport(rec))
-	p := &c.packet
-	*p = hep.Packet{
+	p := hep.Packet{
 		Version: 3, Type: rec.Type, Proto: proto, Src: rec.From.Addr, Dst: rec.To.Addr,
 		HasTime: true, Sec: uint32(rec.Time.Unix()), Usec: uint32(rec.Time.Nanosecond() / 1000),
 		CaptureID: rec.CaptureID, CorrelationID: c.clip(rec.CorrelationID), VLAN: rec.VLAN, NodeName: c.clip(rec.NodeName),
@@ -204,7 +202,7 @@ func (c *codec) append(dst []byte, rec *siptrace.Record) ([]byte, error) {
 		if len(chunks) == 0 && len(payload) == 0 {
 			return dst, nil
 		}
-		*p = hep.Packet{Version: 3, Type: p.Type, Proto: proto, Src: rec.From.Addr, Dst: rec.To.Addr}
+		p = hep.Packet{Version: 3, Type: p.Type, Proto: proto, Src: rec.From.Addr, Dst: rec.To.Addr}
 	}
 }
 
@@ -232,19 +230,20 @@ func (c *codec) next(b []byte, rec *siptrace.Record) (rest []byte, err error) {
 		if err != nil || n == 0 {
 			return nil, errors.Join(errContinued, err)
 		}
-		p := &c.packet
+		p := hep.Packet{Vendor: c.vendor}
 		if err := p.Decode(b[:n]); err != nil {
 			return nil, fmt.Errorf("spool: %w", err)
 		}
+		c.vendor = p.Vendor
 		b = b[n:]
 		if first {
-			header(rec, p)
+			header(rec, &p)
 			rec.Msg = p.Payload
 		} else {
 			// Force a copy: b goes on behind the first part.
 			rec.Msg = append(rec.Msg[:len(rec.Msg):len(rec.Msg)], p.Payload...)
 		}
-		if more := c.fields(rec, p); !more {
+		if more := c.fields(rec, &p); !more {
 			if c.foreign {
 				rec.Packet, rec.Msg = rec.Msg, nil
 			}

@@ -19,7 +19,7 @@ import (
 // a panic when the block is damaged. So it gives up whole blocks, and the last
 // one when all of it is done.
 func (sh *shard) trim(ctx context.Context, seq uint64) error {
-	if !sh.spool.shared() && seq > sh.purged {
+	if !sh.spool.Shared() && seq > sh.purged {
 		all := false
 		if seq >= sh.lastSeq.Load() && sh.publishing.TryLock() {
 			defer sh.publishing.Unlock() // what comes in between would make it a part

@@ -100,9 +100,8 @@ type reader struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
-	fresh   chan *Batch   // what was offered, and
-	behind  chan struct{} // that not all could be
-	follows atomic.Bool   // whether to offer
+	offered chan struct{} // shard.recent has another batch
+	passed  uint64        // the last batch that needs not be kept there; covered by its mutex
 
 	wake      chan struct{} // told that there is a batch; nil: nobody waits there
 	known     bool          // where to begin
@@ -131,13 +130,13 @@ type offset struct {
 }
 
 // prefetch is how many batches a reader holds in memory.
-const prefetch = 4
+const prefetch = 2
 
 // reserve makes the reader of a sink in a shard, without I/O.
 func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 	r := &reader{
 		shard: sh, key: sink + "." + strconv.Itoa(sh.index), from: from, batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
-		fresh: make(chan *Batch, mostFollowed/s.cfg.BatchBytes), behind: make(chan struct{}, 1), lastTotal: map[string]uint64{},
+		offered: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
 	var at offset
 	end, total := sh.tail()
@@ -146,7 +145,7 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 	switch {
 	case old != nil && old.ready.Load(): // it ran before, or waits for its sink
 		at, r.known, r.unsaved, r.continues = *old.place.Load(), true, true, !old.dormant
-	case !s.shared(): // a cluster is asked later
+	case !s.Shared(): // a cluster is asked later
 		at.seq, at.total, r.known, _ = s.position(context.Background(), r)
 		if s.unqueue(r.key) {
 			at, r.known = offset{}, false
@@ -189,10 +188,6 @@ func (s *Spool) register(readers []*reader) {
 		return slices.ContainsFunc(readers, func(r *reader) bool { return r.key == old.key })
 	})
 	s.readers = append(s.readers, readers...)
-	for _, r := range readers {
-		all := append(slices.Clip(r.shard.following()), r)
-		r.shard.readers.Store(&all)
-	}
 }
 
 // start starts reading; run ends it.
@@ -200,7 +195,6 @@ func (r *reader) start(run context.Context) {
 	run, r.stop = context.WithCancel(run)
 	go func() {
 		defer close(r.stopped)
-		defer r.shard.unfollow(r)
 		for r.resume(run) != nil {
 			select {
 			case <-run.Done():
@@ -218,7 +212,7 @@ func (r *reader) resume(ctx context.Context) (err error) {
 	if r.ready.Load() {
 		return nil
 	}
-	if !r.known || s.shared() && !r.continues {
+	if !r.known || s.Shared() && !r.continues {
 		if err := r.locate(ctx); err != nil {
 			s.log.Warn("spool: a sink's offset is not known yet, trying again", "sink", r.key, "err", err)
 			return err
@@ -251,7 +245,7 @@ func (s *Spool) resumeAll(ctx context.Context) {
 
 func (r *reader) locate(ctx context.Context) error {
 	s := r.shard.spool
-	if s.shared() {
+	if s.Shared() {
 		forgotten := s.unqueue(r.key)
 		seq, total, known, err := s.position(ctx, r)
 		if err != nil {
@@ -274,7 +268,7 @@ func (r *reader) locate(ctx context.Context) error {
 	case info.State.FirstSeq <= 1:
 		// A stream from its beginning on: what is missing there will be seen.
 		r.known, r.unsaved = true, true
-	case !s.shared():
+	case !s.Shared():
 		// The position was lost, or the sink is new: from the oldest batch on.
 		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
 			n, t := batchHeader(msg.Header)
@@ -328,14 +322,19 @@ func (r *reader) pump(ctx context.Context) {
 	if r.last >= r.end {
 		r.reportTail(ctx)
 	}
+	if !r.Shared() {
+		r.shard.recent.join(r)
+		defer r.shard.recent.leave(r)
+	}
 	for ctx.Err() == nil {
-		if r.hasAll() {
+		if !r.Shared() && r.shard.recent.reaches(r.last) {
 			if iter != nil {
 				iter.close(ctx)
 				iter = nil
 			}
-			r.follow(ctx)
-			continue
+			if r.follow(ctx); ctx.Err() != nil {
+				return
+			}
 		}
 		if iter == nil {
 			if iter, err = r.shard.open(ctx, r.last+1); err != nil {
@@ -538,7 +537,7 @@ func (r *reader) Close() {
 
 // Shared reports whether other processes may read for the same sink, and spool
 // into the same shard.
-func (r *reader) Shared() bool { return r.shard.spool.shared() }
+func (r *reader) Shared() bool { return r.shard.spool.Shared() }
 
 // Pending is how many records wait for the sink; in a cluster as of the last
 // second, whoever spooled them and whoever will take them.
@@ -623,7 +622,7 @@ func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err erro
 		return nil, err
 	}
 	for _, sh := range s.shards {
-		if s.shared() {
+		if s.Shared() {
 			if err := s.refreshLag(ctx, sh, readers); err != nil {
 				return nil, fmt.Errorf("spool: shard %d: %w", sh.index, err)
 			}
@@ -670,7 +669,7 @@ func (s *Spool) trim(ctx context.Context, oldest map[*shard]uint64) error {
 		}
 	}
 	for _, sh := range s.shards {
-		if s.shared() || sh.bytes.Load() == 0 {
+		if s.Shared() || sh.bytes.Load() == 0 {
 			continue
 		}
 		if err := sh.measure(ctx); err != nil {

@@ -99,7 +99,7 @@ type shard struct {
 	stream  jetstream.Stream
 	id      string // the stream's name and time of birth
 	purged  uint64 // the checkpointer's: what is gone up to here
-	readers atomic.Pointer[[]*reader]
+	recent  recent
 
 	mu     sync.Mutex // covers what follows
 	codec  codec
@@ -155,7 +155,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {
 		}
 		s.release()
 		// A cluster that starts with us elects its leaders first.
-		if !s.shared() || ctx.Err() != nil || time.Since(began) > clusterPatience {
+		if !s.Shared() || ctx.Err() != nil || time.Since(began) > clusterPatience {
 			return nil, err
 		}
 		log.Warn("spool: the cluster is not ready, trying again", "err", err)
@@ -189,7 +189,7 @@ func (s *Spool) open(ctx context.Context) error {
 		return fmt.Errorf("spool: %w", err)
 	}
 	replicas := 1
-	if s.shared() {
+	if s.Shared() {
 		replicas = s.cfg.Replicas
 		kv, err := s.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: positionsKV, History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
@@ -232,7 +232,7 @@ func (s *Spool) agreeOnShards(ctx context.Context, backlog bool) error {
 	}
 	s.spread = s.cfg.Shards
 	before, _ := strconv.Atoi(text)
-	if before > 0 && before <= len(s.shards) && before != s.cfg.Shards && (backlog || s.shared()) {
+	if before > 0 && before <= len(s.shards) && before != s.cfg.Shards && (backlog || s.Shared()) {
 		s.spread = before
 		s.log.Warn("spool: the number of shards stays as it was until nothing waits any more (key spool.shards)", "shards", before, "configured", s.cfg.Shards)
 		return nil
@@ -269,7 +269,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	// messages per subject on half of that (nats-server/v2, server/stream.go,
 	// autoTuneFileStorageBlockSize).
 	maxBytes, maxMsgs := int64(-1), int64(1<<62)
-	if s.shared() {
+	if s.Shared() {
 		maxMsgs = -1
 		if n := s.maxBytes(); n > 0 {
 			maxBytes = n
@@ -277,7 +277,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	}
 	sh := &shard{spool: s, index: i, subject: subjectRoot + strconv.Itoa(i), full: make(chan *batch, buffers), free: make(chan *batch, buffers), flushNow: make(chan struct{})}
 	subjects := []string{sh.subject}
-	if s.shared() {
+	if s.Shared() {
 		subjects = append(subjects, sh.subject+".*") // one for each intake
 	}
 	var err error
@@ -301,13 +301,14 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
 	sh.lastSeq.Store(info.State.LastSeq)
 	sh.bytes.Store(int64(info.State.Bytes))
-	if !s.shared() {
+	if !s.Shared() {
 		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
 			return nil, err
 		}
 		if err := sh.goAhead(ctx); err != nil {
 			return nil, err
 		}
+		sh.recent.end = sh.lastSeq.Load()
 	}
 	for range buffers {
 		sh.free <- &batch{}
@@ -392,8 +393,8 @@ func (sh *shard) noteTotal(ctx context.Context) error {
 	return nil
 }
 
-// shared reports whether other processes may use the streams too.
-func (s *Spool) shared() bool { return s.cfg.NATS != "" }
+// Shared reports whether other processes may use the streams too.
+func (s *Spool) Shared() bool { return s.cfg.NATS != "" }
 
 func batchHeader(h nats.Header) (records int, total uint64) {
 	records, _ = strconv.Atoi(h.Get(headerRecords))
@@ -528,7 +529,7 @@ func (sh *shard) admit(n int) error {
 	switch {
 	case s.engine.diskFull():
 		return errDiskFull
-	case !s.shared() && s.maxBytes() > 0 && sh.bytes.Load()+int64(n) > s.maxBytes():
+	case !s.Shared() && s.maxBytes() > 0 && sh.bytes.Load()+int64(n) > s.maxBytes():
 		return errBound
 	}
 	return nil
@@ -597,7 +598,7 @@ func (sh *shard) message(b *batch, total uint64) *nats.Msg {
 		// retry does not double it.
 		nats.MsgIdHdr: {s.session + "." + strconv.FormatUint(s.Stats.Batches.Add(1), 36)},
 	}}
-	if s.shared() {
+	if s.Shared() {
 		msg.Subject += "." + s.session
 		msg.Header.Set(headerIntake, s.session)
 	}
@@ -635,7 +636,7 @@ func (sh *shard) makeRoom(ctx context.Context, n int) error {
 // publishOnce hands a batch to the engine.
 func (sh *shard) publishOnce(ctx context.Context, msg *nats.Msg, total uint64) error {
 	s := sh.spool
-	if next := sh.lastSeq.Load() + numbersLeft; !s.shared() && next > sh.ahead {
+	if next := sh.lastSeq.Load() + numbersLeft; !s.Shared() && next > sh.ahead {
 		if err := sh.noteAhead(ctx, next+numbersAhead); err != nil {
 			s.log.Warn("spool: positions not saved, trying again", "err", err)
 			sh.ahead = next
@@ -656,7 +657,7 @@ func (sh *shard) publishOnce(ctx context.Context, msg *nats.Msg, total uint64) e
 func (sh *shard) spooled(b *batch, total uint64) {
 	s := sh.spool
 	sh.bytes.Add(int64(len(b.data)))
-	sh.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
+	sh.recent.offer(&Batch{Seq: sh.lastSeq.Load(), Records: b.records, total: total, taken: time.Now(), data: b.data, memory: b.memory})
 	s.Stats.Spooled.Add(uint64(b.records))
 	s.full.Store(false)
 }
@@ -763,7 +764,7 @@ func (s *Spool) Close(ctx context.Context) error {
 	}
 	// No trimming without time for it; what is written down is small.
 	save := ctx
-	if !s.shared() {
+	if !s.Shared() {
 		save = context.WithoutCancel(ctx)
 	}
 	s.resumeAll(ctx)
@@ -772,7 +773,7 @@ func (s *Spool) Close(ctx context.Context) error {
 		err = s.trim(ctx, oldest)
 	}
 	for _, sh := range s.shards {
-		if !s.shared() { // all is on disk in a moment: no number is in doubt
+		if !s.Shared() { // all is on disk in a moment: no number is in doubt
 			err = errors.Join(err, sh.noteAhead(ctx, sh.lastSeq.Load()))
 		}
 	}
