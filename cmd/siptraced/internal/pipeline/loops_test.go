@@ -100,19 +100,23 @@ func TestCameBefore(t *testing.T) {
 // dropped, those that came before its answer too. Whoever sends the question back
 // mirrors everything.
 func TestReturned(t *testing.T) {
+	siptraced := func(q []byte) []byte { return loop.AppendAnswer(nil, q) }
 	for _, tt := range []struct {
 		name   string
+		marked int // copies that go out by HEP3; 0: two without a path
 		answer func(q []byte) []byte
 		rows   int
 	}{
-		{"a siptraced", func(q []byte) []byte { return loop.AppendAnswer(nil, q) }, 1},
-		{"a reflector", func(q []byte) []byte { return q }, 1},
-		{"an agent", func([]byte) []byte { return []byte("\r\n\r\n") }, 3},
+		{"a siptraced", 0, siptraced, 1},
+		{"a siptraced that has it by HEP3", 2, siptraced, 1},
+		{"a siptraced that has it by HEP3 once", 1, siptraced, 2},
+		{"a reflector", 0, func(q []byte) []byte { return q }, 1},
+		{"an agent", 0, func([]byte) []byte { return []byte("\r\n\r\n") }, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, f := counters.New(), &fakeSpool{}
-				p := New(mirroring(traced(), &fakeMirrors{}), f, c)
+				p := New(mirroring(traced(), &fakeMirrors{marked: tt.marked}), f, c)
 				p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
 				ctx, cancel := context.WithCancel(t.Context())
 				var done sync.WaitGroup
@@ -122,8 +126,9 @@ func TestReturned(t *testing.T) {
 					p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Time: time.Now(), Ask: ask})
 				}
 				come(1, text, nil)
-				p.Loops.Sent(f.got[0].Msg, false)
-				p.Loops.Sent(f.got[0].Msg, false)
+				for range 2 - min(2, 2*tt.marked) {
+					p.Loops.Sent(f.got[0].Msg, false)
+				}
 				answers := 0
 				for range 2 {
 					come(2, text, func(_ netip.AddrPort, q []byte) error {
@@ -141,6 +146,23 @@ func TestReturned(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What the spool did not take is not out: when it comes again, from whomever, it is
+// stored, and nobody is asked.
+func TestRefusedIsNotOut(t *testing.T) {
+	c, f := counters.New(), &fakeSpool{}
+	p := New(mirroring(traced(), &fakeMirrors{marked: 3}), f, c)
+	p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+	in := &ingest.Packet{Data: wrap(t, func(*hep.Packet) {}), Net: "udp", Source: netip.MustParseAddrPort("127.0.0.1:1"), Time: time.Now()}
+	in.Ask = func(netip.AddrPort, []byte) error { return nil }
+	for i, err := range []error{errors.New("full"), errors.New("full"), nil} {
+		f.err = err
+		p.Handle(in)
+		if n := c.Snapshot(); n["rejected.spool"] != uint64(min(i+1, 2)) || len(f.got) != max(0, i-1) || n["parked"] != 0 {
+			t.Errorf("time %d: %d spooled, %v", i, len(f.got), n)
+		}
 	}
 }
 

@@ -8,20 +8,17 @@ import (
 	"time"
 )
 
-// The batches that the engine took last stay in memory until all readers had
-// them. A reader that is not far behind reads nothing back from the engine, and
-// one that was comes back to them. In a cluster, where others spool into the same
-// streams, all is read from the engine.
+// Batches stay in memory until all readers that are not far behind had them: those
+// that the engine took last, or, once there is no room for these, those that one
+// reader read back for all. Who is further behind reads from the engine alone, until
+// it gets there. In a cluster, where others spool into the same streams, all do.
 
-// Bounds of them, in bytes of each shard: while a reader is fed from them, and
-// while all are further behind, which need the memory themselves.
-const (
-	maxRecent = 8 << 20
-	minRecent = 1 << 20
-)
+// maxRecent bounds them, in bytes of each shard.
+const maxRecent = 8 << 20
 
-// offerPatience is how long a batch that the engine has may take to get here.
-const offerPatience = 100 * time.Millisecond
+// patience is how long a reader waits for a batch that the engine has: for it to be
+// offered, or to be read back by another reader, whose sink may be stuck.
+const patience = 100 * time.Millisecond
 
 // memory is the bytes of a batch, shared by the publisher and the readers.
 type memory struct {
@@ -46,50 +43,73 @@ func (b *Batch) Release() {
 	}
 }
 
-// recent are the last batches of a shard, without a gap.
+// retain says that somebody more needs b.
+func (b *Batch) retain() {
+	if b.memory != nil {
+		b.memory.users.Add(1)
+	}
+}
+
+// recent are batches of a shard without a gap.
 type recent struct {
 	mu      sync.Mutex // covers what follows
 	batches []*Batch
 	bytes   int
-	end     uint64 // the last batch that was offered
+	end     uint64 // the last batch that was here
+	head    uint64 // the last one that the engine took
 	readers []*reader
-	fed     int // of these, who are in follow
+	filler  *reader // who reads the next one back, for all; nil: nobody
 }
 
-// offer adds a batch that the engine has.
+// offer adds a batch that the engine took, if it comes next and there is room.
 func (c *recent) offer(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b.Seq != c.end+1 {
-		c.drop(len(c.batches))
+	c.head = b.Seq
+	if b.Seq == c.end+1 && c.bytes+len(b.data) <= maxRecent {
+		c.add(b, len(c.readers) > 0)
 	}
-	c.end = b.Seq
-	if len(c.readers) == 0 {
+	c.tell()
+}
+
+// share adds a batch that a reader read back. The oldest ones make room; if there
+// is a gap before it, all of them.
+func (c *recent) share(b *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b.Seq <= c.end {
 		return
 	}
-	b.memory.users.Add(1)
-	c.batches = append(c.batches, b)
+	n := 0
+	for over := c.bytes + len(b.data) - maxRecent; n < len(c.batches) && (over > 0 || b.Seq > c.end+1); n++ {
+		over -= len(c.batches[n].data)
+	}
+	c.drop(n)
+	c.add(b, len(c.readers) > 1)
+	c.tell()
+}
+
+// add makes a batch the last one, and keeps it; c.mu is held.
+func (c *recent) add(b *Batch, keep bool) {
+	c.end = b.Seq
+	if !keep {
+		c.drop(len(c.batches))
+		return
+	}
+	kept := *b
+	kept.retain()
+	c.batches = append(c.batches, &kept)
 	c.bytes += len(b.data)
-	c.bound()
+}
+
+// tell wakes who waits in follow; c.mu is held.
+func (c *recent) tell() {
 	for _, r := range c.readers {
 		select {
 		case r.offered <- struct{}{}:
 		default:
 		}
 	}
-}
-
-// bound lets go of the oldest batches; c.mu is held.
-func (c *recent) bound() {
-	most := minRecent
-	if c.fed > 0 {
-		most = maxRecent
-	}
-	n := 0
-	for over := c.bytes - most; over > 0; n++ {
-		over -= len(c.batches[n].data)
-	}
-	c.drop(n)
 }
 
 // drop lets go of the first n batches; c.mu is held.
@@ -101,41 +121,54 @@ func (c *recent) drop(n int) {
 	c.batches = slices.Delete(c.batches, 0, n)
 }
 
-// after is the batch behind number seq, nil if it is not here. The reader has all
-// up to seq.
-func (c *recent) after(r *reader, seq uint64) *Batch {
+// first is the number of the first batch, or of the next one if there is none;
+// c.mu is held.
+func (c *recent) first() uint64 { return c.end + 1 - uint64(len(c.batches)) }
+
+// after is the batch behind the last one of a reader, nil if it is not here.
+func (c *recent) after(r *reader) *Batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.passed = seq
-	for _, o := range c.readers {
-		seq = min(seq, o.passed)
-	}
-	n := 0
-	for n < len(c.batches) && c.batches[n].Seq <= seq {
-		n++
-	}
-	c.drop(n)
-	if len(c.batches) == 0 || r.passed+1 < c.batches[0].Seq || r.passed >= c.end {
+	if r.last >= c.end || r.last+1 < c.first() {
 		return nil
 	}
-	b := *c.batches[r.passed+1-c.batches[0].Seq]
-	b.memory.users.Add(1)
+	b := *c.batches[r.last+1-c.first()]
+	b.retain()
 	return &b
 }
 
-// reaches reports whether no batch behind number seq has to come from the engine.
-func (c *recent) reaches(seq uint64) bool {
+// reaches reports whether a reader needs nothing of the engine now: what comes next
+// is here, or is not there yet, or another reader reads it.
+func (c *recent) reaches(r *reader) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return seq >= c.end || len(c.batches) > 0 && c.batches[0].Seq <= seq+1
+	r.passed = r.last
+	if !c.trim() { // nobody is near: the batches may be those that r needs
+		c.end = r.last
+	}
+	switch {
+	case r.last < c.end:
+		return r.last+1 >= c.first()
+	case c.head <= r.last:
+		c.resign(r)
+		return true
+	case c.filler == nil:
+		c.filler = r
+	}
+	return c.filler != r
 }
 
-// feed counts who is in follow.
-func (c *recent) feed(change int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fed += change
-	c.bound()
+// trim drops what all readers had that are not behind the first batch, and reports
+// whether there are any; c.mu is held.
+func (c *recent) trim() (near bool) {
+	first, had := c.first(), c.end
+	for _, r := range c.readers {
+		if r.passed+1 >= first {
+			near, had = true, min(had, r.passed)
+		}
+	}
+	c.drop(int(had + 1 - first))
+	return near
 }
 
 // join has batches kept for a reader from now on, and leave no longer.
@@ -150,31 +183,47 @@ func (c *recent) leave(r *reader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readers = slices.DeleteFunc(c.readers, func(o *reader) bool { return o == r })
+	c.resign(r)
 	if len(c.readers) == 0 {
 		c.drop(len(c.batches))
 	}
 }
 
+// resign says that a reader reads nothing back for others; c.mu is held.
+func (c *recent) resign(r *reader) {
+	if c.filler == r {
+		c.filler = nil
+		c.tell()
+	}
+}
+
+// takeOver has a reader read back what another one should, and does not.
+func (c *recent) takeOver(r *reader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.filler = r
+}
+
 // follow hands out what is in memory. It returns when the next batch has to come
 // from the engine, or when ctx ends.
 func (r *reader) follow(ctx context.Context) {
-	r.shard.recent.feed(1)
-	defer r.shard.recent.feed(-1)
+	c := &r.shard.recent
 	for ctx.Err() == nil {
-		if b := r.shard.recent.after(r, r.last); b != nil {
+		if b := c.after(r); b != nil {
 			r.deliver(ctx, b, "")
 			continue
 		}
-		if !r.shard.recent.reaches(r.last) {
+		if !c.reaches(r) {
 			return
 		}
 		var tooLong <-chan time.Time
 		if r.shard.lastSeq.Load() > r.last {
-			tooLong = time.After(offerPatience)
+			tooLong = time.After(patience)
 		}
 		select {
 		case <-r.offered:
 		case <-tooLong:
+			c.takeOver(r)
 			return
 		case <-ctx.Done():
 		}

@@ -58,10 +58,87 @@ func TestFollow(t *testing.T) {
 		send(n)
 		receive()
 	}
-	if c := &s.shards[0].recent; !c.reaches(rs[0].last) || c.end != s.shards[0].lastSeq.Load() {
+	if c := &s.shards[0].recent; !c.reaches(rs[0]) || c.end != s.shards[0].lastSeq.Load() {
 		t.Error("the reader does not follow")
 	}
 	closeAll(t, s, rs)
+}
+
+// countedStream counts the batches that are read back.
+type countedStream struct {
+	jetstream.Stream
+	read atomic.Int64
+}
+
+func (s *countedStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	c, err := s.Stream.OrderedConsumer(ctx, cfg)
+	return countedConsumer{c, s}, err
+}
+
+type countedConsumer struct {
+	jetstream.Consumer
+	stream *countedStream
+}
+
+func (c countedConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
+	m, err := c.Consumer.Messages(opts...)
+	return countedMessages{m, c.stream}, err
+}
+
+type countedMessages struct {
+	jetstream.MessagesContext
+	stream *countedStream
+}
+
+func (m countedMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
+	msg, err := m.MessagesContext.Next(opts...)
+	if err == nil {
+		m.stream.read.Add(1)
+	}
+	return msg, err
+}
+
+// Sinks that are behind together have each batch read back once, not once each. One
+// that is stuck keeps nobody waiting, and gets everything later.
+func TestReadBackOnce(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.BatchBytes = 1, 10<<10
+	s := open(t, cfg)
+	const records = 20000
+	put(t, s, 0, records)
+	if err := s.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	counted := &countedStream{Stream: s.shards[0].stream}
+	s.shards[0].stream = counted
+	free := make(chan struct{})
+	stuck := &fakeSink{name: "stuck", open: func(ctx context.Context) error {
+		select {
+		case <-free:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}}
+	sinks := []*fakeSink{stuck, {name: "a"}, {name: "b"}, {name: "c"}}
+	var consumers []*Consumer
+	for _, k := range sinks {
+		consumers = append(consumers, s.Run(k, Options{}))
+	}
+	put(t, s, records, 2*records)
+	for _, k := range sinks[1:] {
+		waitFor(t, k.name+" to have all", func() bool { return k.count() >= 2*records })
+	}
+	if read, batches := counted.read.Load(), int64(s.shards[0].lastSeq.Load()); read > batches*3/2 {
+		t.Errorf("%d batches are read back, of %d", read, batches)
+	}
+	close(free)
+	waitFor(t, "the one that was stuck", func() bool { return stuck.count() >= 2*records })
+	for i, c := range consumers {
+		c.Stop(soon(t))
+		sinks[i].check(t, 0, 2*records)
+	}
+	closeAll(t, s, nil)
 }
 
 // lateStream is a stream whose first message comes late; it counts those that are

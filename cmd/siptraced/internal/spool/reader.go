@@ -327,7 +327,7 @@ func (r *reader) pump(ctx context.Context) {
 		defer r.shard.recent.leave(r)
 	}
 	for ctx.Err() == nil {
-		if !r.Shared() && r.shard.recent.reaches(r.last) {
+		if !r.Shared() && r.shard.recent.reaches(r) {
 			if iter != nil {
 				iter.close(ctx)
 				iter = nil
@@ -386,6 +386,9 @@ func (r *reader) pump(ctx context.Context) {
 func (r *reader) deliverStored(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
 	b := &Batch{Seq: seq, taken: taken, data: data}
 	b.Records, b.total = batchHeader(h)
+	if !r.Shared() {
+		r.shard.recent.share(b)
+	}
 	return r.deliver(ctx, b, h.Get(headerIntake))
 }
 

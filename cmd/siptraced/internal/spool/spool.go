@@ -309,6 +309,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 			return nil, err
 		}
 		sh.recent.end = sh.lastSeq.Load()
+		sh.recent.head = sh.recent.end
 	}
 	for range buffers {
 		sh.free <- &batch{}
