@@ -326,6 +326,27 @@ func (d *Detector) Answered(from netip.AddrPort, answer []byte, now time.Time, h
 	return known
 }
 
+// Acknowledging is called before a sender gets the acknowledgement that it asked for.
+// It hands to handle what is parked of it, and returns when all that is dealt with.
+// Who sends SIP and asks for acknowledgements on one stream is a mirror of siptraced.
+func (d *Detector) Acknowledging(from netip.AddrPort, now time.Time, handle func(*ingest.Packet)) {
+	if d.parking.Load() == 0 {
+		return
+	}
+	d.mu.Lock()
+	p := d.peers[from]
+	if p != nil && p.state == asking {
+		d.settle(p, isMirror, now.Add(mirrorFor))
+	}
+	d.mu.Unlock()
+	d.release(handle)
+	d.mu.Lock()
+	for p != nil && p.releasing {
+		d.room.Wait()
+	}
+	d.mu.Unlock()
+}
+
 // release hands on what is parked for senders that are asked no longer.
 func (d *Detector) release(handle func(*ingest.Packet)) {
 	d.mu.Lock()

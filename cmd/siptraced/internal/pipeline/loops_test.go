@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -149,6 +150,40 @@ func TestReturned(t *testing.T) {
 	}
 }
 
+// A siptraced that sends HEP and SIP over one stream gets its acknowledgement when
+// what was parked of it is in the spool; that it asks for one says who it is.
+func TestAcknowledgedAreSpooled(t *testing.T) {
+	c, f := counters.New(), &fakeSpool{}
+	p := New(mirroring(traced(), &fakeMirrors{}), f, c)
+	p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+	stream := &ingest.Packet{Net: "tcp", Source: netip.MustParseAddrPort("127.0.0.1:1"), Time: time.Now()}
+	come := func(data []byte, ask bool, reply func([]byte) error) {
+		stream.Data, stream.Ask, stream.Reply = data, nil, reply
+		if ask {
+			stream.Ask = func(netip.AddrPort, []byte) error { return nil }
+		}
+		p.Handle(stream)
+	}
+	none := func([]byte) error { t.Error("a reply to what is no question"); return nil }
+	returned, fresh := fmt.Appendf(nil, sip, "X: returned\r\n"), fmt.Appendf(nil, sip, "X: new\r\n")
+	p.Loops.Sent(returned, false)
+	for _, text := range [][]byte{returned, fresh, fresh} {
+		come(text, true, none)
+	}
+	if n := c.Snapshot(); len(f.got) != 0 || n["dropped.loop"] != 0 {
+		t.Fatalf("%d spooled, %v: want three packets to be parked", len(f.got), n)
+	}
+	keepAlive, err := (&hep.Packet{Version: 3, KeepAlive: 1}).Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := 0
+	come(keepAlive, false, func([]byte) error { replies++; return nil })
+	if n := c.Snapshot(); replies != 1 || len(f.got) != 2 || n["dropped.loop"] != 1 {
+		t.Errorf("%d replies, %d spooled, %v: want both new messages to be in the spool", replies, len(f.got), n)
+	}
+}
+
 // What the spool did not take is not out: when it comes again, from whomever, it is
 // stored, and nobody is asked.
 func TestRefusedIsNotOut(t *testing.T) {
@@ -160,7 +195,7 @@ func TestRefusedIsNotOut(t *testing.T) {
 	for i, err := range []error{errors.New("full"), errors.New("full"), nil} {
 		f.err = err
 		p.Handle(in)
-		if n := c.Snapshot(); n["rejected.spool"] != uint64(min(i+1, 2)) || len(f.got) != max(0, i-1) || n["parked"] != 0 {
+		if n := c.Snapshot(); n["rejected.spool"] != uint64(min(i+1, 2)) || len(f.got) != max(0, i-1) {
 			t.Errorf("time %d: %d spooled, %v", i, len(f.got), n)
 		}
 	}

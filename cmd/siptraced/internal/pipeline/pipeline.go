@@ -433,6 +433,9 @@ func (p *Pipeline) acknowledge(in *ingest.Packet) {
 	if in.Reply == nil {
 		return
 	}
+	if p.Loops != nil {
+		p.Loops.Acknowledging(in.Source, in.Time, p.Resume)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
 	defer cancel()
 	if p.spool.Sync(ctx, in.Mark) != nil || in.Reply(in.Data) != nil {
