@@ -149,7 +149,7 @@ func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
 		return err
 	}
 	// A record with two datagrams may have lost its first one before it is noted.
-	late, bare := sent, false
+	late, bare, size := sent, false, 0
 	bad := func(record int, o outcome) {
 		if record < len(w.what) {
 			w.what[record] = max(w.what[record], o)
@@ -167,7 +167,7 @@ func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
 			w.flush(bad)
 		}
 		w.add(i, p)
-		w.sink.bytes.Add(uint64(len(p)))
+		size += len(p)
 		bare = bare || !w.encoder.marked
 		return late, nil
 	})
@@ -175,11 +175,16 @@ func (w *udpWriter) Write(_ context.Context, b *spool.Batch) error {
 		return err
 	}
 	w.flush(bad)
+	w.sink.bytes.Add(uint64(size))
 	if bare {
 		w.bare = time.Now()
 	}
+	var n [outcomes]int
 	for _, o := range w.what {
-		w.count(o, 1)
+		n[o]++
+	}
+	for o, n := range n {
+		w.count(outcome(o), n)
 	}
 	b.Done()
 	return nil

@@ -130,7 +130,7 @@ type offset struct {
 }
 
 // prefetch is how many batches a reader holds in memory.
-const prefetch = 2
+const prefetch = 4
 
 // reserve makes the reader of a sink in a shard, without I/O.
 func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
