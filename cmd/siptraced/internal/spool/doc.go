@@ -26,5 +26,6 @@
 // and nothing is locked under Spool.mu. Spool.saving is held while the offsets
 // are saved; under it Spool.mu, filePositions.writing and shard.publishing are
 // taken, each alone. shard.publishing is held while the engine takes a batch or
-// trims; under it shard.end.
+// trims; under it shard.end. recent.mu is held for moments, and nothing is locked
+// under it.
 package spool
