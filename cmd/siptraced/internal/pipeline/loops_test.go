@@ -201,6 +201,35 @@ func TestRefusedIsNotOut(t *testing.T) {
 	}
 }
 
+// What was parked is told apart as if it had not been: of the two copies of a
+// message that the proxy sent to itself, the first goes out and the second comes in.
+func TestParkedSpiral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, f := counters.New(), &fakeSpool{}
+		own := netip.MustParseAddrPort("192.0.2.1:5060")
+		r := mirroring(traced(), &fakeMirrors{marked: 1})
+		r.Own = siptrace.NewSockets([]siptrace.Socket{{Addr: own}}, false)
+		p := New(r, f, c)
+		p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { p.Loops.Run(ctx, p.Resume) })
+		asked := 0
+		for range 2 {
+			p.Handle(&ingest.Packet{
+				Data: wrap(t, func(p *hep.Packet) { p.Src, p.Dst = own, own }), Net: "udp", Source: own, Time: time.Now(),
+				Ask: func(netip.AddrPort, []byte) error { asked++; return nil },
+			})
+		}
+		time.Sleep(time.Minute)
+		cancel()
+		done.Wait()
+		if len(f.got) != 2 || asked == 0 || f.got[0].Direction != siptrace.Out || f.got[1].Direction != siptrace.In {
+			t.Errorf("asked %d times, %+v", asked, f.got)
+		}
+	})
+}
+
 // Without a mirror nothing is a loop, whatever the rules are, and however often it
 // comes from however many capture points.
 func TestNoMirrorNoLoop(t *testing.T) {

@@ -256,24 +256,26 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	if st.pairs && p.pairs.Load().seen(c.Payload, in, isHEP) {
 		return counters.Duplicate
 	}
-	if relayed := !isHEP && st.Params.XHeadersRead; relayed {
+	relayed := !isHEP && st.Params.XHeadersRead
+	if relayed {
 		if o := p.readHeaders(w, in); o != counters.Spooled {
 			return o
 		}
-		st.builder.Build(&w.record, c, &w.msg)
-		w.relayed()
-	} else {
-		st.builder.Build(&w.record, c, &w.msg)
 	}
 	verdict, text := loop.Passed, loop.Text(0)
 	if p.Loops != nil {
-		verdict, text = p.Loops.Check(in, w.record.Msg, w.record.Path)
+		verdict, text = p.Loops.Check(in, c.Payload, c.Meta.Path)
 	}
 	switch verdict {
 	case loop.Returned:
 		return counters.Loop
 	case loop.Parked:
 		return counters.Parked
+	}
+	// Once for each packet: the builder tells the two copies of a spiral apart.
+	st.builder.Build(&w.record, c, &w.msg)
+	if relayed {
+		w.relayed()
 	}
 	return p.trace(w, st, text, verdict == loop.StoreOnly)
 }
