@@ -104,7 +104,7 @@ func TestReadBackOnce(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.BatchBytes = 1, 10<<10
 	s := open(t, cfg)
-	const records = 20000
+	const records = 6000
 	put(t, s, 0, records)
 	if err := s.Close(soon(t)); err != nil {
 		t.Fatal(err)
