@@ -187,6 +187,10 @@ func (d *Detector) HasPassed(in *ingest.Packet, path []byte) bool {
 	return true
 }
 
+// IsOut reports whether anything was sent from here that may come back. What has a
+// path is known by it all the same.
+func (d *Detector) IsOut() bool { return d.sent.added.Load() > 0 || d.parking.Load() > 0 }
+
 // Check judges a packet that came in, by its text and its path. It keeps a copy
 // of a packet that it parks. The Text is that of a packet that is to be stored.
 func (d *Detector) Check(in *ingest.Packet, text, path []byte) (Verdict, Text) {

@@ -216,7 +216,7 @@ func (p *Pipeline) emit(st *state, rec *siptrace.Record) {
 		st.Routing.Choose(rec)
 	}
 	var text loop.Text
-	if p.Loops != nil {
+	if p.Loops != nil && rec.Sinks&siptrace.Mirrored != 0 {
 		text = p.Loops.Text(rec.Msg)
 	}
 	p.outcomes.Add(p.put(st, rec, text))
@@ -263,7 +263,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 		}
 	}
 	verdict, text := loop.Passed, loop.Text(0)
-	if p.Loops != nil {
+	if p.Loops != nil && (st.watch || p.Loops.IsOut()) {
 		verdict, text = p.Loops.Check(in, c.Payload, c.Meta.Path)
 	}
 	switch verdict {
