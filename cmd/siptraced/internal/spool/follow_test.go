@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -64,38 +65,104 @@ func TestFollow(t *testing.T) {
 	closeAll(t, s, rs)
 }
 
-// countedStream counts the batches that are read back.
-type countedStream struct {
-	jetstream.Stream
-	read atomic.Int64
-}
-
-func (s *countedStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
-	c, err := s.Stream.OrderedConsumer(ctx, cfg)
-	return countedConsumer{c, s}, err
-}
-
-type countedConsumer struct {
-	jetstream.Consumer
-	stream *countedStream
-}
-
-func (c countedConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
-	m, err := c.Consumer.Messages(opts...)
-	return countedMessages{m, c.stream}, err
-}
-
-type countedMessages struct {
-	jetstream.MessagesContext
-	stream *countedStream
-}
-
-func (m countedMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
-	msg, err := m.MessagesContext.Next(opts...)
-	if err == nil {
-		m.stream.read.Add(1)
+// Whatever readers do, in whatever order, each gets every batch once and in order, and
+// what is kept stays within its bound.
+func TestRecent(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	data := make([]byte, maxRecent/8)
+	for range 100 {
+		var c recent
+		var readers []*reader
+		join := func() {
+			r := &reader{offered: make(chan struct{}, 1), last: uint64(random.IntN(int(c.head) + 1))}
+			c.join(r)
+			readers = append(readers, r)
+		}
+		// step has a reader take what comes next, and reports whether it could.
+		step := func(r *reader) bool {
+			b := c.after(r)
+			if b == nil && !c.reaches(r) {
+				b = &Batch{Seq: r.last + 1, data: data} // from the engine
+				c.share(b)
+			}
+			if b == nil {
+				return false
+			}
+			if b.Seq != r.last+1 || b.Seq > c.head {
+				t.Fatalf("batch %d behind %d, of %d", b.Seq, r.last, c.head)
+			}
+			r.last++
+			return true
+		}
+		for range 400 {
+			switch n := random.IntN(20); {
+			case n == 0 && len(readers) < 5:
+				join()
+			case n == 1 && len(readers) > 1:
+				c.leave(readers[0])
+				readers = readers[1:]
+			case n < 9:
+				c.offer(&Batch{Seq: c.head + 1, data: data})
+			case len(readers) > 0:
+				step(readers[random.IntN(min(len(readers), 3))]) // the others are stuck
+			}
+			if c.bytes > maxRecent || c.bytes != len(c.batches)*len(data) {
+				t.Fatalf("%d bytes in %d batches", c.bytes, len(c.batches))
+			}
+		}
+		for _, r := range readers {
+			for r.last < c.head {
+				if !step(r) {
+					c.takeOver(r) // its patience is at its end
+				}
+			}
+		}
+		for _, r := range readers {
+			if c.reaches(r); r.last != c.head {
+				t.Fatalf("at %d of %d", r.last, c.head)
+			}
+		}
+		if len(c.batches) > 0 {
+			t.Fatalf("%d batches are kept for nobody", len(c.batches))
+		}
 	}
-	return msg, err
+}
+
+// hookedStream is a stream whose messages come by way of next. It counts those that
+// are asked for one by one.
+type hookedStream struct {
+	jetstream.Stream
+	next  func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error)
+	asked atomic.Int64
+}
+
+func (s *hookedStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	s.asked.Add(1)
+	return s.Stream.GetMsg(ctx, seq, opts...)
+}
+
+func (s *hookedStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	c, err := s.Stream.OrderedConsumer(ctx, cfg)
+	return hookedConsumer{c, s}, err
+}
+
+type hookedConsumer struct {
+	jetstream.Consumer
+	stream *hookedStream
+}
+
+func (c hookedConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
+	m, err := c.Consumer.Messages(opts...)
+	return hookedMessages{m, c.stream}, err
+}
+
+type hookedMessages struct {
+	jetstream.MessagesContext
+	stream *hookedStream
+}
+
+func (m hookedMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
+	return m.stream.next(m.MessagesContext, opts...)
 }
 
 // Sinks that are behind together have each batch read back once, not once each. One
@@ -110,8 +177,14 @@ func TestReadBackOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, cfg)
-	counted := &countedStream{Stream: s.shards[0].stream}
-	s.shards[0].stream = counted
+	var read atomic.Int64
+	s.shards[0].stream = &hookedStream{Stream: s.shards[0].stream, next: func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error) {
+		msg, err := m.Next(opts...)
+		if err == nil {
+			read.Add(1)
+		}
+		return msg, err
+	}}
 	free := make(chan struct{})
 	stuck := &fakeSink{name: "stuck", open: func(ctx context.Context) error {
 		select {
@@ -129,8 +202,8 @@ func TestReadBackOnce(t *testing.T) {
 	for _, k := range sinks[1:] {
 		waitFor(t, k.name+" to have all", func() bool { return k.count() >= 2*records })
 	}
-	if read, batches := counted.read.Load(), int64(s.shards[0].lastSeq.Load()); read > batches*3/2 {
-		t.Errorf("%d batches are read back, of %d", read, batches)
+	if n, batches := read.Load(), int64(s.shards[0].lastSeq.Load()); n > batches*3/2 {
+		t.Errorf("%d batches are read back, of %d", n, batches)
 	}
 	close(free)
 	waitFor(t, "the one that was stuck", func() bool { return stuck.count() >= 2*records })
@@ -139,47 +212,6 @@ func TestReadBackOnce(t *testing.T) {
 		sinks[i].check(t, 0, 2*records)
 	}
 	closeAll(t, s, nil)
-}
-
-// lateStream is a stream whose first message comes late; it counts those that are
-// asked for one by one.
-type lateStream struct {
-	jetstream.Stream
-	late  atomic.Bool
-	asked atomic.Int64
-}
-
-func (s *lateStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
-	s.asked.Add(1)
-	return s.Stream.GetMsg(ctx, seq, opts...)
-}
-
-func (s *lateStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
-	c, err := s.Stream.OrderedConsumer(ctx, cfg)
-	return lateConsumer{c, s}, err
-}
-
-type lateConsumer struct {
-	jetstream.Consumer
-	stream *lateStream
-}
-
-func (c lateConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
-	m, err := c.Consumer.Messages(opts...)
-	return lateMessages{m, c.stream}, err
-}
-
-type lateMessages struct {
-	jetstream.MessagesContext
-	stream *lateStream
-}
-
-func (m lateMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
-	if !m.stream.late.Swap(true) {
-		time.Sleep(expiryInterval + 100*time.Millisecond)
-		return nil, context.DeadlineExceeded
-	}
-	return m.MessagesContext.Next(opts...)
 }
 
 // An engine that is slow is asked for one batch, not for each that waits.
@@ -192,15 +224,22 @@ func TestLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, cfg)
-	late := &lateStream{Stream: s.shards[0].stream}
-	s.shards[0].stream = late
+	var late atomic.Bool
+	stream := &hookedStream{Stream: s.shards[0].stream, next: func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error) {
+		if !late.Swap(true) { // the first one
+			time.Sleep(expiryInterval + 100*time.Millisecond)
+			return nil, context.DeadlineExceeded
+		}
+		return m.Next(opts...)
+	}}
+	s.shards[0].stream = stream
 	k := &fakeSink{name: "k"}
 	c := s.Run(k, Options{})
 	waitFor(t, "1000 records", func() bool { return k.count() >= 1000 })
 	c.Stop(soon(t))
 	k.check(t, 0, 1000)
 	// The machine may make it late once more.
-	if n, batches := late.asked.Load(), s.shards[0].lastSeq.Load(); n == 0 || n > int64(batches)/4 {
+	if n, batches := stream.asked.Load(), s.shards[0].lastSeq.Load(); n == 0 || n > int64(batches)/4 {
 		t.Errorf("%d of %d batches were asked for", n, batches)
 	}
 	closeAll(t, s, nil)
