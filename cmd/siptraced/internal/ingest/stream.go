@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"siptraced/compat/sipmsg"
@@ -135,6 +136,9 @@ func (s *Server) serveConn(c net.Conn) {
 			s.log.Warn("stream can't be followed any more, closing it", "peer", c.RemoteAddr().String(), "err", err)
 			return
 		}
+		// Whoever sends on a stream can wait: the spool and its sinks have their turn
+		// first. What they are behind with has to be read from the disk again.
+		runtime.Gosched()
 		buf = append(buf[:0], rest...)
 		if cap(buf)-len(buf) < readSize/2 {
 			buf = append(make([]byte, 0, 2*cap(buf)), buf...)

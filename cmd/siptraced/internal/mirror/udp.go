@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// sendBatch is how many datagrams one system call sends at the most: more at
-	// once is more than the buffer of a receiver with the kernel's defaults holds.
-	sendBatch = 32
+	// sendBatch is how many datagrams one system call sends at the most. While a call
+	// lasts the runtime gives its processor away: after a long one the sender waits
+	// its turn. And many at once are more than the buffer of a receiver with the
+	// kernel's defaults holds.
+	sendBatch = 8
 	// The largest payload of a datagram (RFC 768, RFC 8200).
 	maxUDP4 = 65507
 	maxUDP6 = 65527
