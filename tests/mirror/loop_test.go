@@ -116,7 +116,7 @@ func newRing(t *testing.T, size, n int, destination, set, second string) *ring {
 	ports := servers.FreePorts(t, size)
 	for i := range size {
 		dir := t.TempDir()
-		o := options{network: "tcp", port: ports[i], dir: dir, db: sqliteFile(t, filepath.Join(dir, "trace.db")), set: []string{
+		o := options{bin: plain, network: "tcp", port: ports[i], dir: dir, db: sqliteFile(t, filepath.Join(dir, "trace.db")), set: []string{
 			fmt.Sprintf("listen=udp:127.0.0.1:%d,tcp:127.0.0.1:%d", ports[i], ports[i]), "receive_buffer=64MiB",
 			fmt.Sprintf("destinations=sip:127.0.0.1:%d;name=next;%s", ports[(i+1)%size], destination),
 		}}

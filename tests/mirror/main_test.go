@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -19,11 +20,12 @@ import (
 	"siptraced/tests/vectors"
 )
 
-// program is the siptraced that the tests drive, built by TestMain.
-var program string
+// program is the siptraced that the tests drive, built by TestMain; plain is never
+// one with the race detector.
+var program, plain string
 
 func TestMain(m *testing.M) {
-	os.Exit(servers.Main(m, &program, servers.MainOptions{Prepare: sideBySide}))
+	os.Exit(servers.Main(m, &program, servers.MainOptions{Plain: &plain, Prepare: sideBySide}))
 }
 
 // sideBySide runs more tests at once than there are processors: most of the time
@@ -52,6 +54,7 @@ type options struct {
 	db      *table   // a SQLite file if nil
 	set     []string // more --set arguments
 	dir     string   // working directory, a new one if empty
+	bin     string   // program if empty
 }
 
 // start starts the daemon on 127.0.0.1.
@@ -83,7 +86,7 @@ func start(tb testing.TB, o options) *daemon {
 	}, o.set...) {
 		args = append(args, "--set", s)
 	}
-	d.Siptraced = servers.StartSiptraced(tb, servers.Command{Bin: program, Args: args, Dir: o.dir})
+	d.Siptraced = servers.StartSiptraced(tb, servers.Command{Bin: cmp.Or(o.bin, program), Args: args, Dir: o.dir})
 	return d
 }
 

@@ -13,6 +13,9 @@ import (
 // MainOptions are what the packages of tests differ in.
 type MainOptions struct {
 	NoRace bool // rates, times and memory count: never with the race detector
+	// Plain gets the path of one without the race detector, for those tests that need
+	// it at full speed; nil: none does.
+	Plain *string
 	// Prepare makes what else the tests need, in a directory that lasts as long as
 	// they do.
 	Prepare func(dir string) error
@@ -45,16 +48,25 @@ func (o MainOptions) prepare(dir string, program *string) (err error) {
 		return err
 	}
 	race := !o.NoRace && os.Getenv("SIPTEST_RACE") != ""
+	if *program, err = built(dir, race); err != nil || o.Plain == nil {
+		return err
+	}
+	if *o.Plain = *program; race {
+		*o.Plain, err = built(dir, false)
+	}
+	return err
+}
+
+// built is the siptraced that the environment names, or one that is built now.
+func built(dir string, race bool) (string, error) {
 	bin := os.Getenv("SIPTEST_BIN")
 	if raced := os.Getenv("SIPTEST_RACE_BIN"); race && raced != "" {
 		bin = raced
 	}
 	if bin != "" {
-		*program, err = filepath.Abs(bin)
-		return err
+		return filepath.Abs(bin)
 	}
-	*program, err = Build(dir, race)
-	return err
+	return Build(dir, race)
 }
 
 // Long reports whether the long forms of the tests were asked for: SIPTEST_LONG

@@ -24,12 +24,12 @@ func Build(dir string, race bool) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	bin := filepath.Join(dir, "siptraced")
-	args := []string{"build", "-o", bin}
+	bin, args := filepath.Join(dir, "siptraced"), []string{"build"}
 	if race {
+		bin += "-race"
 		args = append(args, "-race")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/siptraced")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", bin, "./cmd/siptraced")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("servers: go build ./cmd/siptraced: %w\n%s", err, out)
