@@ -89,7 +89,7 @@ func (t *table) rows(tb testing.TB) []vectors.Row {
 
 // number reads one number, -1 if there is no answer.
 func (t *table) number(query string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n := -1
 	if err := t.db.QueryRowContext(ctx, query).Scan(&n); err != nil {
