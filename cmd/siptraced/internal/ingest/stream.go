@@ -115,16 +115,14 @@ func (s *Server) serveConn(c net.Conn) {
 		s.mu.Unlock()
 	}
 	var end ending
-	p.Reply = func(b []byte) error {
-		end.asked, end.since = true, -1 // the question itself is counted yet
-		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
-		_, err := c.Write(b)
-		return err
-	}
 	ask := func(_ netip.AddrPort, b []byte) error {
 		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
 		_, err := c.Write(b)
 		return err
+	}
+	p.Reply = func(b []byte) error {
+		end.asked, end.since = true, -1 // the question itself is counted yet
+		return ask(p.Source, b)
 	}
 	buf := make([]byte, 0, readSize)
 	for {
