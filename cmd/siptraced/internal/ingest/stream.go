@@ -134,8 +134,7 @@ func (s *Server) serveConn(c net.Conn) {
 			s.log.Warn("stream can't be followed any more, closing it", "peer", c.RemoteAddr().String(), "err", err)
 			return
 		}
-		// Whoever sends on a stream can wait: the spool and its sinks have their turn
-		// first. What they are behind with has to be read from the disk again.
+		// The sinks have their turn: what they fall behind with is read from disk again.
 		runtime.Gosched()
 		buf = append(buf[:0], rest...)
 		if cap(buf)-len(buf) < readSize/2 {
