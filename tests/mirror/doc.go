@@ -12,7 +12,7 @@
 // in package e2e:
 //
 //	SIPTEST_BIN    the binary to drive, in place of one built now
-//	SIPTEST_RACE   not empty: build it with the race detector
+//	SIPTEST_RACE   not empty: build it with the race detector (rings run without)
 //	SIPTEST_LONG   not empty: the long forms
 //	SIPTEST_LOGS   where the directories of servers are made
 //

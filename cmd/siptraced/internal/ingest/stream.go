@@ -134,7 +134,7 @@ func (s *Server) serveConn(c net.Conn) {
 			s.log.Warn("stream can't be followed any more, closing it", "peer", c.RemoteAddr().String(), "err", err)
 			return
 		}
-		// The sinks have their turn: what they fall behind with is read from disk again.
+		// The sinks get their turn: what they fall behind with has to be read back.
 		runtime.Gosched()
 		buf = append(buf[:0], rest...)
 		if cap(buf)-len(buf) < readSize/2 {

@@ -188,7 +188,7 @@ func (d *Detector) HasPassed(in *ingest.Packet, path []byte) bool {
 }
 
 // IsOut reports whether anything was sent from here that may come back. What has a
-// path is known by it all the same.
+// path is known by that, see HasPassed.
 func (d *Detector) IsOut() bool { return d.sent.added.Load() > 0 || d.parking.Load() > 0 }
 
 // Check judges a packet that came in, by its text and its path. It keeps a copy

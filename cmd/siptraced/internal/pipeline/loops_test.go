@@ -97,6 +97,23 @@ func TestCameBefore(t *testing.T) {
 	}
 }
 
+// After a restart without its mirrors an instance still gets what it sent before,
+// and knows it by the path.
+func TestCameBeforeWithoutMirrors(t *testing.T) {
+	c, f := counters.New(), &fakeSpool{}
+	p := New(rulesOf(traced()), f, c)
+	p.Loops = loop.New(loop.NewID(), "", c, slog.New(slog.DiscardHandler))
+	for _, path := range [][]byte{p.Loops.Path(nil, nil), loop.NewID().AppendTo(nil, nil)} {
+		data := wrap(t, func(p *hep.Packet) {
+			p.Vendor = []hep.Chunk{{Vendor: hepmap.Vendor, Type: hepmap.ChunkPath, Data: path}}
+		})
+		p.Handle(&ingest.Packet{Data: data, Net: "tcp", Source: netip.MustParseAddrPort("127.0.0.1:1"), Time: time.Now()})
+	}
+	if n := c.Snapshot(); n["dropped.loop"] != 1 || len(f.got) != 1 {
+		t.Errorf("of the copy that was here before and the one that was not, %d spooled; %v", len(f.got), n)
+	}
+}
+
 // A sender that mirrors what was mirrored to it is asked, and its copies are
 // dropped, those that came before its answer too. Whoever sends the question back
 // mirrors everything.
