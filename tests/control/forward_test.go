@@ -289,6 +289,8 @@ func TestStatus(t *testing.T) {
 	}
 	d.set(t, "on")
 
+	const changes = 8 // what changes nothing is not one
+	servers.WaitFor(t, time.Minute, "the changes to be logged", func() bool { return strings.Count(d.Stderr(), `msg="setting changed"`) >= changes })
 	log := d.Stderr()
 	for _, want := range []string{
 		"method=siptrace.status peer=\"unix:" + d.ctl + " uid=" + fmt.Sprint(os.Getuid()),
@@ -304,8 +306,8 @@ func TestStatus(t *testing.T) {
 	if first := strings.SplitN(linesWith(log, "setting changed"), "\n", 2)[0]; !strings.Contains(first, "setting=siptrace.trace_on from=1 to=0") {
 		t.Errorf("first change: %s", first)
 	}
-	if n := strings.Count(log, `msg="setting changed"`); n != 8 {
-		t.Errorf("%d changes logged, want 8 (what changes nothing is not one):\n%s", n, linesWith(log, "setting changed"))
+	if n := strings.Count(log, `msg="setting changed"`); n != changes {
+		t.Errorf("%d changes logged, want %d:\n%s", n, changes, linesWith(log, "setting changed"))
 	}
 
 	// Nothing is kept over a restart.
