@@ -3,6 +3,8 @@ package siptrace
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,6 +74,28 @@ func ParseMirrorURI(b []byte) (SIPURI, error) {
 		return SIPURI{}, fmt.Errorf("%q: mirrors go over udp, tcp or tls, not %q", b, u.Transport)
 	}
 	return u, err
+}
+
+// MirrorURI is the URI of a socket as duplicate_uri has it: sip:host:port, IPv6 in
+// brackets, with the transport if it isn't udp. host is an address or a name.
+func MirrorURI(proto Proto, host string, port uint16) string {
+	uri := "sip:" + net.JoinHostPort(host, strconv.Itoa(int(port)))
+	if proto != UDP && proto != "" {
+		uri += ";transport=" + string(proto)
+	}
+	return uri
+}
+
+// ListenerURI is the URI that a proxy sends to so that a listening socket gets it.
+// Nothing can be sent to a socket that is bound to every address (0.0.0.0, ::, which
+// takes IPv4 as well): every is true then, and the URI has 127.0.0.1, where a proxy on
+// the same host finds it.
+func ListenerURI(proto Proto, bound netip.AddrPort) (uri string, every bool) {
+	host := bound.Addr().Unmap()
+	if every = host.IsUnspecified(); every {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return MirrorURI(proto, host.String(), bound.Port()), every
 }
 
 // CheckSIPURI refuses what [ParseSIPURI] does.

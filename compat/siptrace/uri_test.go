@@ -2,6 +2,7 @@ package siptrace
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 )
 
@@ -27,6 +28,32 @@ func TestParseSIPURI(t *testing.T) {
 	uri := []byte("sip:10.0.0.1:9060;transport=tcp")
 	if n := testing.AllocsPerRun(100, func() { _, _ = ParseSIPURI(uri) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestListenerURI: a proxy can send to what comes out, which is one of ParseMirrorURI's.
+func TestListenerURI(t *testing.T) {
+	for _, c := range []struct {
+		proto Proto
+		bound string
+		want  string
+		every bool
+	}{
+		{UDP, "127.0.0.1:9060", "sip:127.0.0.1:9060", false},
+		{TCP, "192.0.2.1:9060", "sip:192.0.2.1:9060;transport=tcp", false},
+		{TLS, "[2001:db8::1]:9061", "sip:[2001:db8::1]:9061;transport=tls", false},
+		{UDP, "[::ffff:192.0.2.1]:9060", "sip:192.0.2.1:9060", false},
+		{UDP, "0.0.0.0:9060", "sip:127.0.0.1:9060", true},
+		{TCP, "[::]:9060", "sip:127.0.0.1:9060;transport=tcp", true},
+	} {
+		bound := netip.MustParseAddrPort(c.bound)
+		got, every := ListenerURI(c.proto, bound)
+		if got != c.want || every != c.every {
+			t.Errorf("%s %s: got %s, %v, want %s, %v", c.proto, c.bound, got, every, c.want, c.every)
+		}
+		if u, err := ParseMirrorURI([]byte(got)); err != nil || u.Port != bound.Port() || u.Transport != c.proto {
+			t.Errorf("%s is read as port %d, transport %s, error %v", got, u.Port, u.Transport, err)
+		}
 	}
 }
 
