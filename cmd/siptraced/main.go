@@ -14,6 +14,7 @@ import (
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/daemon"
 	"siptraced/cmd/siptraced/internal/dryrun"
+	"siptraced/compat/kamcfg"
 )
 
 // Exit codes.
@@ -53,8 +54,17 @@ func sources(cmd *cobra.Command) *config.Sources {
 	f := cmd.Flags()
 	f.StringVarP(&src.File, "config", "c", "", "siptraced's own configuration (siptraced.yaml)")
 	f.StringVar(&src.KamailioCfg, "kamailio-cfg", "", "the proxy's kamailio.cfg")
+	kamailioFlags(cmd, &src.Kamailio)
 	f.StringArrayVar(&src.Set, "set", nil, "one setting, `key=value`; lists with commas; an empty value unsets")
 	return src
+}
+
+// kamailioFlags adds the flags that say how the proxy itself is started.
+func kamailioFlags(cmd *cobra.Command, line *kamcfg.CommandLine) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&line.Defines, "define", "A", nil, "Kamailio's own -A: defines `NAME[=VALUE]` before kamailio.cfg is read; may be repeated")
+	f.StringArrayVarP(&line.Listens, "kamailio-listen", "l", nil, "Kamailio's own -l: an `ADDRESS` beside its listen= lines; may be repeated")
+	f.StringVar(&line.Version, "kamailio-version", "", "the proxy's version, for #!ifdef KAMAILIO_6 and the like (default "+kamcfg.DefaultVersion+")")
 }
 
 func runCommand() *cobra.Command {

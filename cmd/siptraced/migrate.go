@@ -61,6 +61,7 @@ Nothing is written.`,
 	f.BoolVar(&patch, "patch", false, "print the patch only")
 	f.BoolVar(&yaml, "yaml", false, "print siptraced.yaml only")
 	f.BoolVar(&notes, "notes", false, "print the words only")
+	kamailioFlags(cmd, &opt.Kamailio)
 	f.StringVar(&opt.Listen, "listen", "", "where the proxy finds siptraced, `udp:HOST:PORT` or tcp:HOST:PORT (default: a free choice on loopback, from port 9060)")
 	return cmd
 }

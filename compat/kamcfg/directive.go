@@ -163,7 +163,7 @@ func (l *lexer) define(directive string, at Pos) error {
 	switch _, there := l.defs[name]; {
 	case there && strings.HasPrefix(directive, "try"):
 	case there && !strings.HasPrefix(directive, "re"):
-		return fail(at, "use #!redefine, or #!trydef to keep the first", "%s is already defined", name)
+		return l.alreadyDefined(name, "use #!redefine, or #!trydef to keep the first", at)
 	default:
 		l.defs[name] = value
 	}
@@ -194,7 +194,7 @@ func (l *lexer) defineEnv(directive string, at Pos) error {
 		return fail(at, "set it for siptraced as it is set for Kamailio", "environment variable %s is not set", env)
 	}
 	if _, there := l.defs[name]; there {
-		return fail(at, "", "%s is already defined", name)
+		return l.alreadyDefined(name, "", at)
 	}
 	if strings.HasSuffix(directive, "s") {
 		value = `"` + value + `"`

@@ -2,7 +2,7 @@
 // parameters, the listen lines and the event routes are once defines,
 // substitutions and includes have been worked out as Kamailio works them out.
 //
-//	cfg, err := kamcfg.Parse("/etc/kamailio/kamailio.cfg", kamcfg.Options{Version: "5.6.3"})
+//	cfg, err := kamcfg.Parse("/etc/kamailio/kamailio.cfg", kamcfg.Options{})
 //	if err != nil { // a *kamcfg.Error: file, line, what is wrong, what to do
 //		return err
 //	}

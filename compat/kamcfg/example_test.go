@@ -13,7 +13,7 @@ modparam("siptrace", "trace_mode", MODE)
 event_route[siptrace:msg] {
 	if ($rm=="OPTIONS") drop;
 }
-`), kamcfg.Options{Version: "5.6.3"})
+`), kamcfg.Options{})
 	if err != nil { // a *kamcfg.Error: file, line, what is wrong, what to do
 		fmt.Println(err)
 		return

@@ -67,6 +67,7 @@ type lexer struct {
 	src   *source // the last of srcs
 	conds []condition
 	defs  map[string]string
+	given map[string]bool // defines of the command line
 	subst []substitution
 
 	toks  []token

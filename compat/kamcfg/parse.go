@@ -3,7 +3,6 @@ package kamcfg
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,11 +13,7 @@ import (
 // Options say what Kamailio would have from its command line and its host. The
 // zero value works.
 type Options struct {
-	// Defines are those of Kamailio's option -A: name to value, "" without one.
-	Defines map[string]string
-	// Version of Kamailio, e.g. "6.1.4", for #!ifdef KAMAILIO_6 and the like.
-	// Empty: DefaultVersion, with a note where the file asks for it.
-	Version string
+	CommandLine
 	// Env looks up the variables of #!defenv and $env(NAME). Nil: os.LookupEnv.
 	Env func(name string) (string, bool)
 	// ReadFile reads included files. Nil: os.ReadFile.
@@ -40,8 +35,6 @@ func Parse(path string, opt Options) (*Config, error) {
 	return ParseBytes(path, data, opt)
 }
 
-var versionForm = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?([^0-9.].*)?$`)
-
 // ParseBytes is Parse for a main file that has been read already; path is for
 // messages and for finding included files.
 func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
@@ -51,23 +44,19 @@ func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
 	if opt.Env == nil {
 		opt.Env = os.LookupEnv
 	}
-	if opt.Version != "" && !versionForm.MatchString(opt.Version) {
-		return nil, fail(Pos{File: path}, `give it as "kamailio -v" prints it, e.g. 5.6.3`, "version %q of Kamailio is malformed", opt.Version)
-	}
-	l := &lexer{opt: opt, cfg: &Config{}, defs: versionDefines(opt.Version)}
-	for name, value := range opt.Defines {
-		l.defs[name] = value
+	l := &lexer{opt: opt, cfg: &Config{}, defs: versionDefines(opt.Version), given: map[string]bool{}}
+	if err := l.commandLine(); err != nil {
+		return nil, err
 	}
 	if err := l.run(path, data); err != nil {
 		return nil, err
 	}
 	l.cfg.Defines = l.defs
 	p := &parser{lexer: l, cfg: l.cfg}
-	if err := p.file(); err != nil {
-		return nil, err
-	}
-	if err := p.sockets(); err != nil {
-		return nil, err
+	for _, step := range []func() error{p.file, p.commandLine, p.sockets} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
 	return l.cfg, nil
 }

@@ -223,7 +223,7 @@ func TestDebianSamples(t *testing.T) {
 	}
 	for _, f := range files {
 		name, _ := filepath.Rel(samples, f)
-		_, err := Parse(f, Options{Version: "5.6.3"})
+		_, err := Parse(f, Options{CommandLine: CommandLine{Version: "5.6.3"}})
 		switch want := refused[name]; {
 		case want == "" && err != nil:
 			t.Error(err)
@@ -377,8 +377,8 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
-	_, err := ParseBytes("kamailio.cfg", nil, Options{Version: "five"})
-	if err == nil || !strings.Contains(err.Error(), `version "five"`) {
+	_, err := ParseBytes("kamailio.cfg", nil, Options{CommandLine: CommandLine{Version: "five"}})
+	if err == nil || !strings.Contains(err.Error(), "--kamailio-version five: the version of Kamailio is malformed") {
 		t.Errorf("version: got %v", err)
 	}
 }

@@ -200,7 +200,7 @@ func mapFiles(files map[string]string) func(string) ([]byte, error) {
 
 func TestOptions(t *testing.T) {
 	const src = "#!trydef X a\nalias=X\n#!ifdef KAMAILIO_6_1\nalias=new\n#!endif\n"
-	c := parse(t, src, Options{Defines: map[string]string{"X": `"b"`}, Version: "6.1.4"})
+	c := parse(t, src, Options{CommandLine: CommandLine{Defines: []string{`X="b"`}, Version: "6.1.4"}})
 	if len(c.Aliases) != 2 || c.Aliases[0].Host != "b" || len(c.Notes) != 0 || c.Defines["KAMAILIO_VERSION"] != "6001004" {
 		t.Errorf("got %+v, notes %v", c.Aliases, c.Notes)
 	}
@@ -266,7 +266,7 @@ func TestExpression(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			src := "#!define A x\n#!define B \"x y\"\n#!define N 7\n#!define V\n#!defexps X " + tt.expr + "\nlog_name=X"
-			c, err := ParseBytes("kamailio.cfg", []byte(src), Options{Version: "6.1.4"})
+			c, err := ParseBytes("kamailio.cfg", []byte(src), Options{CommandLine: CommandLine{Version: "6.1.4"}})
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("got error %v, want %s", err, tt.err)

@@ -127,7 +127,7 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 
 	if directive != "subst" {
 		if _, there := l.defs[re]; there {
-			return fail(at, "", "%s is already defined", re)
+			return l.alreadyDefined(re, "", at)
 		}
 		value := ""
 		for _, p := range sub.repl {

@@ -155,7 +155,7 @@ func TestConfig(t *testing.T) {
 			"event_route[siptrace:msg] {\n\t# a comment\n\tinclude_file \"rules.cfg\"\n\tif ($ua =~ SCANNER) drop; /* another */\n\tif (route(QUIET)) {\n\t\tdrop();\n\t}\n}\n",
 		"rules.cfg": "if ($hdr(X-A) == \"one\"\n\t|| $def(LEVEL) == \"2\")\n\t$avp(s:tu) = $fU + \"@\" + $fd;\n",
 	}
-	cfg, err := kamcfg.Parse("k.cfg", kamcfg.Options{Defines: map[string]string{"LEVEL": "2"}, ReadFile: func(name string) ([]byte, error) { return []byte(files[name]), nil }})
+	cfg, err := kamcfg.Parse("k.cfg", kamcfg.Options{CommandLine: kamcfg.CommandLine{Defines: []string{"LEVEL=2"}}, ReadFile: func(name string) ([]byte, error) { return []byte(files[name]), nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -338,6 +338,9 @@ func (c *Config) note() {
 	}
 	c.noteMirrors()
 	c.noteRules()
+	if k := &c.sources.kamailio; c.sources.proxy == nil && len(k.Defines)+len(k.Listens)+len(k.Version) > 0 {
+		c.Notes = append(c.Notes, "defines, kamailio_listen and kamailio_version say how to read a kamailio.cfg, and none is named (key kamailio_cfg)")
+	}
 	if p.TraceLocalIP != "" && p.TraceMode != 0 {
 		c.Notes = append(c.Notes, "trace_local_ip has no effect while trace_mode is set, as in the module")
 	}

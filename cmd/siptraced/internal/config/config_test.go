@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"siptraced/compat/kamcfg"
 )
 
 const kamailioCfg = `#!KAMAILIO
@@ -216,5 +218,79 @@ func TestErrors(t *testing.T) {
 				t.Errorf("%q holds the password", err)
 			}
 		})
+	}
+}
+
+// What Kamailio has from its own command line comes by flags, keys and the
+// environment, and the later of them wins.
+func TestKamailioCommandLine(t *testing.T) {
+	cfg := file(t, "kamailio.cfg", `#!ifdef WITH_HOMER
+modparam("siptrace", "duplicate_uri", HEPURI)
+#!endif
+#!ifdef KAMAILIO_6
+modparam("siptrace", "trace_on", 1)
+#!endif
+listen=udp:127.0.0.1:5060
+`)
+	yaml := file(t, "siptraced.yaml", "kamailio_cfg: "+cfg+"\ndefines: [WITH_HOMER, 'HEPURI=\"sip:u:secret@192.0.2.1:9060\"']\nkamailio_listen: udp:127.0.0.2\nkamailio_version: 6.0.1\n")
+	flags := kamcfg.CommandLine{Defines: []string{"WITH_HOMER", `HEPURI="sip:192.0.2.9:9060"`}, Listens: []string{"tcp:127.0.0.3", "tcp:127.0.0.4"}, Version: "6.1.4"}
+	for _, tt := range []struct {
+		name    string
+		src     Sources
+		want    map[string]string // text and origin
+		sockets string
+	}{
+		{"keys", Sources{File: yaml}, map[string]string{
+			"kamailio_cfg": cfg + " " + yaml + ":1", "defines": "WITH_HOMER, HEPURI=*** " + yaml + ":2", "kamailio_listen": "udp:127.0.0.2 " + yaml + ":3",
+			"kamailio_version": "6.0.1 " + yaml + ":4", "siptrace.trace_on": "1 " + cfg + ":5",
+		}, "udp:127.0.0.1:5060 (" + cfg + ":7), udp:127.0.0.2:5060 (-l udp:127.0.0.2)"},
+		{"flags", Sources{File: yaml, KamailioCfg: cfg, Kamailio: flags}, map[string]string{
+			"kamailio_cfg": cfg + " --kamailio-cfg", "defines": "WITH_HOMER, HEPURI=*** --define", "kamailio_listen": "tcp:127.0.0.3, tcp:127.0.0.4 -l",
+			"kamailio_version": "6.1.4 --kamailio-version", "siptrace.duplicate_uri": `"sip:192.0.2.9:9060" ` + cfg + ":2",
+		}, "udp:127.0.0.1:5060 (" + cfg + ":7), tcp:127.0.0.3:5060 (-l tcp:127.0.0.3), tcp:127.0.0.4:5060 (-l tcp:127.0.0.4)"},
+		{"--set", Sources{File: yaml, Set: []string{"defines=WITH_HOMER,HEPURI=\"sip:192.0.2.7:9060\"", "kamailio_listen="}, Environ: []string{"SIPTRACED_KAMAILIO_VERSION=5.8.0"}}, map[string]string{
+			"defines": "WITH_HOMER, HEPURI=*** --set defines", "kamailio_version": "5.8.0 SIPTRACED_KAMAILIO_VERSION", "siptrace.trace_on": "0 default",
+			"siptrace.duplicate_uri": `"sip:192.0.2.7:9060" ` + cfg + ":2",
+		}, "udp:127.0.0.1:5060 (" + cfg + ":7)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Load(tt.src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range tt.want {
+				if v := value(t, c, name); v.Text+" "+v.Origin != want {
+					t.Errorf("%s: got %s %s, want %s", name, v.Text, v.Origin, want)
+				}
+			}
+			var sockets []string
+			for _, s := range c.Sockets {
+				sockets = append(sockets, s.Text+" ("+s.Origin+")")
+			}
+			if got := strings.Join(sockets, ", "); got != tt.sockets {
+				t.Errorf("sockets: got %s, want %s", got, tt.sockets)
+			}
+		})
+	}
+	for _, tt := range []struct {
+		name string
+		src  Sources
+		want string
+	}{
+		{"define without a name", Sources{KamailioCfg: cfg, Kamailio: kamcfg.CommandLine{Defines: []string{"=x"}}}, "--define : there is no name to define"},
+		{"address", Sources{KamailioCfg: cfg, Kamailio: kamcfg.CommandLine{Listens: []string{"udp:::1"}}}, "-l udp:::1: address is malformed"},
+		{"version", Sources{KamailioCfg: cfg, Kamailio: kamcfg.CommandLine{Version: "six"}}, "--kamailio-version six: the version of Kamailio is malformed"},
+		{"list for one value", Sources{File: file(t, "y.yaml", "kamailio_version: [a, b]\n")}, "y.yaml:1: kamailio_version: want one value"},
+	} {
+		if _, err := Load(tt.src); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)
+		}
+	}
+	c, err := Load(Sources{Kamailio: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(c.Notes, func(n string) bool { return strings.Contains(n, "say how to read a kamailio.cfg, and none is named") }) {
+		t.Errorf("defines without a kamailio.cfg: got notes %q", c.Notes)
 	}
 }

@@ -13,10 +13,63 @@ import (
 	"siptraced/compat/siptrace"
 )
 
+// Keys that say which kamailio.cfg to read, and how: they come before all others.
+const (
+	keyKamailioCfg     = "kamailio_cfg"
+	keyDefines         = "defines"
+	keyKamailioListen  = "kamailio_listen"
+	keyKamailioVersion = "kamailio_version"
+)
+
+// flags are the settings that have flags of their own.
+func (s *Sources) flags() (out []setting) {
+	text := func(key, flag, value string) {
+		if value != "" {
+			out = append(out, setting{name: key, value: value, text: true, place: flag})
+		}
+	}
+	list := func(key, flag string, values []string) {
+		if len(values) > 0 {
+			out = append(out, setting{name: key, value: values, place: flag})
+		}
+	}
+	text(keyKamailioCfg, "--kamailio-cfg", s.KamailioCfg)
+	list(keyDefines, "--define", s.Kamailio.Defines)
+	list(keyKamailioListen, "-l", s.Kamailio.Listens)
+	text(keyKamailioVersion, "--kamailio-version", s.Kamailio.Version)
+	return out
+}
+
+// readProxy takes a setting that says which kamailio.cfg to read, and how.
+func (f *sources) readProxy(s setting) error {
+	var field *string
+	switch s.name {
+	case keyKamailioCfg:
+		field = &f.kamailioCfg
+	case keyKamailioVersion:
+		field = &f.kamailio.Version
+	case keyDefines, keyKamailioListen:
+		values, err := s.texts(true)
+		if s.name == keyDefines {
+			f.kamailio.Defines = values
+		} else {
+			f.kamailio.Listens = values
+		}
+		return err
+	default:
+		return nil
+	}
+	values, err := s.texts(false)
+	if err == nil {
+		*field = values[0]
+	}
+	return err
+}
+
 // readKamailio reads the proxy's own configuration: the module's parameters and
 // the sockets.
 func (f *sources) readKamailio() ([]setting, error) {
-	parser := &kamcfg.Parser{Path: f.kamailioCfg, Options: kamcfg.Options{Interfaces: interfaces}}
+	parser := &kamcfg.Parser{Path: f.kamailioCfg, Options: kamcfg.Options{CommandLine: f.kamailio, Interfaces: interfaces}}
 	k := koanf.New(".")
 	if err := k.Load(fileprovider.Provider(f.kamailioCfg), parser); err != nil {
 		if perr := (*kamcfg.Error)(nil); !errors.As(err, &perr) {

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/cmd/siptraced/internal/rules"
 	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/compat/kamcfg"
 	"siptraced/compat/siptrace"
 )
 
@@ -34,10 +36,10 @@ const (
 func intakeKeys() []Key {
 	bounds := func(c *Config) error { return c.Ingest.Validate() }
 	return []Key{
-		{Name: "kamailio_cfg", Doc: "the proxy's configuration; the flag `--kamailio-cfg` wins", access: access{
-			get: func(c *Config) any { return c.KamailioCfg },
-			set: func(*Config, []string) error { return nil }, // read before everything else
-		}},
+		{Name: keyKamailioCfg, Doc: "the proxy's configuration; the flag `--kamailio-cfg` wins", access: before(func(c *Config) any { return c.KamailioCfg })},
+		{Name: keyDefines, List: true, Doc: "Kamailio's options `-A`: `NAME` or `NAME=VALUE`, defined before `kamailio_cfg` is read; the flag `--define` (`-A`), once for each, wins", access: shown(before(func(c *Config) any { return c.sources.kamailio.Defines }), showDefines)},
+		{Name: keyKamailioListen, List: true, Doc: "Kamailio's options `-l`: sockets beside the `listen=` lines of `kamailio_cfg`; the flag `-l`, once for each, wins", access: before(func(c *Config) any { return c.sources.kamailio.Listens })},
+		{Name: keyKamailioVersion, Doc: "the version of the proxy, for `#!ifdef KAMAILIO_6` and the like in `kamailio_cfg`; the flag `--kamailio-version` wins. Not set: " + kamcfg.DefaultVersion + ", or 5.7 where the file needs it", access: before(func(c *Config) any { return c.sources.kamailio.Version })},
 		{Name: "openser", Doc: "1: `kamailio_cfg` is an openser.cfg of OpenSER 1.0 or 1.1, where `traced_user_avp` is 6843 if not set", access: boolean(func(c *Config) *bool { return &c.OpenSER })},
 		{Name: "listen", List: true, Restart: socketAtStart, Doc: "where HEP and SIP come in, told apart by content: `udp:`, `tcp:`, `tls:host:port`", access: access{
 			get: func(c *Config) any { return c.Ingest.Listen },
@@ -75,6 +77,29 @@ func intakeKeys() []Key {
 		{Name: "tls.private_key", Restart: socketAtStart, Doc: "PEM file with its key", access: text(func(c *Config) *string { return &c.tls.privateKey })},
 		{Name: "tls.client_ca", Restart: socketAtStart, Doc: "PEM file with the authorities of client certificates; when it is set, clients need one", access: text(func(c *Config) *string { return &c.tls.ca })},
 	}
+}
+
+// before is the access to what has been read before everything else.
+func before(get func(*Config) any) access {
+	return access{get: get, set: func(*Config, []string) error { return nil }}
+}
+
+func shown(a access, show func(*Config) string) access {
+	a.show = show
+	return a
+}
+
+// showDefines leaves out the values: they may be passwords.
+func showDefines(c *Config) string {
+	var names []string
+	for _, d := range c.sources.kamailio.Defines {
+		name, _, valued := strings.Cut(d, "=")
+		if valued {
+			name += "=" + masked
+		}
+		names = append(names, name)
+	}
+	return format(names)
 }
 
 // formatAll writes a list of values that can write themselves.

@@ -19,10 +19,11 @@ import (
 
 // Sources are the places to read.
 type Sources struct {
-	KamailioCfg string   // --kamailio-cfg
-	File        string   // -c
-	Set         []string // --set key=value
-	Environ     []string // os.Environ()
+	KamailioCfg string             // --kamailio-cfg
+	Kamailio    kamcfg.CommandLine // --define, -l, --kamailio-version
+	File        string             // -c
+	Set         []string           // --set key=value
+	Environ     []string           // os.Environ()
 }
 
 // envPrefix begins the environment variables that are read; two underscores
@@ -77,6 +78,7 @@ func split(s string) (out []string) {
 // sources are what else the places say.
 type sources struct {
 	kamailioCfg string
+	kamailio    kamcfg.CommandLine
 	proxy       *kamcfg.Config // nil: there is no kamailio.cfg
 	notes       []string
 }
@@ -98,11 +100,10 @@ func read(src Sources) (from sources, merged settings, err error) {
 		return from, nil, err
 	}
 	set, problems := readSet(src.Set)
-	above := slices.Concat(file, readEnviron(src.Environ), set)
-	from.kamailioCfg = src.KamailioCfg
+	above := slices.Concat(file, readEnviron(src.Environ), set, src.flags())
 	for _, s := range above {
-		if s.name == "kamailio_cfg" && src.KamailioCfg == "" {
-			from.kamailioCfg = fmt.Sprint(s.value)
+		if err := from.readProxy(s); err != nil {
+			problems = append(problems, &Problem{s.place, fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
 	list := embedded()
@@ -112,9 +113,6 @@ func read(src Sources) (from sources, merged settings, err error) {
 		}
 	}
 	merged = settings{}
-	if src.KamailioCfg != "" {
-		above = append(above, setting{name: "kamailio_cfg", value: src.KamailioCfg, text: true, place: "--kamailio-cfg"})
-	}
 	problems = append(problems, merged.merge(append(list, above...))...)
 	return from, merged, errors.Join(problems...)
 }

@@ -88,7 +88,7 @@ func (c *Config) findRoute() (*kamcfg.Route, error) {
 	}
 	place := c.place("event_route")
 	if c.EventRoute != "" {
-		options := kamcfg.Options{Interfaces: interfaces, ReadFile: c.cache.read}
+		options := kamcfg.Options{CommandLine: c.sources.kamailio, Interfaces: interfaces, ReadFile: c.cache.read}
 		var own *kamcfg.Config
 		var err error
 		if strings.Contains(c.EventRoute, "\n") {

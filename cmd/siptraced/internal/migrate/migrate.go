@@ -19,6 +19,8 @@ type Options struct {
 	// Listen is where the proxy will find siptraced: udp:host:port or
 	// tcp:host:port. Empty: a free choice on loopback, by the proxy's sockets.
 	Listen string
+	// Kamailio is what the proxy's command line adds to its file.
+	Kamailio kamcfg.CommandLine
 }
 
 // Plan is a migration worked out.
@@ -71,7 +73,7 @@ func New(path string, opt Options) (*Plan, error) {
 		}
 		return b, err
 	}
-	if p.cfg, err = kamcfg.Parse(abs, kamcfg.Options{ReadFile: read}); err != nil {
+	if p.cfg, err = kamcfg.Parse(abs, kamcfg.Options{CommandLine: opt.Kamailio, ReadFile: read}); err != nil {
 		return nil, err
 	}
 	for _, name := range p.cfg.Files {
