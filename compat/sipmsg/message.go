@@ -62,6 +62,18 @@ func (m *Message) Parse(b []byte) error {
 	return nil
 }
 
+// CutNULs cuts the NULs at the end of the message that are not of its body: those behind the length that
+// Content-Length gives, all of them without a Content-Length. It returns how many they were.
+func (m *Message) CutNULs() int {
+	end := len(bytes.TrimRight(m.Body, "\x00"))
+	n := len(m.Body) - max(end, min(m.ContentLength, len(m.Body)))
+	m.Raw, m.Body = m.Raw[:len(m.Raw)-n], m.Body[:len(m.Body)-n]
+	if len(m.Body) == m.ContentLength {
+		m.Defects &^= LongBody
+	}
+	return n
+}
+
 // MethodName returns what the method column holds: the method of a request line, for a reply that of CSeq.
 func (m *Message) MethodName() []byte {
 	if m.IsRequest {

@@ -1,6 +1,7 @@
 package sipmsg
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -57,6 +58,38 @@ func TestParseResets(t *testing.T) {
 	}
 	if err := m.Parse([]byte("HELLO")); !errors.Is(err, ErrNotSIP) || m.Status != nil || m.HeaderSection != nil {
 		t.Errorf("got %v, %+v", err, m)
+	}
+}
+
+// NULs behind the message go; those that Content-Length counts stay.
+func TestCutNULs(t *testing.T) {
+	const nuls = "\x00\x00\x00\x00\x00\x00\x00\x00"
+	const head = "OPTIONS sip:b@h SIP/2.0\r\nContent-Length: "
+	for _, tt := range []struct {
+		name, text string
+		cut        int
+		defects    Defect
+	}{
+		{"no body", head + "0\r\n\r\n" + nuls, 8, 0},
+		{"body", head + "2\r\n\r\nxy" + nuls, 8, 0},
+		{"body with NULs of its own", head + "4\r\n\r\nxy\x00\x00" + nuls, 8, 0},
+		{"no NULs", head + "2\r\n\r\nxy", 0, 0},
+		{"other bytes behind the body", head + "2\r\n\r\nxyz" + nuls, 8, LongBody},
+		{"NULs before other bytes", head + "0\r\n\r\n" + nuls + "z", 0, LongBody},
+		{"cut within the body", head + "20\r\n\r\nxy" + nuls, 0, ShortBody},
+		{"no length", "OPTIONS sip:b@h SIP/2.0\r\nSubject: x\r\n\r\nxy" + nuls, 8, 0},
+		{"odd length", head + "x\r\n\r\nxy" + nuls, 8, BadContentLength},
+		{"no blank line", head + "0\r\n", 0, NoBlankLine},
+	} {
+		var m Message
+		if err := m.Parse([]byte(tt.text)); err != nil {
+			t.Fatal(err)
+		}
+		n := m.CutNULs()
+		const framing = LongBody | ShortBody | BadContentLength | NoBlankLine
+		if want := tt.text[:len(tt.text)-tt.cut]; n != tt.cut || string(m.Raw) != want || !bytes.HasSuffix(m.Raw, m.Body) || m.Defects&framing != tt.defects {
+			t.Errorf("%s: got %d, %q, body %q, %v, want %d, %q, %v", tt.name, n, m.Raw, m.Body, m.Defects&framing, tt.cut, want, tt.defects)
+		}
 	}
 }
 

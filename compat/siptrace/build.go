@@ -31,14 +31,17 @@ type Builder struct {
 // Build fills rec from a capture and its scanned message. rec aliases both.
 func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
 	proto := c.Proto
-	// HEP carries TLS, WS and WSS as IP protocol 22; the top Via of a message,
-	// request or reply, names the transport of the hop it was seen on.
+	// HEP carries TLS, WS and WSS as IP protocol 22, and some agents carry them as
+	// TCP; the top Via of a message, request or reply, names the transport of the
+	// hop it was seen on.
 	if proto == TLS || proto == TCP {
 		switch {
 		case equalFold(m.Via.Transport, "wss"):
 			proto = WSS
 		case equalFold(m.Via.Transport, "ws"):
 			proto = WS
+		case equalFold(m.Via.Transport, "tls"):
+			proto = TLS
 		}
 	}
 	*rec = Record{
@@ -61,8 +64,12 @@ func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
 // direct decides the direction and then names the proxy's own end.
 func (b *Builder) direct(rec *Record, c *Capture, m *sipmsg.Message) {
 	fromOwn, toOwn := b.Own.Own(c.Proto, c.Src), b.Own.Own(c.Proto, c.Dst)
-	if b.Own.Len() == 0 && !fromOwn && !toOwn {
-		fromOwn, toOwn = bySender(c)
+	if !fromOwn && !toOwn {
+		if b.Own.Len() == 0 {
+			fromOwn, toOwn = bySender(c)
+		} else {
+			fromOwn, toOwn = b.byHost(c)
+		}
 	}
 	rec.Direction = In
 	if fromOwn {
@@ -82,6 +89,14 @@ func (b *Builder) direct(rec *Record, c *Capture, m *sipmsg.Message) {
 	case toOwn:
 		rec.To = b.LocalIP
 	}
+}
+
+// byHost tells the proxy's end where neither is one of its sockets: TCP and TLS
+// connections that the proxy opened have a port of their own. OpenSIPS and
+// sniffers report it, and so does Kamailio with trace_ephemeral_socket.
+func (b *Builder) byHost(c *Capture) (fromOwn, toOwn bool) {
+	src, dst := b.Own.OwnHost(c.Src), b.Own.OwnHost(c.Dst)
+	return src && !dst, dst && !src
 }
 
 // bySender tells the proxy's end when nobody said which sockets it has: HEP

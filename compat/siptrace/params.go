@@ -245,7 +245,7 @@ var specs = [...]Spec{
 	text("evcb_msg", Stays, "name of another `event_route[...]`, in the file of `event_route` or in `kamailio.cfg`; a KEMI function can't run here and is refused", func(p *Params) *string { return &p.EvcbMsg }),
 	onOff("trace_dialog_ack", 1, Stays, "0: a dialog that is traced goes without its ACK for a 2xx", func(p *Params) *bool { return &p.TraceDialogAck }),
 	onOff("trace_dialog_spiral", 1, Stays, "0: a dialog that is traced goes without its second way through the proxy", func(p *Params) *bool { return &p.TraceDialogSpiral }),
-	onOff("trace_ephemeral_socket", 0, Stays, "accepted; siptraced has no part in it", func(p *Params) *bool { return &p.TraceEphemeralSocket }),
+	onOff("trace_ephemeral_socket", 0, Stays, "1: the proxy reports the port that a TCP or TLS connection has of its own, and the rows have it too; the direction is found by the address then", func(p *Params) *bool { return &p.TraceEphemeralSocket }),
 	column("date_column", func(c *Columns) *string { return &c.Date }),
 	column("callid_column", func(c *Columns) *string { return &c.CallID }),
 	column("traced_user_column", func(c *Columns) *string { return &c.TracedUser }),

@@ -14,6 +14,7 @@ type Socket struct {
 // Sockets tells the proxy's own end of a message from the other one.
 type Sockets struct {
 	own        map[socketKey]struct{}
+	hosts      map[netip.Addr]struct{}
 	advertised map[socketKey]netip.AddrPort
 }
 
@@ -23,14 +24,20 @@ type socketKey struct {
 }
 
 func keyOf(proto Proto, a netip.AddrPort) socketKey {
-	return socketKey{proto.kind(), netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())}
+	return socketKey{proto.kind(), netip.AddrPortFrom(hostOf(a), a.Port())}
 }
+
+func hostOf(a netip.AddrPort) netip.Addr { return a.Addr().Unmap().WithZone("") }
 
 // NewSockets indexes the proxy's sockets. With useAdvertised (data_mode bit 1)
 // the advertised address stands in the rows in place of the bound one.
 func NewSockets(list []Socket, useAdvertised bool) *Sockets {
-	s := &Sockets{own: map[socketKey]struct{}{}, advertised: map[socketKey]netip.AddrPort{}}
+	s := &Sockets{own: map[socketKey]struct{}{}, hosts: map[netip.Addr]struct{}{}, advertised: map[socketKey]netip.AddrPort{}}
 	for _, k := range list {
+		s.hosts[hostOf(k.Addr)] = struct{}{}
+		if k.Advertised.IsValid() {
+			s.hosts[hostOf(k.Advertised)] = struct{}{}
+		}
 		protos := []Proto{k.Proto}
 		if k.Proto == Any || k.Proto == "" {
 			protos = []Proto{UDP, TCP, SCTP}
@@ -61,6 +68,13 @@ func (s *Sockets) Own(proto Proto, a netip.AddrPort) bool {
 		return true
 	}
 	_, ok := s.own[keyOf(proto, a)]
+	return ok
+}
+
+// OwnHost reports whether the proxy has a socket with that address, whatever the
+// port and the transport.
+func (s *Sockets) OwnHost(a netip.AddrPort) bool {
+	_, ok := s.hosts[hostOf(a)]
 	return ok
 }
 

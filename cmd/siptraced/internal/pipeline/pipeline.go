@@ -77,7 +77,7 @@ type Pipeline struct {
 	work  sync.Pool
 
 	outcomes                     *counters.Outcomes
-	trailing                     *atomic.Uint64
+	trailing, padded             *atomic.Uint64
 	acknowledged, unacknowledged *atomic.Uint64
 	requests, replies            *atomic.Uint64
 	made                         *atomic.Uint64
@@ -157,6 +157,7 @@ func New(r Rules, s Spool, c *counters.Set) *Pipeline {
 		spool: s, work: sync.Pool{New: func() any { return new(work) }},
 		outcomes: c.Outcomes(),
 		trailing: c.Counter("accepted.hep_trailing"),
+		padded:   c.Counter("accepted.hep_padded"),
 		// Of the keep-alives over streams.
 		acknowledged:   c.Counter("keepalives.acknowledged"),
 		unacknowledged: c.Counter("keepalives.unacknowledged"),
@@ -249,6 +250,11 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 			return counters.Keepalive
 		}
 		return p.rejected(err, "not_sip")
+	}
+	// HEP1 and HEP2 have no length, and OpenSIPS sends them with NULs at the end.
+	if isHEP && w.packet.Version < 3 && w.msg.CutNULs() > 0 {
+		c.Payload = w.msg.Raw
+		p.padded.Add(1)
 	}
 	if !st.Params.TraceOn && st.NewDecision == nil {
 		return counters.TraceOff

@@ -86,6 +86,8 @@ func TestHandle(t *testing.T) {
 		{name: "hep1 has no time", set: on, data: wrap(t, func(p *hep.Packet) { p.Version = 1 }), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: arrival},
 		{name: "no protocol type", set: on, data: wrap(t, func(p *hep.Packet) { p.Type = 0 }), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime},
 		{name: "trailing bytes", set: on, data: append(wrap(t, func(*hep.Packet) {}), 'x'), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime, also: map[string]int{"accepted.hep_trailing": 1}},
+		{name: "hep1 with NULs behind the message", set: on, data: append(wrap(t, func(p *hep.Packet) { p.Version = 1 }), make([]byte, 8)...), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: arrival, also: map[string]int{"accepted.hep_padded": 1}},
+		{name: "hep2 with NULs behind the message", set: on, data: append(wrap(t, func(p *hep.Packet) { p.Version = 2 }), make([]byte, 8)...), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 in", at: hepTime, also: map[string]int{"accepted.hep_padded": 1}},
 		{name: "sip duplicate", set: on, data: plain(""), want: "udp:198.51.100.1:5060 > udp:198.51.100.2:9060 in", at: arrival},
 		{name: "headers not read", set: on, data: plain(xset), want: "udp:198.51.100.1:5060 > udp:198.51.100.2:9060 in", at: arrival},
 		{name: "headers", set: reads, data: plain(xset), want: "udp:192.0.2.9:5060 > udp:192.0.2.1:5060 out", at: hepTime},
@@ -150,6 +152,9 @@ func TestHandle(t *testing.T) {
 			}
 			if params.XHeadersRead && strings.Contains(string(r.Msg), "X-Siptrace") {
 				t.Errorf("headers not cut: %q", r.Msg)
+			}
+			if !bytes.HasSuffix(r.Msg, []byte("\r\n\r\n")) {
+				t.Errorf("bytes behind the message: %q", r.Msg)
 			}
 		})
 	}
