@@ -25,14 +25,17 @@ func message(call, headers string, size int) string {
 }
 
 // TestEdges mirrors what the real module drops without a word: a message with one
-// IPv4 and one IPv6 end goes out with a mapped address, and one that is too large
-// for a datagram goes out over TCP; over UDP it is counted, and told of once.
+// IPv4 and one IPv6 end goes out with a mapped address, and one that as HEP is too
+// large for a datagram goes out as SIP, and by HEP to another siptraced; elsewhere it
+// is counted, and told of once.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	udp, tcp, sip := collect(t, "udp", "127.0.0.1"), collect(t, "tcp", "127.0.0.1"), collect(t, "tcp", "127.0.0.1")
+	next := start(t, options{network: "tcp"})
 	d := start(t, options{set: []string{
 		"siptrace.xheaders_read=1",
-		"destinations=" + uri(udp, "udp") + ";name=udp," + uri(tcp, "tcp") + ";name=tcp," + uri(sip, "tcp") + ";name=sip;protocol=sip;xheaders=1",
+		"destinations=" + uri(udp, "udp") + ";name=udp," + uri(tcp, "tcp") + ";name=tcp," + uri(sip, "tcp") + ";name=sip;protocol=sip;xheaders=1," +
+			"sip:" + next.addr + ";transport=tcp;name=next;ack=keepalive",
 	}})
 	begin := time.Now()
 	at := begin.Add(-time.Hour).Truncate(time.Microsecond)
@@ -50,11 +53,13 @@ func TestEdges(t *testing.T) {
 	for _, m := range large {
 		d.feed(t, vectors.HEP{Version: 1, Proto: load.UDP, Src: src, Dst: dst, Type: 1, Payload: []byte(m)}.Encode())
 	}
-	await(t, d, 1, udp)
-	await(t, d, 1+len(large), tcp, sip)
+	await(t, d, 1, udp, tcp)
+	await(t, d, 1+len(large), sip)
 	d.settle(t)
 	c := d.stop(t)
 	t.Logf("%v", c)
+	next.table.await(t, 1+len(large))
+	next.stop(t)
 
 	mapped := vectors.HEP{
 		Version: 3, Proto: load.UDP, Src: src, Dst: netip.MustParseAddrPort("[2001:db8::7]:5070"), Time: at, Type: 1, CaptureID: 1, Payload: []byte(mixed),
@@ -64,23 +69,29 @@ func TestEdges(t *testing.T) {
 	}
 	want := []vectors.Out{{Packet: mapped}}
 	report(t, "over UDP", vectors.CompareOut(want, closed(t, udp), vectors.Window{}))
+	report(t, "over TCP", vectors.CompareOut(want, closed(t, tcp), vectors.Window{}))
 	wantSIP := []vectors.Out{{Packet: []byte(marked)}}
 	for _, m := range large {
-		want = append(want, vectors.Out{Arrival: true, Packet: vectors.HEP{
-			Version: 3, Proto: load.UDP, Src: src, Dst: dst, Type: 1, CaptureID: 1, Payload: []byte(m),
-		}.Encode()})
 		wantSIP = append(wantSIP, vectors.Out{Arrival: true, Packet: []byte(strings.Replace(m, "\r\n\r\n", "\r\n"+
 			"X-Siptrace-Fromip: udp:192.0.2.7:5060\r\nX-Siptrace-Toip: udp:192.0.2.1:5060\r\nX-Siptrace-Time: 0 0\r\n"+
 			"X-Siptrace-Method: MESSAGE\r\nX-Siptrace-Dir: in\r\n\r\n", 1))})
 	}
-	window := vectors.Window{From: begin, To: time.Now()}
-	report(t, "over TCP", vectors.CompareOut(want, closed(t, tcp), window))
-	report(t, "as SIP over TCP", vectors.CompareOut(wantSIP, closed(t, sip), window))
-	if got := c["mirror.udp.too_large"]; got != int64(len(large)) {
-		t.Errorf("too large for UDP: %d, want %d", got, len(large))
+	report(t, "as SIP over TCP", vectors.CompareOut(wantSIP, closed(t, sip), vectors.Window{From: begin, To: time.Now()}))
+	var rows []string
+	for _, r := range next.table.rows(t) {
+		rows = append(rows, r.Msg)
 	}
-	if got := strings.Count(d.Stderr(), "cause=too_large"); got != 1 {
-		t.Errorf("told of %d times that messages are too large, want once:\n%s", got, d.Stderr())
+	slices.Sort(rows)
+	if wantRows := slices.Sorted(slices.Values(append(large, mixed))); !slices.Equal(rows, wantRows) {
+		t.Errorf("the next siptraced has %d rows, or other texts than the %d that were sent", len(rows), len(wantRows))
+	}
+	for _, name := range []string{"udp", "tcp"} {
+		if got := c["mirror."+name+".too_large"]; got != int64(len(large)) {
+			t.Errorf("too large for %s: %d, want %d", name, got, len(large))
+		}
+		if got := strings.Count(d.Stderr(), "sink=mirror."+name+" cause=too_large"); got != 1 {
+			t.Errorf("%s: told of %d times that messages are too large, want once:\n%s", name, got, d.Stderr())
+		}
 	}
 }
 

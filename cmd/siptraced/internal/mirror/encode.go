@@ -31,6 +31,7 @@ const (
 type encoder struct {
 	dst           *Destination
 	local, remote netip.AddrPort // of the socket in use
+	toSiptraced   bool           // another siptraced reads at the other end of a stream
 	chunks        []hep.Chunk    // of the packet in hand
 	headers       xheaders.Headers
 	from, to, cut []byte
@@ -70,15 +71,27 @@ func (e *encoder) pass(rec *siptrace.Record) bool {
 	return e.dst.Filter.Match(&e.msg, rec)
 }
 
+// maxOther is the longest HEP3 packet that others than siptraced take from a
+// stream: that of a datagram. heplify-server closes the connection at a longer one.
+const maxOther = maxUDP4
+
 // appendHEP appends rec as HEP, in version 3 with the marks that siptraceds know
 // it by, unless it has no room for them.
 func (e *encoder) appendHEP(dst []byte, rec *siptrace.Record) ([]byte, error) {
+	most := maxOther
+	if e.toSiptraced {
+		most = hep.MaxPacket
+	}
 	e.marked = rec.Packet != nil || rec.Type == siptrace.TypeLog || e.dst.hepVersion() == 3
 	out, err := e.appendWithin(dst, rec)
-	tooLarge := errors.Is(err, hep.ErrTooLarge) || err == nil && !e.dst.Stream() && len(out)-len(dst) > maxUDP4
+	tooLarge := errors.Is(err, hep.ErrTooLarge) || err == nil && len(out)-len(dst) > most
 	if e.marked && tooLarge {
 		e.marked = false
-		return e.appendWithin(dst, rec)
+		out, err = e.appendWithin(dst, rec)
+	}
+	// What a datagram takes is the socket's to say.
+	if n := len(out) - len(dst); err == nil && n > most && e.dst.Stream() {
+		return dst, &hep.Error{Err: hep.ErrTooLarge, Version: 3, Got: n, Want: most}
 	}
 	return out, err
 }

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"reflect"
@@ -289,7 +290,8 @@ func TestMarks(t *testing.T) {
 		{"over UDP", HEP3, siptrace.UDP, 0, 0, 1},
 		{"over TCP", HEP3, siptrace.TCP, 7, 0, 2},
 		{"HEP2", HEP2, siptrace.UDP, 0, 0, 0},
-		{"full packet", HEP3, siptrace.TCP, 7, hep.MaxPacket, 0},
+		{"full packet", HEP3, siptrace.TCP, 7, maxOther, 0},
+		{"full packet to a siptraced", HEP3, siptrace.TCP, 7, hep.MaxPacket, 0},
 		{"full datagram", HEP3, siptrace.UDP, 0, maxUDP4, 0},
 	} {
 		rec := sample()
@@ -304,6 +306,7 @@ func TestMarks(t *testing.T) {
 			rec.Msg = append(rec.Msg[:len(rec.Msg):len(rec.Msg)], bytes.Repeat([]byte("x"), tt.size-len(out))...)
 		}
 		e.loops, e.stream, e.number = loops, tt.stream, 42
+		e.toSiptraced = tt.size == hep.MaxPacket
 		out, err := e.appendHEP(nil, &rec)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -319,6 +322,61 @@ func TestMarks(t *testing.T) {
 		}[:tt.want]
 		if !slices.EqualFunc(p.Vendor, want, func(a, b hep.Chunk) bool { return reflect.DeepEqual(a, b) }) || e.marked != (tt.want > 0) || !bytes.Equal(p.Payload, rec.Msg) {
 			t.Errorf("%s: marked %v, chunks %v, want %v", tt.name, e.marked, p.Vendor, want)
+		}
+	}
+}
+
+// Over a stream HEP3 goes no further than a datagram would, unless a siptraced
+// reads it: heplify-server closes the connection.
+func TestLongest(t *testing.T) {
+	rtcp := hep.Packet{Version: 3, Type: 5, Payload: []byte{}}
+	bare, err := rtcp.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name        string
+		over        siptrace.Proto
+		toSiptraced bool
+		notSIP      bool
+		size        int
+		tooLarge    bool
+	}{
+		{name: "fits", over: siptrace.TCP, size: 65507},
+		{name: "one byte more", over: siptrace.TCP, size: 65508, tooLarge: true},
+		{name: "one byte more over TLS", over: siptrace.TLS, size: 65508, tooLarge: true},
+		{name: "RTCP fits", over: siptrace.TCP, notSIP: true, size: 65507},
+		{name: "RTCP, one byte more", over: siptrace.TCP, notSIP: true, size: 65508, tooLarge: true},
+		{name: "to a siptraced", over: siptrace.TCP, toSiptraced: true, size: 65535},
+		{name: "RTCP to a siptraced", over: siptrace.TCP, toSiptraced: true, notSIP: true, size: 65535},
+		{name: "more than HEP3 has", over: siptrace.TCP, toSiptraced: true, size: 65536, tooLarge: true},
+		{name: "over UDP the socket decides", over: siptrace.UDP, size: 65508},
+	} {
+		e, rec := encoderOf(HEP3, func(d *Destination) { d.Transport = tt.over }), sample()
+		out, err := e.appendHEP(nil, &rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.toSiptraced = tt.toSiptraced
+		if tt.notSIP {
+			rtcp.Payload = bytes.Repeat([]byte("x"), tt.size-len(bare))
+			if rec.Packet, err = rtcp.Append(nil); err != nil {
+				t.Fatal(err)
+			}
+			rec.Type = 5
+		} else {
+			rec.Msg = append(rec.Msg[:len(rec.Msg):len(rec.Msg)], bytes.Repeat([]byte("x"), tt.size-len(out))...)
+		}
+		out, err = e.appendHEP([]byte("before"), &rec)
+		if errors.Is(err, hep.ErrTooLarge) != tt.tooLarge || err != nil && !tt.tooLarge {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
+		want := len("before") + tt.size
+		if tt.tooLarge {
+			want = len("before")
+		}
+		if len(out) != want {
+			t.Errorf("%s: got %d bytes, want %d", tt.name, len(out), want)
 		}
 	}
 }

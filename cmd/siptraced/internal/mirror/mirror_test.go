@@ -100,6 +100,46 @@ func TestKeepAlive(t *testing.T) {
 	c.check(t, 1500)
 }
 
+// Nobody but a siptraced is sent a HEP3 packet over 65,507 bytes: it is counted, and
+// what comes behind it goes on over the same connection.
+func TestTooLargeForOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*collector, *Destination)
+		takes  int // of the large ones
+	}{
+		{"another program", func(*collector, *Destination) {}, 0},
+		{"a siptraced, as configured", func(c *collector, d *Destination) { c.echo, d.Ack = true, AckKeepAlive }, 2},
+		{"a siptraced, as it asked", func(c *collector, _ *Destination) { c.asks = []byte("\r\n\r\n\r\r\n\n\r\n\n\n\r\r\r\n") }, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCollector(t, nil)
+			r := newRig(t, t.TempDir(), nil, to(t, c.uri(), func(d *Destination) { tt.change(c, d) }))
+			r.put(t, 10, nil)
+			waitFor(t, "the first messages, and the answer to the question", func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.n == 10 && (c.asks == nil || c.asked > 0)
+			})
+			for range 2 {
+				r.put(t, 1, func(rec *siptrace.Record) {
+					rec.Msg = append(rec.Msg, bytes.Repeat([]byte("x"), 65420-len(rec.Msg))...)
+				})
+				r.put(t, 10, nil)
+			}
+			r.stop(t, true)
+			c.check(t, 30+tt.takes)
+			name := r.sinks[0].name
+			if got := r.counter(name + ".too_large"); got != uint64(2-tt.takes) {
+				t.Errorf("too large: got %d, want %d", got, 2-tt.takes)
+			}
+			if got := r.counter(name + ".connects"); got != 1 {
+				t.Errorf("connections: got %d, want 1", got)
+			}
+		})
+	}
+}
+
 // What waits too long, or is too much, expires and is counted; the rest comes.
 func TestBounds(t *testing.T) {
 	for _, tt := range []struct {

@@ -147,7 +147,8 @@ type collector struct {
 	t    *testing.T
 	addr string
 	tls  *tls.Config
-	echo bool // answers keep-alives
+	echo bool   // answers keep-alives
+	asks []byte // what it sends to whoever connects
 
 	mu    sync.Mutex // covers what follows
 	calls map[string][]int
@@ -203,6 +204,7 @@ func (c *collector) listen() {
 
 func (c *collector) read(conn net.Conn) {
 	defer conn.Close()
+	_, _ = conn.Write(c.asks)
 	var p hep.Packet
 	buf := make([]byte, 0, 1<<17)
 	for {

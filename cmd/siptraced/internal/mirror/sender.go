@@ -102,7 +102,7 @@ func (c *connection) begin() error {
 		}
 		c.settings = d
 	}
-	c.encoder.dst, c.encoder.local, c.encoder.remote = d, c.local, c.remote
+	c.encoder.dst, c.encoder.local, c.encoder.remote, c.encoder.toSiptraced = d, c.local, c.remote, false
 	return nil
 }
 

@@ -94,6 +94,7 @@ func (w *streamWriter) Write(ctx context.Context, b *spool.Batch) error {
 		w.await(ctx)
 		return err
 	}
+	w.encoder.toSiptraced = w.toSiptraced.Load()
 	defer context.AfterFunc(ctx, w.raw.abort)()
 	w.writing.Lock()
 	defer w.writing.Unlock()
@@ -229,6 +230,9 @@ type stream struct {
 
 	// broken is closed when the peer has closed, or the connection failed.
 	broken chan struct{}
+	// toSiptraced: the peer is one. It is said to answer keep-alives, or it asked
+	// whether we are a mirror.
+	toSiptraced atomic.Bool
 
 	// Of the HEP3 keep-alives: asked are the offsets at which one was sent,
 	// answered the bytes that came back.
@@ -259,6 +263,7 @@ func newStream(c net.Conn, ack string) (*stream, error) {
 		return nil, err
 	}
 	if ack == AckKeepAlive {
+		s.toSiptraced.Store(true)
 		p := hep.Packet{Version: 3, KeepAlive: 1}
 		if s.keepAlive, err = p.Append(nil); err != nil {
 			return nil, err
@@ -280,6 +285,7 @@ func (s *stream) read() {
 			return
 		}
 		if q, ok := loop.LastQuestion(buf[:n]); ok && s.keepAlive == nil {
+			s.toSiptraced.Store(true)
 			s.writing.Lock()
 			err = s.write(loop.AppendAnswer(nil, q))
 			s.writing.Unlock()
