@@ -19,8 +19,11 @@ import (
 	"siptraced/rpc"
 )
 
-// rpcPath is where JSON-RPC is served, as Kamailio's examples have it.
+// rpcPath is where JSON-RPC is served, and below it, as by the route that Kamailio's
+// documentation of jsonrpcs has ($hu =~ "^/RPC").
 const rpcPath = "/RPC"
+
+func isRPC(path string) bool { return path == rpcPath || strings.HasPrefix(path, rpcPath+"/") }
 
 // maxReason is how much of a fault's text goes into the status line, in bytes.
 const maxReason = 255
@@ -113,7 +116,7 @@ func (h *httpService) handle(ctx *fasthttp.RequestCtx) {
 		ctx.Error("Too Many Requests", fasthttp.StatusTooManyRequests)
 		return
 	}
-	if string(ctx.Path()) != rpcPath {
+	if !isRPC(string(ctx.Path())) {
 		ctx.Error("Not Found", fasthttp.StatusNotFound)
 		return
 	}

@@ -196,12 +196,17 @@ func readHTTP(t *testing.T, r *bufio.Reader) httpReply {
 	return httpReply{resp.Status, resp.Header.Get("Content-Type"), string(body), resp.Header.Get("Sia") != "", resp.Close}
 }
 
-// There is nothing beside /RPC.
+// There is nothing beside /RPC and what is below it.
 func TestPaths(t *testing.T) {
+	const parseError = `{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}`
 	s := start(t, serve.Config{Strict: true}, serve.Handlers{})
 	for request, want := range map[string]string{
-		"GET /x HTTP/1.1\r\nHost: trace.example\r\n\r\n":                      "Not Found",
-		"POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": `{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}`,
+		"GET /x HTTP/1.1\r\nHost: trace.example\r\n\r\n":                              "Not Found",
+		"POST /RPCx HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":       "Not Found",
+		"POST /RPC/../x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":   "Not Found",
+		"POST /RPC/a/b?c=d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": parseError,
+		"POST /RPC/ HTTP/1.1\r\nHost: trace.example\r\nContent-Length: 1\r\n\r\n{":   "Forbidden",
+		"POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": parseError,
 	} {
 		c := dial(t, "tcp", s.http)
 		write(t, c, []byte(request))

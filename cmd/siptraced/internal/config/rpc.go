@@ -60,7 +60,7 @@ func rpcKeys() []Key {
 		str("fifo", "JSON-RPC FIFO for `kamctl` (`RPCFIFOPATH=...`), such as /run/siptraced/rpc.fifo", func(r *RPC) *string { return &r.FIFO }),
 		strs("datagram", "JSON-RPC datagrams for `kamcli`: a path, `unixd:` or `udp:`", func(r *RPC) *[]string { return &r.Datagram }),
 		strs("tcp", "JSON-RPC over TCP for `kamcli`: host:port", func(r *RPC) *[]string { return &r.TCP }),
-		strs("http", "JSON-RPC by POST to `/RPC`: host:port", func(r *RPC) *[]string { return &r.HTTP }),
+		strs("http", "JSON-RPC by POST to `/RPC`, or below it: host:port", func(r *RPC) *[]string { return &r.HTTP }),
 		str("mi_fifo", "MI FIFO for `openserctl` (`OSER_FIFO=...`), such as /tmp/openser_fifo", func(r *RPC) *string { return &r.MIFIFO }),
 		str("flexisip_cli", "socket for `flexisip_cli.py` (log level)", func(r *RPC) *string { return &r.FlexisipCLI }),
 		str("flexisip_pid", "file that tells `flexisip_cli.py` our process id", func(r *RPC) *string { return &r.PIDFile }),

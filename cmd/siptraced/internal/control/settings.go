@@ -71,7 +71,7 @@ func (c *Control) cfgSet(ctx context.Context, call *rpc.Call) (any, error) {
 func (c *Control) RegisterMI(r *rpc.Registry) error {
 	commands := []rpc.Method{
 		{Name: "get_statistics", Handler: func(ctx context.Context, call *rpc.Call) (any, error) {
-			list, err := c.selected(call, noneToGet)
+			list, err := c.selected(call, noneToGet, false)
 			if err != nil {
 				return nil, err
 			}

@@ -55,9 +55,11 @@ type statistic struct {
 	value       uint64
 }
 
-// selected are the counters that the parameters name: "all", "GROUP:", NAME.
-func (c *Control) selected(call *rpc.Call, missing string) ([]statistic, error) {
-	if len(call.Params) == 0 {
+// selected are the counters that the parameters name: "all", "GROUP:", NAME; with
+// one also "GROUP:NAME" and "GROUP.NAME". As in Kamailio, a parameter that is no
+// string ends the list.
+func (c *Control) selected(call *rpc.Call, missing string, one bool) ([]statistic, error) {
+	if _, ok := call.Str(0); !ok {
 		return nil, fault(400, missing)
 	}
 	groups := c.groups()
@@ -68,8 +70,15 @@ func (c *Control) selected(call *rpc.Call, missing string) ([]statistic, error) 
 		}
 	}
 	for i := range call.Params {
-		word, _ := call.Str(i)
+		word, ok := call.Str(i)
+		if !ok {
+			break
+		}
 		group, isGroup := strings.CutSuffix(word, ":")
+		if at := strings.IndexAny(word, ":."); one && at > 0 && slices.Contains(groups[word[:at]], word[at+1:]) {
+			add(word[:at], word[at+1:])
+			continue
+		}
 		for _, g := range groupOrder {
 			switch {
 			case word == "all" || isGroup && g == group:
@@ -88,7 +97,7 @@ func (c *Control) selected(call *rpc.Call, missing string) ([]statistic, error) 
 }
 
 func (c *Control) getStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call, noneToGet)
+	list, err := c.selected(call, noneToGet, false)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +112,7 @@ func (c *Control) getStatistics(_ context.Context, call *rpc.Call) (any, error) 
 // doubles over BINRPC.
 func (c *Control) fetch(numbers bool) rpc.Handler {
 	return func(_ context.Context, call *rpc.Call) (any, error) {
-		list, err := c.selected(call, noneToGet)
+		list, err := c.selected(call, noneToGet, true)
 		if err != nil {
 			return nil, err
 		}
@@ -120,18 +129,24 @@ func (c *Control) fetch(numbers bool) rpc.Handler {
 }
 
 func (c *Control) resetStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call, noneToReset)
+	list, err := c.selected(call, noneToReset, false)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range list {
 		c.reset(s.name)
 	}
+	// Kamailio resets what comes before it, too.
+	for i := range call.Params {
+		if _, ok := call.Str(i); !ok {
+			return nil, fault(400, fmt.Sprintf("Parameter %d is not a string", i+1))
+		}
+	}
 	return nil, nil
 }
 
 func (c *Control) clearStatistics(_ context.Context, call *rpc.Call) (any, error) {
-	list, err := c.selected(call, noneToReset)
+	list, err := c.selected(call, noneToReset, false)
 	if err != nil {
 		return nil, err
 	}
