@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/pprof"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -125,8 +126,11 @@ func checkCommand() *cobra.Command {
 		for _, s := range cfg.Sockets {
 			fmt.Fprintln(out, s)
 		}
-		for _, n := range cfg.Notes {
+		for _, n := range slices.Concat(cfg.Notes, cfg.Remarks) {
 			fmt.Fprintln(out, "note:", n)
+		}
+		for _, w := range cfg.Warnings {
+			fmt.Fprintln(out, "warning:", w)
 		}
 		fmt.Fprint(out, cfg.Rules.Describe())
 		if *dry != "" {

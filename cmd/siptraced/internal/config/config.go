@@ -45,8 +45,10 @@ type Config struct {
 	// with their places.
 	Values  []Value
 	Sockets []Value
-	// Notes say what works otherwise than the operator may expect.
-	Notes []string
+	// Warnings say what would lose messages, or keeps them where nobody said so;
+	// Notes what works otherwise than the operator may expect; Remarks what is as it
+	// should be and may surprise all the same.
+	Warnings, Notes, Remarks []string
 	// KamailioCfg is the proxy's configuration that was read, or empty.
 	KamailioCfg string
 
@@ -56,6 +58,10 @@ type Config struct {
 	ruleList any // of the key rules.list, as it is written
 	mirror   destination
 	entries  []any // of the key destinations, as they are written
+	// toSelf are the entries of duplicate_uri that are our own listening sockets.
+	toSelf []string
+	// kept: what would go nowhere is stored all the same.
+	kept bool
 
 	sources sources
 	// stored are the settings that the places have; remote are those that remote
@@ -271,10 +277,8 @@ func (c *Config) finish() error {
 		}
 	}
 	add(module+"trace_init_mode", c.Params.Validate())
-	u, err := siptrace.ParseDBURL(c.Params.DBURL)
-	add(module+"db_url", err)
-	c.Store.URL, c.Store.Table, c.Store.Columns = u, c.Params.Table, c.Params.Columns
 	if slices.ContainsFunc(c.Ingest.Listen, func(a ingest.Address) bool { return a.Net == "tls" }) || c.tls.certificate != "" {
+		var err error
 		c.Ingest.TLS, err = c.serverTLS()
 		add("tls.certificate", err)
 	}
@@ -285,9 +289,10 @@ func (c *Config) finish() error {
 		}
 	}
 	c.Notes = append(c.Notes, c.sources.notes...)
+	problems = append(problems, c.finishMirrors()...)
+	problems = append(problems, c.finishStore()...)
 	problems = append(problems, c.finishRules()...)
 	problems = append(problems, c.finishRPC()...)
-	problems = append(problems, c.finishMirrors()...)
 	c.note()
 	return errors.Join(problems...)
 }
@@ -333,9 +338,7 @@ func (c *Config) note() {
 	if !p.TraceOn {
 		c.Notes = append(c.Notes, "trace_on is 0: nothing is traced until it is switched on")
 	}
-	if !p.Stores() {
-		c.Notes = append(c.Notes, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written")
-	}
+	c.noteSinks()
 	c.noteMirrors()
 	c.noteRules()
 	if k := &c.sources.kamailio; c.sources.proxy == nil && len(k.Defines)+len(k.Listens)+len(k.Version) > 0 {

@@ -85,7 +85,7 @@ func (f *sources) readKamailio() ([]setting, error) {
 	}
 	places := parser.Places()
 	return settingsOf(k, func(key string) setting {
-		return setting{place: places[key][len(places[key])-1].String()}
+		return setting{place: places[key][len(places[key])-1].String(), by: byProxy}
 	}), nil
 }
 

@@ -188,9 +188,14 @@ func parseBytes(s string) (int64, error) {
 }
 
 func parseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil { // fits: 2^16 days are 179 years
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration: write 500ms, 10s, 24h", s)
+		return 0, fmt.Errorf("%q is not a duration: write 500ms, 10s, 24h, 7d", s)
 	}
 	return d, nil
 }

@@ -36,10 +36,21 @@ type setting struct {
 	value any
 	text  bool // the value is text, to be read by the key's type
 	place string
+	by    author
 	// lines are the places of the parts of a value from a YAML file, such as
 	// "[0].name".
 	lines map[string]string
 }
+
+// author is who gave a value.
+type author int
+
+// The authors.
+const (
+	byOperator author = iota // siptraced.yaml, the environment, --set, remote control
+	byProxy                  // kamailio.cfg
+	byNobody                 // what holds without a kamailio.cfg
+)
 
 // settings are values by the present names of their keys.
 type settings map[string]setting
@@ -85,13 +96,16 @@ type sources struct {
 
 // embedded is what holds when there is no kamailio.cfg: the main job, without
 // any set-up.
-func embedded() []setting {
+func (f *sources) embedded() []setting {
 	const place = "default, there is no kamailio.cfg"
 	return []setting{
-		{name: module + "db_url", value: "sqlite://siptraced.db", place: place},
-		{name: module + "trace_on", value: int64(1), place: place},
+		{name: module + "db_url", value: f.ownDatabase(), place: place, by: byNobody},
+		{name: module + "trace_on", value: int64(1), place: place, by: byNobody},
 	}
 }
+
+// ownDatabase is the file for messages of which nobody said where they go.
+func (f *sources) ownDatabase() string { return "sqlite://siptraced.db" }
 
 // read reads every place. Unknown keys are errors, and joined.
 func read(src Sources) (from sources, merged settings, err error) {
@@ -106,7 +120,7 @@ func read(src Sources) (from sources, merged settings, err error) {
 			problems = append(problems, &Problem{s.place, fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
-	list := embedded()
+	list := from.embedded()
 	if from.kamailioCfg != "" {
 		if list, err = from.readKamailio(); err != nil {
 			return from, nil, err

@@ -261,7 +261,8 @@ func (c *Config) finishDuplicates() (problems []error) {
 		}
 		if self {
 			// The proxy's own file says where it mirrors to: here.
-			c.Notes = append(c.Notes, fmt.Sprintf("duplicate_uri %s: that is siptraced's own listen address, not a mirror", uri))
+			c.toSelf = append(c.toSelf, uri)
+			c.Remarks = append(c.Remarks, fmt.Sprintf("duplicate_uri %s: that is siptraced's own listen address, not a mirror", uri))
 			continue
 		}
 		kept = append(kept, uri)
@@ -465,7 +466,8 @@ func (c *Config) self(transport siptrace.Proto, addr netip.AddrPort) bool {
 			continue
 		}
 		ip, err := netip.ParseAddr(l.Host)
-		if err == nil && (ip.Unmap() == addr.Addr().Unmap() || ip.IsUnspecified() && ownAddress(addr.Addr())) {
+		family := ip.Is6() || addr.Addr().Unmap().Is4() // 0.0.0.0 takes IPv4 alone
+		if err == nil && (ip.Unmap() == addr.Addr().Unmap() || ip.IsUnspecified() && family && ownAddress(addr.Addr())) {
 			return true
 		}
 	}

@@ -60,7 +60,9 @@ type daemon struct {
 	cfg atomic.Pointer[config.Config]
 
 	mu                sync.Mutex // covers what follows: remote control and signals change it
+	warned            []string   // the warnings of the configuration in force
 	store             *store.Store
+	kept              bool              // its database is the one that config.Config.Kept speaks of
 	learned           []siptrace.Socket // those that the proxy named
 	started, stopping bool
 }
@@ -80,6 +82,9 @@ func Run(ctx context.Context, opt Options) error {
 	d.signals = signals
 	for _, n := range cfg.Notes {
 		d.log.Warn("configuration", "note", n)
+	}
+	for _, n := range cfg.Remarks {
+		d.log.Info("configuration", "note", n)
 	}
 	if err := d.start(ctx); err != nil {
 		d.stop()
@@ -161,33 +166,25 @@ func (d *daemon) start(ctx context.Context) error {
 // greet says that messages are taken, and without a kamailio.cfg what to put
 // into one.
 func (d *daemon) greet() {
+	c := d.cfg.Load()
 	sockets := d.ingest.Sockets()
 	var addrs []string
 	for _, s := range sockets {
 		addrs = append(addrs, s.String())
 	}
-	if d.cfg.Load().KamailioCfg == "" && len(sockets) > 0 {
-		fmt.Fprintf(d.opt.Stderr, hint, sockets[0].Addr)
+	if c.KamailioCfg == "" {
+		fmt.Fprint(d.opt.Stderr, hint(sockets))
 	}
 	var control []string
 	for _, s := range d.rpc {
 		control = append(control, s.Addresses()...)
 	}
-	d.log.Info("ready", "listen", strings.Join(addrs, ","), "rpc", strings.Join(control, ", "), "database", d.cfg.Load().Store.URL, "table", d.cfg.Load().Store.Table)
+	attrs := []any{"listen", strings.Join(addrs, ","), "rpc", strings.Join(control, ", ")}
+	if c.Params.Stores() {
+		attrs = append(attrs, "database", c.Store.URL, "table", c.Store.Table)
+	}
+	d.log.Info("ready", attrs...)
 }
-
-// hint is what a proxy needs to mirror everything to us.
-const hint = `To mirror all traffic of a Kamailio to siptraced, put this into its kamailio.cfg:
-
-    loadmodule "siptrace.so"
-    modparam("siptrace", "duplicate_uri", "sip:%s")
-    modparam("siptrace", "hep_mode_on", 1)
-    modparam("siptrace", "hep_version", 3)
-    modparam("siptrace", "trace_to_database", 0)
-    modparam("siptrace", "trace_on", 1)
-    modparam("siptrace", "trace_mode", 1)
-
-`
 
 // printCounters prints the counters as one JSON object on a line of its own.
 func (d *daemon) printCounters() {

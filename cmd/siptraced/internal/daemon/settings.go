@@ -55,11 +55,22 @@ func (d *daemon) apply(ctx context.Context, live *config.Config) error {
 		return err
 	}
 	d.cfg.Store(live)
+	d.warn(live)
 	d.level.Set(live.LogLevel)
 	debug.SetMemoryLimit(live.MemoryLimit)
 	d.ingest.SetMaxConnections(live.Ingest.MaxConnections)
 	d.pipeline.SetRules(d.rules())
 	return nil
+}
+
+// warn logs the warnings of a configuration that were not there before.
+func (d *daemon) warn(live *config.Config) {
+	for _, w := range live.Warnings {
+		if !slices.Contains(d.warned, w) {
+			d.log.Warn("configuration", "warning", w)
+		}
+	}
+	d.warned = live.Warnings
 }
 
 func (d *daemon) applySpool(ctx context.Context, c *config.Config) error {
@@ -88,11 +99,12 @@ func (d *daemon) applyRules(_ context.Context, c *config.Config) (err error) {
 func (d *daemon) applyStore(ctx context.Context, c *config.Config) error {
 	cfg := c.Store
 	cfg.Rejects = d.rejects
+	if !c.Params.Stores() && (d.store == nil || d.kept) {
+		return nil // what waits for a file that nobody named goes there
+	}
+	d.kept = c.Kept()
 	if d.store != nil {
 		return d.store.Reconfigure(cfg)
-	}
-	if !c.Params.Stores() {
-		return nil
 	}
 	s, err := store.Open(ctx, cfg, d.spool, d.counters, d.log)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 
 	"siptraced/compat/siptrace"
@@ -39,6 +40,19 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, fmt.Errorf("listen %q: %q is not a port", s, a.Port)
 	}
 	return a, nil
+}
+
+// network is the one for package net, udp or tcp. It takes 0.0.0.0 for every address
+// of either family, but whoever writes IPv4 wants no other.
+func (a Address) network() string {
+	network := "tcp"
+	if a.Net == "udp" {
+		network = "udp"
+	}
+	if ip, err := netip.ParseAddr(a.Host); err == nil && ip.Is4() {
+		network += "4"
+	}
+	return network
 }
 
 // HostPort is the address for package net.

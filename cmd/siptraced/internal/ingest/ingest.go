@@ -128,7 +128,7 @@ func (s *Server) bind(a Address) error {
 	if a.Net == "tls" && s.cfg.TLS == nil {
 		return errors.New("a certificate is needed: set tls.certificate and tls.private_key")
 	}
-	l, err := net.Listen("tcp", a.HostPort())
+	l, err := net.Listen(a.network(), a.HostPort())
 	if err != nil {
 		return err
 	}

@@ -442,3 +442,27 @@ func TestParseAddress(t *testing.T) {
 		}
 	}
 }
+
+// Who writes an IPv4 address gets no IPv6 socket: 0.0.0.0 is every address of IPv4.
+func TestEveryAddress(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		for _, tt := range []struct {
+			listen string
+			ipv6   bool
+		}{{"0.0.0.0:0", false}, {"127.0.0.1:0", false}, {"[::]:0", true}, {"*:0", true}} {
+			s, _, _ := start(t, Config{}, network+":"+tt.listen)
+			bound := s.Sockets()[0].Addr
+			if bound.Addr().Is6() != tt.ipv6 {
+				t.Errorf("%s:%s is bound to %s", network, tt.listen, bound)
+			}
+			c, err := net.Dial("tcp6", fmt.Sprintf("[::1]:%d", bound.Port()))
+			if err == nil {
+				_ = c.Close()
+			}
+			if takes := err == nil; network == "tcp" && takes != tt.ipv6 {
+				t.Errorf("%s:%s takes IPv6: %v, want %v", network, tt.listen, takes, tt.ipv6)
+			}
+			s.Close(t.Context())
+		}
+	}
+}

@@ -40,7 +40,7 @@ type udpSocket struct {
 
 func listenUDP(a Address, buffer int, log *slog.Logger) (*udpSocket, error) {
 	var lc net.ListenConfig
-	pc, err := lc.ListenPacket(context.Background(), "udp", a.HostPort())
+	pc, err := lc.ListenPacket(context.Background(), a.network(), a.HostPort())
 	if err != nil {
 		return nil, err
 	}

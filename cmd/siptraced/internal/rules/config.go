@@ -122,6 +122,11 @@ func (c *Config) routeTraces() bool {
 	return c.Route != nil && (calls(*c.Route) || slices.ContainsFunc(c.Routes, calls))
 }
 
+// NamesDestinations reports whether a rule or the event route may name a mirror.
+func (c *Config) NamesDestinations() bool {
+	return c.routeTraces() || slices.ContainsFunc(c.Rules, func(r *Rule) bool { return len(r.Destinations) > 0 })
+}
+
 // Equal reports whether both have the same route and rules.
 func (c *Config) Equal(o *Config) bool {
 	same := c.Route == o.Route || c.Route != nil && o.Route != nil && c.Route.Same(*o.Route)

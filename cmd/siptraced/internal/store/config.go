@@ -21,6 +21,10 @@ type Config struct {
 	BatchRows  int
 	BatchBytes int
 	BatchAge   time.Duration
+	// KeepBytes and Keep bound the database, by its size and by the age of its rows:
+	// what is beyond goes, the oldest first. Only SQLite can be bounded; 0: no bound.
+	KeepBytes int64
+	Keep      time.Duration
 	// RejectFile takes the rows that the database refuses, one JSON object per
 	// line.
 	RejectFile string
@@ -38,9 +42,14 @@ func DefaultConfig() Config {
 		BatchRows:  4000,
 		BatchBytes: 8 << 20,
 		BatchAge:   5 * time.Millisecond,
+		KeepBytes:  2 << 30,
+		Keep:       7 * 24 * time.Hour,
 		RejectFile: "siptraced.rejects.jsonl",
 	}
 }
+
+// leastKeepBytes leaves room for the tables, and for a transaction.
+const leastKeepBytes = 1 << 20
 
 // Validate reports the first value that can't work.
 func (c Config) Validate() error {
@@ -51,6 +60,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("store.batch_bytes is %d: 64 KiB to 64 MiB are possible", c.BatchBytes)
 	case c.BatchAge < 0 || c.BatchAge > time.Minute:
 		return fmt.Errorf("store.batch_age is %s: 0 to 1m are possible", c.BatchAge)
+	case c.KeepBytes < 0 || c.KeepBytes > 0 && c.KeepBytes < leastKeepBytes:
+		return fmt.Errorf("store.keep_bytes is %d: 0 (no bound) or at least 1 MiB", c.KeepBytes)
+	case c.Keep < 0:
+		return fmt.Errorf("store.keep is %s: 0s (no bound) or more", c.Keep)
 	case c.RejectFile == "":
 		return errors.New("store.reject_file is empty: name a file")
 	}
