@@ -241,21 +241,31 @@ func (p *phones) traffic() int {
 	} else if a != "" {
 		p.follow(call, a, "ACK")
 	}
-	for _, r := range []request{
-		{method: "MESSAGE", uri: uri("bob"), to: to("bob"), id: "text"},
-		invite("nobody", "nobody"),
-		{method: "OPTIONS", uri: "sip:" + p.domain, to: "<sip:" + p.domain + ">", id: "options"},
-		{method: "OPTIONS", uri: "sip:" + p.domain, to: "<sip:" + p.domain + ">", id: barrier},
-	} {
-		r.from, r.cseq, r.conn = "alice", 1, p.alice
-		p.send(r)
-		if a := p.final(r.id, r.method, ""); a != "" && r.method == "INVITE" {
-			p.follow(r, a, "ACK")
-		}
+	p.message("text")
+	call = invite("nobody", "nobody")
+	p.send(call)
+	if a := p.final(call.id, "INVITE", ""); a != "" {
+		p.follow(call, a, "ACK")
 	}
+	p.options("options")
+	p.options(barrier)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.again
+}
+
+// message is a text for bob.
+func (p *phones) message(id string) {
+	p.tb.Helper()
+	p.send(request{method: "MESSAGE", uri: "sip:bob@" + p.domain, to: "<sip:bob@" + p.domain + ">", id: id, from: "alice", cseq: 1, conn: p.alice})
+	p.final(id, "MESSAGE", "")
+}
+
+// options asks the proxy whether it is there.
+func (p *phones) options(id string) {
+	p.tb.Helper()
+	p.send(request{method: "OPTIONS", uri: "sip:" + p.domain, to: "<sip:" + p.domain + ">", id: id, from: "alice", cseq: 1, conn: p.alice})
+	p.final(id, "OPTIONS", "")
 }
 
 var challenge = regexp.MustCompile(`realm="([^"]*)".*nonce="([^"]*)"`)

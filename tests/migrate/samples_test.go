@@ -46,6 +46,13 @@ modparam("siptrace", "db_url", "@DBURL@")
 	listen = "listen=udp:127.0.0.1:@PORT@\nauto_aliases=no\n"
 )
 
+// oob are the edits that kamailio-oob.cfg needs.
+var oob = [][2]string{
+	{`mpath="/usr/local/lib/kamailio/modules/"`, ""},
+	{"#listen=udp:10.0.0.10:5060\n", listen},
+	{"children=4", "children=1"},
+}
+
 var samples = []sample{
 	{
 		name: "default", base: "/etc/kamailio/kamailio.cfg", pair: true, mirrors: true,
@@ -104,12 +111,7 @@ modparam("siptrace", "hep_version", 2)`,
 		},
 	},
 	{
-		name: "users", base: "pkg/kamailio-oob.cfg", pair: true, tables: []string{"sip_trace_alt"},
-		edits: [][2]string{
-			{`mpath="/usr/local/lib/kamailio/modules/"`, ""},
-			{"#listen=udp:10.0.0.10:5060\n", listen},
-			{"children=4", "children=1"},
-		},
+		name: "users", base: "pkg/kamailio-oob.cfg", pair: true, tables: []string{"sip_trace_alt"}, edits: oob,
 		lines: standard + `modparam("siptrace", "trace_on", 1)
 modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
 modparam("siptrace", "trace_table_avp", "$avp(table)")
@@ -123,12 +125,7 @@ modparam("siptrace", "trace_table_avp", "$avp(table)")
 `,
 	},
 	{
-		name: "tables", base: "pkg/kamailio-oob.cfg", tables: []string{"sip_trace_alt"},
-		edits: [][2]string{
-			{`mpath="/usr/local/lib/kamailio/modules/"`, ""},
-			{"#listen=udp:10.0.0.10:5060\n", listen},
-			{"children=4", "children=1"},
-		},
+		name: "tables", base: "pkg/kamailio-oob.cfg", tables: []string{"sip_trace_alt"}, edits: oob,
 		lines: standard + `modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
 modparam("siptrace", "trace_table_avp", "$avp(table)")
 `,
@@ -231,6 +228,14 @@ modparam("siptrace", "trace_flag", 3)
 		},
 		lines: standard + "modparam(\"siptrace\", \"trace_on\", 1)\r\n",
 		calls: "	sip_trace();\n", tail: "\nreply_route {\n	sip_trace();\n}\n",
+	},
+	{
+		name: "stateless ACKs", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
+modparam("siptrace", "hep_mode_on", 1)
+`,
+		calls: "	# sip_trace();\n	if (is_method(\"INVITE\")) {\n		sl_send_reply(\"480\", \"Gone\");\n		exit;\n	}\n",
 	},
 	{
 		name: "capture", base: "pkg/sipcapture.cfg", quiet: true,
@@ -344,13 +349,14 @@ func (s sample) build(tb testing.TB, dir string, values map[string]string) strin
 // halves are the two sides of a migration.
 type halves struct {
 	dir, cfg, yaml string
+	original       string // kamailio.cfg as it was
 }
 
 // migrate builds a sample, has it migrated, and checks both halves with the
 // programs that will read them.
 func (s sample) migrate(t *testing.T, values map[string]string) halves {
 	t.Helper()
-	h := halves{dir: t.TempDir()}
+	h := halves{dir: t.TempDir(), original: s.build(t, t.TempDir(), values)}
 	h.cfg = s.build(t, h.dir, values)
 	if o := command(t, h.dir, "", "kamailio", "-c", "-f", h.cfg); o.code != 0 {
 		t.Fatalf("kamailio -c of the original: %v", o)
@@ -377,12 +383,31 @@ func (s sample) migrate(t *testing.T, values map[string]string) halves {
 	if o := command(t, h.dir, "", program, "check", "-c", h.yaml); o.code != 0 {
 		t.Errorf("siptraced check: %v\n%s", o, yaml)
 	}
-	// The module has nothing to do with the database any more, and what is done
-	// is not done twice.
+	// What is done is not done twice.
 	if o := command(t, h.dir, "", program, "migrate", h.cfg); o.code != 1 || !strings.Contains(o.stderr, "migrated already") {
 		t.Errorf("migrated again: %v", o)
 	}
+	s.goBack(t, h, all)
 	return h
+}
+
+// goBack takes the patch back, as the notes say: each file has to be what it was.
+func (s sample) goBack(t *testing.T, h halves, printed string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name := range s.files {
+		write(t, filepath.Join(dir, name), readFile(t, filepath.Join(h.dir, name)))
+	}
+	write(t, filepath.Join(dir, "kamailio.cfg"), readFile(t, h.cfg))
+	must(t, dir, printed, "patch", "-R", "-p0", "--batch", "--fuzz=0", "--no-backup-if-mismatch")
+	for name := range s.files {
+		if got, want := readFile(t, filepath.Join(dir, name)), readFile(t, filepath.Join(filepath.Dir(h.original), name)); got != want {
+			t.Errorf("%s after patch -R: got\n%s\nwant\n%s", name, got, want)
+		}
+	}
+	if got, want := readFile(t, filepath.Join(dir, "kamailio.cfg")), readFile(t, h.original); got != want {
+		t.Errorf("kamailio.cfg after patch -R: got\n%s\nwant\n%s", got, want)
+	}
 }
 
 // values are ports that are free, and a database nobody has yet.

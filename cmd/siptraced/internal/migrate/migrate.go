@@ -36,6 +36,7 @@ type Plan struct {
 	core   bool // trace_mode mirrors all traffic
 	script bool // sip_trace() and its kin are called
 	relay  bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
+	acks   bool // of stateless replies are traced, whatever trace_mode and the script do
 
 	listen   address
 	sinks    sinks
@@ -89,6 +90,7 @@ func New(path string, opt Options) (*Plan, error) {
 	p.core = p.params.TraceMode != 0 && p.params.TraceInitMode != 2
 	p.script = slices.ContainsFunc(p.calls, call.traces)
 	p.relay = p.params.XHeadersRead && p.script
+	p.acks = p.params.TraceSLAcks && p.loaded("sl")
 	if err := p.chooseListen(opt.Listen); err != nil {
 		return nil, err
 	}
@@ -100,7 +102,6 @@ func New(path string, opt Options) (*Plan, error) {
 
 // readParams takes the module's parameters, checked as siptraced checks them.
 func (p *Plan) readParams() error {
-	loaded := slices.ContainsFunc(p.cfg.Modules, func(m kamcfg.Module) bool { return m.Name == "siptrace" })
 	for _, par := range p.cfg.Params {
 		if !par.For("siptrace") {
 			continue
@@ -115,13 +116,31 @@ func (p *Plan) readParams() error {
 			return fmt.Errorf("%s: %w", par.Pos, err)
 		}
 		p.set[par.Name] = par
-		loaded = loaded || par.Module == "siptrace"
 	}
-	if !loaded {
-		return fmt.Errorf("%s: %w", p.main, ErrNothing)
+	if p.loaded("siptrace") {
+		return nil
 	}
-	return nil
+	for _, par := range p.cfg.Params {
+		if par.Module == "siptrace" {
+			return fmt.Errorf("%s: modparam(\"siptrace\", %q) without loadmodule \"siptrace.so\": Kamailio refuses the file (no module matching siptrace). Load the module there, or take its lines away", par.Pos, par.Name)
+		}
+	}
+	return fmt.Errorf("%s: %w", p.main, ErrNothing)
 }
+
+func (p *Plan) loaded(module string) bool {
+	return slices.ContainsFunc(p.cfg.Modules, func(m kamcfg.Module) bool { return m.Name == module })
+}
+
+// switched says that the proxy goes on to switch tracing by its trace_on, with
+// siptrace.status. With traced_user_avp it can't: while tracing is off the module
+// traces those who have users, which siptraced tells and the proxy no longer does.
+func (p *Plan) switched() bool { return p.params.TraceOn || p.params.TracedUserAVP == "" }
+
+// leaks says that the proxy mirrors more than is to be stored, if its trace_on is 0:
+// in 5.6.3 the callbacks of a transaction that sip_trace() took ask for trace_on
+// where they store, but not where they mirror.
+func (p *Plan) leaks() bool { return p.script && p.sinks.db }
 
 // address is where siptraced listens.
 type address struct {
@@ -133,11 +152,8 @@ func (a address) hostPort() string { return net.JoinHostPort(a.host, a.port) }
 
 // uri is the address as the proxy's duplicate_uri.
 func (a address) uri() string {
-	u := "sip:" + a.hostPort()
-	if a.network == "tcp" {
-		u += ";transport=tcp"
-	}
-	return u
+	port, _ := strconv.ParseUint(a.port, 10, 16) // chooseListen made sure that it is one
+	return siptrace.MirrorURI(siptrace.Proto(a.network), a.host, uint16(port))
 }
 
 // loopback says that siptraced runs beside the proxy.
@@ -248,6 +264,11 @@ func (p *Plan) destinations() {
 		p.sinks.sip = have && m&siptrace.ModeSIP != 0
 	}
 	core := p.sinks
+	if p.acks && !p.core && !p.script {
+		p.sinks.db = p.params.TraceToDatabase
+		p.sinks.hep = have && p.params.HEPModeOn
+		p.sinks.sip = have && !p.params.HEPModeOn && !p.params.TraceToDatabase
+	}
 	for _, c := range p.calls {
 		if c.fn == "hlog" && have {
 			p.sinks.hep = true

@@ -119,7 +119,7 @@ modparam("siptrace", "trace_to_database", 0)
 		{
 			"one line, no line end",
 			`loadmodule "siptrace"; modparam("siptrace","trace_on",0); modparam("siptrace","db_url","mysql://a@b/c")`,
-			`loadmodule "siptrace"; modparam("siptrace","trace_on",1); ` + "\n" + marker + `
+			`loadmodule "siptrace"; modparam("siptrace","trace_on",0); ` + "\n" + marker + `
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
 modparam("siptrace", "hep_mode_on", 1)
 modparam("siptrace", "hep_version", 3)
@@ -129,7 +129,7 @@ modparam("siptrace", "trace_to_database", 0)`,
 			"CR LF",
 			"loadmodule \"siptrace\"\r\nmodparam(\"siptrace\", \"db_url\", \"mysql://a@b/c\")\r\ndebug=2\r\n",
 			"loadmodule \"siptrace\"\r\n" + marker + "\r\nmodparam(\"siptrace\", \"duplicate_uri\", \"sip:127.0.0.1:9060\")\r\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\r\n" +
-				"modparam(\"siptrace\", \"hep_version\", 3)\r\nmodparam(\"siptrace\", \"trace_to_database\", 0)\r\nmodparam(\"siptrace\", \"trace_on\", 1)\r\ndebug=2\r\n",
+				"modparam(\"siptrace\", \"hep_version\", 3)\r\nmodparam(\"siptrace\", \"trace_to_database\", 0)\r\ndebug=2\r\n",
 		},
 		{
 			"defines, several modules, a value twice",
@@ -149,10 +149,25 @@ loadmodule "siptrace"
 CHOICE
 ` + marker + `
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
-modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_on", 0)
 modparam("siptrace", "trace_on", 1)
 modparam("acc|siptrace", "db_url", "mysql://a@b/c")
 modparam("siptrace|rtimer", "trace_to_database", 1)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "trace_to_database", 0)
+`,
+		},
+		{
+			"tracing of users while it is off", // siptraced tells who has one
+			`loadmodule "siptrace"
+modparam("siptrace", "traced_user_avp", "$avp(u)")
+modparam("siptrace", "trace_on", 0)
+`,
+			`loadmodule "siptrace"
+modparam("siptrace", "trace_on", 1)
+` + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
 modparam("siptrace", "hep_mode_on", 1)
 modparam("siptrace", "hep_version", 3)
 modparam("siptrace", "trace_to_database", 0)
@@ -389,6 +404,7 @@ func TestErrors(t *testing.T) {
 		{"no such parameter", head + "modparam(\"siptrace\", \"trace_onn\", 1)\n", "kamailio.cfg:3: siptrace has no parameter \"trace_onn\": did you mean \"trace_on\"?"},
 		{"wrong type", head + "modparam(\"siptrace\", \"hep_version\", \"3\")\n", "kamailio.cfg:3: hep_version"},
 		{"no siptrace", "debug=2\n", "siptrace is not loaded"},
+		{"parameters without the module", "debug=2\nmodparam(\"siptrace\", \"trace_on\", 1)\n", "kamailio.cfg:2: modparam(\"siptrace\", \"trace_on\") without loadmodule"},
 		{"done already", head + marker + "\n", "kamailio.cfg:3: this has been migrated already"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -435,7 +451,7 @@ func TestNotes(t *testing.T) {
 	const users = "modparam(\"siptrace\", \"traced_user_avp\", \"$avp(u)\")\n"
 	for _, c := range []struct{ name, text, want string }{
 		{"password", `modparam("siptrace", "db_url", "mysql://u:secret@h/d")` + "\nroute { sip_trace(); }", "mysql://u:***@h/d"},
-		{"flag", `modparam("siptrace", "trace_flag", 22)`, "The flag of kamailio.cfg:3 is never in a message"},
+		{"flag", `modparam("siptrace", "trace_flag", 22)` + "\nroute { sip_trace(); }", "The flag of kamailio.cfg:3 is never in a message"},
 		{"users from a database", users + `route { avp_db_load("$fu", "$avp(u)/x"); sip_trace(); }`, "avp_db_load(), kamailio.cfg:4"},
 		{"users from nowhere", users, "no route assigns it"},
 		{"users left", users + "route { $avp(u) = $sht(a=>b); }", "as the correlation id: sip_trace(\"\", VALUE"},
@@ -443,7 +459,17 @@ func TestNotes(t *testing.T) {
 		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
 		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},
 		{"no duplicates", `modparam("siptrace", "duplicate_uri", "sip:192.0.2.1")` + "\nroute { sip_trace(); }", "nothing went to sip:192.0.2.1"},
-		{"off", "modparam(\"siptrace\", \"trace_on\", 0)", "off until siptrace.status on"},
+		{"on", "", "kamcmd siptrace.status on, off and check work as before (at start: on)"},
+		{"off", "modparam(\"siptrace\", \"trace_on\", 0)", "kamcmd siptrace.status on, off and check work as before (at start: off)"},
+		{"off but for users", users + "modparam(\"siptrace\", \"trace_on\", 0)", "siptraced rpc siptrace.status on"},
+		{"flag without use", `modparam("siptrace", "trace_flag", 22)`, "of no effect, because no sip_trace() is called"},
+		{"headers not read", `modparam("siptrace", "xheaders_read", 0)`, "xheaders_read (kamailio.cfg:3): off, in siptraced as well."},
+		{"headers read", `modparam("siptrace", "xheaders_read", 1)`, "xheaders_read (kamailio.cfg:3): siptraced reads the headers."},
+		{"nothing", "", "Nothing was stored, and nothing is"},
+		{"ACKs alone", "loadmodule \"sl.so\"", "are all that the module traces here"},
+		{"ACKs alone are stored", "loadmodule \"sl.so\"", "Storing: siptraced writes the same table"},
+		{"ACKs left out", "loadmodule \"sl.so\"\nmodparam(\"siptrace\", \"trace_sl_acks\", 0)", "Nothing was stored, and nothing is"},
+		{"back", "", "patch -R -p0"},
 		{"KEMI", "cfgengine \"lua\"", "KEMI script (lua)"},
 		{"idle", "#!ifdef WITH_X\nmodparam(\"siptrace\", \"trace_mode\", 1)\n#!endif\n", "kamailio.cfg:4 is not in force"},
 		{"advertised name", "listen=udp:192.0.2.1:5060 advertise sip.example.com:5060", "the name sip.example.com"},

@@ -48,8 +48,15 @@ func (p *Plan) keeps() (out []string) {
 	if p.core && p.script {
 		out = append(out, "What the script traces comes twice, as before: by trace_mode and by sip_trace().")
 	}
+	if p.acks && !p.core && !p.script && p.sinks != (sinks{}) {
+		out = append(out, fmt.Sprintf("The ACKs for the proxy's own stateless replies (trace_sl_acks) are all that the module traces here: there is no trace_mode, and no sip_trace() in force. They go as %s to %s.", how, p.listen.uri()))
+	}
+	flag := "the script's flag decides in the proxy what sip_trace() takes"
+	if !p.script {
+		flag = "of no effect, because no sip_trace() is called"
+	}
 	effects := map[string]string{
-		"trace_flag":             "the script's flag decides in the proxy what sip_trace() takes",
+		"trace_flag":             flag,
 		"trace_sl_acks":          "the proxy leaves those ACKs out",
 		"trace_init_mode":        "as before",
 		"evcb_msg":               "the KEMI function runs in the proxy, before the mirror; as event_route[siptrace:msg] it could run in siptraced",
@@ -107,11 +114,7 @@ func (p *Plan) moves() (out []string) {
 		}
 		out = append(out, fmt.Sprintf("Mirroring: siptraced sends %s to %s.", strings.Join(form, " and "), strings.Join(q.DuplicateURI, ", ")))
 	}
-	state := "on"
-	if !q.TraceOn {
-		state = "off until siptrace.status on"
-	}
-	out = append(out, fmt.Sprintf("Switching: the proxy mirrors always; siptraced traces or not (now: %s). Send siptrace.status and the statistics' readers to siptraced: siptraced rpc siptrace.status check.", state))
+	out = append(out, p.switching(), "Statistics: send their readers to siptraced (siptraced rpc stats.fetch siptrace:): it counts what it traces.")
 	if b, ok := p.eventBlock(); ok {
 		at := p.place(b.Pos)
 		if p.stays != nil {
@@ -138,9 +141,9 @@ func (p *Plan) moves() (out []string) {
 	}
 	for _, l := range []struct{ name, text string }{
 		{"trace_local_ip", "siptraced names the proxy's own end so, in rows and mirrors"},
-		{"data_mode", "siptraced puts the advertised addresses in, from the listen= lines"},
-		{"xheaders_write", "siptraced writes the headers into its SIP duplicates"},
-		{"xheaders_read", "siptraced reads the headers"},
+		{"data_mode", either(p.params.AdvertisedData(), "siptraced puts the advertised addresses in, from the listen= lines", "off, in siptraced as well")},
+		{"xheaders_write", either(p.params.XHeadersWrite, "siptraced writes the headers into its SIP duplicates", "off, in siptraced as well")},
+		{"xheaders_read", either(p.params.XHeadersRead, "siptraced reads the headers", "off, in siptraced as well")},
 		{"send_sock_name", sock},
 		{"send_sock_addr", sock},
 		{"force_send_sock", sock},
@@ -150,6 +153,30 @@ func (p *Plan) moves() (out []string) {
 		}
 	}
 	return out
+}
+
+// switching says who has the switch of trace_on.
+func (p *Plan) switching() string {
+	if !p.switched() {
+		return "Switching: trace_on is 0, and then the module traces those messages that have a user by traced_user_avp. siptraced tells which these are, so the proxy mirrors always (trace_on 1), and siptraced has trace_on 0. Send siptrace.status on to siptraced: siptraced rpc siptrace.status on."
+	}
+	text := fmt.Sprintf("Switching stays in the proxy, with its trace_on: kamcmd siptrace.status on, off and check work as before (at start: %s). siptraced has trace_on 1 and takes all that comes.", either(p.params.TraceOn, "on", "off"))
+	switch {
+	case p.params.TracedUserAVP != "":
+		text += " While it is off, the module goes on to trace those who have a user by traced_user_avp: for that, switch siptraced and not the proxy (siptraced rpc siptrace.status off)."
+	case p.gated():
+		text += " While it is off, the proxy still mirrors the rest of the transactions that sip_trace() takes, as the module always did without storing it; the event route and trace_init_mode 2 in siptraced.yaml leave that out."
+	case p.leaks():
+		text += " While it is off, the proxy still mirrors the rest of the transactions that sip_trace() takes, as the module always did without storing it: to store nothing, switch siptraced off as well (siptraced rpc siptrace.status off)."
+	}
+	return text
+}
+
+func either(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
 }
 
 func (p *Plan) hidden() (out []string) {
@@ -171,7 +198,7 @@ func (p *Plan) hidden() (out []string) {
 	if p.params.TraceTableAVP != "" {
 		out = append(out, "trace_table_avp: siptraced takes only the tables that the key rules.tables lists, the names that stand in kamailio.cfg; add those that the script works out. Another name falls back to the parameter table.")
 	}
-	if par, ok := p.set["trace_flag"]; ok {
+	if par, ok := p.set["trace_flag"]; ok && p.script {
 		out = append(out, fmt.Sprintf("The flag of %s is never in a message: it does its work in the proxy, where sip_trace() stays. A rule of siptraced can't ask for it.", p.place(par.Pos)))
 	}
 	if len(p.dests) > 1 {
@@ -232,6 +259,7 @@ func (p *Plan) steps() []string {
 	return []string{
 		"Write siptraced.yaml, readable for siptraced only; siptraced check -c siptraced.yaml; siptraced run -c siptraced.yaml. siptraced must be able to read " + p.main + ".",
 		"Then patch, kamailio -c -f " + p.main + ", and restart Kamailio: mirrors sent before siptraced listens are lost.",
+		fmt.Sprintf("To go back: the same patch in reverse, patch -R -p0 -d %q < PATCH (save what --patch prints now), brings kamailio.cfg back byte by byte; then restart Kamailio.", p.Dir),
 	}
 }
 

@@ -38,7 +38,10 @@ func (p *Plan) forced() []kamcfg.Param {
 	}
 	out := []kamcfg.Param{
 		{Name: "duplicate_uri", Value: kamcfg.Value{Str: p.listen.uri()}},
-		hep, n("hep_version", 3), n("trace_to_database", 0), n("trace_on", 1),
+		hep, n("hep_version", 3), n("trace_to_database", 0),
+	}
+	if !p.switched() {
+		out = append(out, n("trace_on", 1))
 	}
 	if p.core {
 		out = append(out, n("trace_mode", 1))

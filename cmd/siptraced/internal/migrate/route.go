@@ -37,6 +37,9 @@ func (p *Plan) readRoutes() {
 			own = ""
 		}
 	}
+	if p.gated() {
+		assignments = gate + assignments
+	}
 	switch {
 	case own != "":
 		p.route = open + own
@@ -60,6 +63,16 @@ func compile(text string) error {
 	}
 	return err
 }
+
+// gated says that the proxy's switch is off at start, and that siptraced has to tell
+// by the messages themselves whether it is on.
+func (p *Plan) gated() bool { return !p.params.TraceOn && p.switched() && p.leaks() }
+
+const gate = `	# The proxy's trace_on is 0 until kamcmd siptrace.status on. While it is 0, sip_trace() still
+	# mirrors the rest of a transaction, but not the request that came in: only what belongs to
+	# such a request is stored (trace_init_mode 2).
+	if (is_request() && $siptrace(direction) == "in") sip_trace_mode("t");
+`
 
 // carry takes over a statement that sets an AVP, if siptraced can run it. What
 // it asks for decides whether each message can be judged for itself.

@@ -27,7 +27,7 @@ func (p *Plan) YAML() string {
 	for _, s := range siptrace.Specs() {
 		_, set := p.set[s.Name]
 		neutral := s.Moves == siptrace.Stays
-		always := s.Name == "db_url" && p.sinks.db ||
+		always := s.Name == "db_url" && p.sinks.db || s.Name == "trace_on" || s.Name == "trace_init_mode" && p.gated() ||
 			slices.ContainsFunc(p.forced(), func(f kamcfg.Param) bool { return f.Name == s.Name })
 		_, named := p.set["send_sock_name"]
 		always = always || s.Name == "send_sock_addr" && named
@@ -75,6 +75,10 @@ func (p *Plan) effective() siptrace.Params {
 	q.TraceSLAcks, q.TraceDialogAck, q.TraceDialogSpiral = d.TraceSLAcks, d.TraceDialogAck, d.TraceDialogSpiral
 	q.TraceInitMode, q.EvcbMsg, q.TraceEphemeralSocket = d.TraceInitMode, d.EvcbMsg, d.TraceEphemeralSocket
 	q.SendSockName, q.SendSockAddr = "", p.sendFrom()
+	q.TraceOn = q.TraceOn || p.switched()
+	if p.gated() {
+		q.TraceInitMode = 2
+	}
 	if !p.core {
 		q.TraceMode = 0
 	}
@@ -150,8 +154,12 @@ func (p *Plan) value(s siptrace.Spec, q *siptrace.Params) string {
 func (p *Plan) comment(name string, neutral bool) string {
 	par, set := p.set[name]
 	switch {
+	case name == "trace_init_mode" && p.gated():
+		return " # only what sip_trace_mode() of the event route takes"
 	case neutral || name == "trace_local_ip" && p.localHere():
 		return " # the proxy sees to it"
+	case name == "trace_on" && !p.params.TraceOn && p.switched():
+		return " # the proxy has the switch, siptrace.status: off, it mirrors nothing"
 	case name == "duplicate_uri" && len(p.dests) == 0:
 		return " # mirrored nowhere"
 	case name == "duplicate_uri":
