@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"os"
 	"runtime/pprof"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"siptraced/cmd/siptraced/internal/config"
+	"siptraced/cmd/siptraced/internal/control"
 	"siptraced/cmd/siptraced/internal/daemon"
-	"siptraced/cmd/siptraced/internal/dryrun"
 	"siptraced/compat/kamcfg"
 )
 
@@ -43,9 +42,12 @@ func root() *cobra.Command {
 		Short:         "Kamailio's siptrace module outside Kamailio",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       control.ReadBuild().String(),
 	}
+	cmd.SetVersionTemplate("{{.Version}}\n")
+	group(cmd)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
-	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand())
+	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand(), versionCommand())
 	return cmd
 }
 
@@ -105,45 +107,35 @@ func profileCPU(path string) (stop func(), err error) {
 	}, nil
 }
 
-func checkCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "check", Short: "validate the configuration and print each effective value and where it came from", Args: noArgs}
-	src := sources(cmd)
-	keys := cmd.Flags().Bool("keys", false, "print every key with its default and meaning, as Markdown, and read nothing")
-	dry := cmd.Flags().String("dry-run", "", "say for each message of a capture (pcap, or JSON lines) what each rule does with it")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out := cmd.OutOrStdout()
-		if *keys {
-			_, err := fmt.Fprint(out, config.Markdown())
-			return err
-		}
-		cfg, err := config.Load(*src)
-		if err != nil {
-			return err
-		}
-		for _, v := range cfg.Values {
-			fmt.Fprintln(out, v)
-		}
-		for _, s := range cfg.Sockets {
-			fmt.Fprintln(out, s)
-		}
-		for _, n := range slices.Concat(cfg.Notes, cfg.Remarks) {
-			fmt.Fprintln(out, "note:", n)
-		}
-		for _, w := range cfg.Warnings {
-			fmt.Fprintln(out, "warning:", w)
-		}
-		fmt.Fprint(out, cfg.Rules.Describe())
-		if *dry != "" {
-			return dryrun.Run(cfg, *dry, out)
-		}
-		return nil
-	}
-	return cmd
-}
-
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%w: %s takes no argument, but got %q", errUsage, cmd.CommandPath(), args[0])
 	}
 	return nil
+}
+
+// group makes a command that only has others below it: without arguments it prints
+// its help, and an argument that names none of them is an error of the command line.
+func group(cmd *cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		err := fmt.Errorf("%w: %s has no command %q", errUsage, cmd.CommandPath(), args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return fmt.Errorf("%w: did you mean %q?", err, near[0])
+		}
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	}
+}
+
+func versionCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "print the version and the revision of this program", Args: noArgs, Hidden: true}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Root().Version)
+		return err
+	}
+	return cmd
 }

@@ -25,6 +25,7 @@ type schemaTarget struct {
 
 func schemaCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "schema", Short: "print, create or check the sip_trace table"}
+	group(cmd)
 	sub := func(name, short string, run func(context.Context, io.Writer, schemaTarget) error) {
 		c := &cobra.Command{Use: name, Short: short, Args: noArgs}
 		src := sources(c)

@@ -30,7 +30,7 @@ func TestCheck(t *testing.T) {
 		name := filepath.Base(filepath.Dir(file)) + "/" + filepath.Base(file)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := siptraced(t, 0, "check", "--kamailio-cfg", file)
+			r := siptraced(t, 0, "check", "--all", "--kamailio-cfg", file)
 			params := 0
 			for i, line := range strings.Split(readFile(t, file), "\n") {
 				m := modparam.FindStringSubmatch(line)

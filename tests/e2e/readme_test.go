@@ -174,7 +174,7 @@ func TestReadmeTables(t *testing.T) {
 		t.Errorf("commands of README.md: %q, of the program: %q", got, has)
 	}
 
-	check := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{"check"}}).Stdout
+	check := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{"check", "--all"}}).Stdout
 	keys := regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| (?:`([^`]*)`)? ?\\|").FindAllStringSubmatch(text, -1)
 	if len(keys) != 10 {
 		t.Errorf("README.md has %d keys, want ten", len(keys))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 	_ "time/tzdata" // time zones on hosts without them
 
@@ -86,6 +87,16 @@ func (v Value) String() string {
 		s += "  # " + v.Note
 	}
 	return s
+}
+
+// byDefault begins the origins of what nobody has set; why may follow.
+const byDefault = "default"
+
+func defaultFor(why string) string { return byDefault + ", " + why }
+
+// IsDefault reports whether nobody has set it.
+func (v Value) IsDefault() bool {
+	return v.Origin == byDefault || strings.HasPrefix(v.Origin, defaultFor(""))
 }
 
 // Problem is one error in the configuration.
@@ -171,6 +182,7 @@ func build(from sources, stored, remote settings, files *cache) (*Config, error)
 			problems = append(problems, err)
 		}
 	}
+	c.settle(from.directories)
 	problems = append(problems, c.readSockets()...)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -246,7 +258,7 @@ func (c *Config) place(name string) string {
 	if s, ok := c.setting(name); ok {
 		return s.place
 	}
-	return "default"
+	return byDefault
 }
 
 // keyError is what is wrong with a key, found when its value was put to use.
@@ -339,6 +351,7 @@ func (c *Config) note() {
 		c.Notes = append(c.Notes, "trace_on is 0: nothing is traced until it is switched on")
 	}
 	c.noteSinks()
+	c.noteExposed()
 	c.noteMirrors()
 	c.noteRules()
 	if k := &c.sources.kamailio; c.sources.proxy == nil && len(k.Defines)+len(k.Listens)+len(k.Version) > 0 {

@@ -131,7 +131,7 @@ func (c *Config) readSockets() (problems []error) {
 				continue
 			}
 			c.Own = append(c.Own, siptrace.Socket{Proto: e.Proto, Addr: e.Addr})
-			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: e.String(), Origin: "default, there is no listen"})
+			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: e.String(), Origin: defaultFor("there is no listen")})
 		}
 	}
 	for _, li := range proxy.Listens {

@@ -172,6 +172,7 @@ func storeKeys() []Key {
 		{Name: "store.keep_bytes", Doc: "how large the file may be that siptraced made because nobody named a database: beyond it the oldest rows go, in small chunks, counted as `store.pruned.*`; 0: no bound. For a `siptrace.db_url` of your own it holds only where you set it, and only for SQLite", access: bytes(func(c *Config) *int64 { return &c.Store.KeepBytes }), check: bounds},
 		{Name: "store.keep", Doc: "and how old rows may become there, by `time_stamp`, such as `7d`; what comes late (a capture that is replayed, a clock that is behind) stays as long from its arrival on; 0s: no bound", access: duration(func(c *Config) *time.Duration { return &c.Store.Keep }), check: bounds},
 		{Name: "store.reject_file", Restart: fileAtStart, Doc: "gets the rows that the database refuses, and messages with a malformed set of `X-Siptrace` headers, with the reason and the packet", access: text(func(c *Config) *string { return &c.Store.RejectFile }), check: bounds},
+		{Name: "store.reject_max_bytes", Doc: "how large that file may be; 0: no bound. Half of it is for malformed messages, the rest for rows, which wait in the spool when it is full", access: bytes(func(c *Config) *int64 { return &c.Store.RejectMaxBytes }), check: bounds},
 	}
 }
 

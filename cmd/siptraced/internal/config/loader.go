@@ -91,21 +91,22 @@ type sources struct {
 	kamailioCfg string
 	kamailio    kamcfg.CommandLine
 	proxy       *kamcfg.Config // nil: there is no kamailio.cfg
+	directories directories
 	notes       []string
 }
 
 // embedded is what holds when there is no kamailio.cfg: the main job, without
 // any set-up.
 func (f *sources) embedded() []setting {
-	const place = "default, there is no kamailio.cfg"
+	const why = "there is no kamailio.cfg"
 	return []setting{
-		{name: module + "db_url", value: f.ownDatabase(), place: place, by: byNobody},
-		{name: module + "trace_on", value: int64(1), place: place, by: byNobody},
+		{name: module + "db_url", value: f.ownDatabase(), place: f.directories.state.origin(why), by: byNobody},
+		{name: module + "trace_on", value: int64(1), place: defaultFor(why), by: byNobody},
 	}
 }
 
 // ownDatabase is the file for messages of which nobody said where they go.
-func (f *sources) ownDatabase() string { return "sqlite://siptraced.db" }
+func (f *sources) ownDatabase() string { return "sqlite://" + f.directories.state.file("siptraced.db") }
 
 // read reads every place. Unknown keys are errors, and joined.
 func read(src Sources) (from sources, merged settings, err error) {
@@ -115,6 +116,7 @@ func read(src Sources) (from sources, merged settings, err error) {
 	}
 	set, problems := readSet(src.Set)
 	above := slices.Concat(file, readEnviron(src.Environ), set, src.flags())
+	from.directories = readDirectories(src.Environ)
 	for _, s := range above {
 		if err := from.readProxy(s); err != nil {
 			problems = append(problems, &Problem{s.place, fmt.Errorf("%s: %w", s.name, err)})

@@ -50,7 +50,7 @@ func (c *Config) finishRules() (problems []error) {
 	r := &c.Rules
 	if c.OpenSER && c.Params.TracedUserAVP == "" {
 		c.Params.TracedUserAVP = openserUserAVP
-		c.derived[module+"traced_user_avp"] = "default of OpenSER"
+		c.derived[module+"traced_user_avp"] = defaultFor("of OpenSER")
 	}
 	r.Params = c.Params
 	if len(r.Tables) == 0 {

@@ -93,7 +93,6 @@ func (c *Config) boundStore() (problems []error) {
 	if c.ownFile() {
 		return nil
 	}
-	const why = "default: nothing is removed from a database that you named"
 	for _, b := range []struct {
 		key   string
 		set   bool
@@ -104,7 +103,7 @@ func (c *Config) boundStore() (problems []error) {
 	} {
 		if _, ok := c.setting(b.key); !ok {
 			b.unset()
-			c.derived[b.key] = why
+			c.derived[b.key] = defaultFor("nothing is removed from a database that you named")
 			continue
 		}
 		if driver := c.Store.URL.Driver; b.set && c.Params.Stores() && driver != siptrace.DriverSQLite {

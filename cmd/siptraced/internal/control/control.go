@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -50,9 +49,6 @@ type Source struct {
 	LastSeen time.Time
 }
 
-// Version is this program's; the build sets it.
-var Version = "0.1.0"
-
 // TraceOn is the setting that siptrace.status switches.
 const TraceOn = "siptrace.trace_on"
 
@@ -61,6 +57,7 @@ type Control struct {
 	daemon  Daemon
 	changed func(context.Context, rpc.Change)
 	started time.Time
+	build   Build
 
 	mu    sync.Mutex // covers zeros
 	zeros map[string]uint64
@@ -69,7 +66,7 @@ type Control struct {
 // New makes the methods of a daemon that started just now; changed is told of
 // every change of a setting, and by whom.
 func New(d Daemon, changed func(context.Context, rpc.Change)) *Control {
-	return &Control{daemon: d, changed: changed, started: time.Now(), zeros: map[string]uint64{}}
+	return &Control{daemon: d, changed: changed, started: time.Now(), build: ReadBuild(), zeros: map[string]uint64{}}
 }
 
 // core are the methods that a Kamailio behind us answers for itself.
@@ -196,7 +193,7 @@ func (c *Control) set(ctx context.Context, call *rpc.Call, name string, value an
 }
 
 func (c *Control) version(context.Context, *rpc.Call) (any, error) {
-	return fmt.Sprintf("siptraced %s (%s) ", Version, platform()), nil // the blank at its end is Kamailio's
+	return c.build.Line(), nil
 }
 
 func platform() string {
@@ -218,10 +215,10 @@ func (c *Control) uptime(context.Context, *rpc.Call) (any, error) {
 
 func (c *Control) info(context.Context, *rpc.Call) (any, error) {
 	return rpc.Struct{
-		{Name: "version", Value: "siptraced " + Version},
-		{Name: "id", Value: "unknown "},
-		{Name: "compiler", Value: runtime.Version()},
-		{Name: "compiled", Value: ""},
+		{Name: "version", Value: "siptraced " + c.build.Version},
+		{Name: "id", Value: c.build.Revision + " " + c.build.state()},
+		{Name: "compiler", Value: c.build.Go},
+		{Name: "compiled", Value: c.build.compiled()},
 		{Name: "flags", Value: "USE_TCP, USE_TLS"},
 	}, nil
 }

@@ -94,7 +94,7 @@ func (c *Control) RegisterMI(r *rpc.Registry) error {
 			}, nil
 		}},
 		{Name: "version", Handler: func(context.Context, *rpc.Call) (any, error) {
-			return rpc.Struct{{Name: "Server", Value: fmt.Sprintf("siptraced (%s (%s))", Version, platform())}}, nil
+			return rpc.Struct{{Name: "Server", Value: fmt.Sprintf("siptraced (%s (%s))", c.build.Version, platform())}}, nil
 		}},
 		{Name: "ps", Handler: func(ctx context.Context, call *rpc.Call) (any, error) {
 			v, err := c.ps(ctx, call)

@@ -136,7 +136,9 @@ func (d *daemon) start(ctx context.Context) error {
 	late := d.counters.Counter("rejected.shutdown") // what the intake had in hand
 	d.counters.Func("rejected.shutdown", func() uint64 { return late.Load() + d.spool.Stats.Lost.Load() })
 	d.counters.Func("spool.discarded", d.spool.Stats.Discarded.Load)
-	d.rejects = rejects.Open(cfg.Store.RejectFile, d.counters)
+	if d.rejects, err = rejects.Open(cfg.Store.RejectFile, cfg.Store.RejectMaxBytes, d.counters, d.log); err != nil {
+		return err
+	}
 	d.pipeline = pipeline.New(pipeline.Rules{Params: cfg.Params, Own: siptrace.NewSockets(nil, false)}, d.spool, d.counters)
 	d.pipeline.Rejects = d.rejects
 	if err := d.openLoops(cfg); err != nil {

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -50,7 +52,11 @@ func (d *daemon) listenRPC(ctx context.Context) error {
 		case err == nil:
 			d.rpc = append(d.rpc, s)
 		case d.cfg.Load().RPC.Optional[i]:
-			d.log.Warn("rpc: the default address is not served", "err", err)
+			attrs := []any{"err", err}
+			if errors.Is(err, fs.ErrPermission) {
+				attrs = append(attrs, "fix", "as a service of systemd: RuntimeDirectory=siptraced; else name another address (key rpc.ctl), or none (rpc.ctl=)")
+			}
+			d.log.Warn("rpc: the default address is not served", attrs...)
 		default:
 			return err
 		}

@@ -99,6 +99,7 @@ func (d *daemon) applyRules(_ context.Context, c *config.Config) (err error) {
 func (d *daemon) applyStore(ctx context.Context, c *config.Config) error {
 	cfg := c.Store
 	cfg.Rejects = d.rejects
+	d.rejects.SetMax(cfg.RejectMaxBytes)
 	if !c.Params.Stores() && (d.store == nil || d.kept) {
 		return nil // what waits for a file that nobody named goes there
 	}
@@ -169,6 +170,9 @@ func (d *daemon) reload() {
 
 // Reload is reload for RPC: it returns what changed (control.Daemon).
 func (d *daemon) Reload() ([]string, error) {
+	if err := d.rejects.Reopen(); err != nil {
+		d.log.Error("the reject file can't be opened anew, it goes on in the one before", "err", err)
+	}
 	next, err := d.opt.Load()
 	if err != nil {
 		return nil, err

@@ -331,7 +331,10 @@ func TestRejectFile(t *testing.T) {
 	params := siptrace.DefaultParams()
 	params.TraceOn, params.XHeadersRead = true, true
 	p := New(rulesOf(params), f, c)
-	p.Rejects = rejects.Open(path, c)
+	var err error
+	if p.Rejects, err = rejects.Open(path, 0, c, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
 	data := plain(strings.Replace(xset, "X-Siptrace-Dir: out\r\n", "", 1))
 	p.Handle(&ingest.Packet{Data: data, Net: "udp", Source: netip.MustParseAddrPort("192.0.2.1:5060"), Time: time.Unix(1800000000, 0)})
 	if err := p.Rejects.Close(); err != nil {

@@ -2,6 +2,7 @@ package rejects_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -17,7 +18,11 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "rejects.jsonl")
-	f := rejects.Open(path, counters.New())
+	f, err := rejects.Open(path, 1<<20, counters.New(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	if err := f.Add(rejects.Line{Reason: "no such table", Table: "sip_trace", Packet: []byte("HEP3")}); err != nil { // on disk now
 		fmt.Println(err)
 		return

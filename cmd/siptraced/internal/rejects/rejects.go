@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/statefile"
 )
 
 // Line is one line of the file. Packet is the record as it was spooled, a HEP3
@@ -43,10 +46,12 @@ const (
 	perSecond = 100
 )
 
-// File is the reject file. It is made when there is something to write.
+// File is the reject file.
 type File struct {
 	path string
+	max  atomic.Int64
 	lost *atomic.Uint64
+	log  *slog.Logger
 
 	mu   sync.Mutex // covers what follows, also while the file is synced
 	file *os.File
@@ -58,12 +63,39 @@ type File struct {
 	done   chan struct{}
 }
 
-// Open names the file. Lines that are noted faster than they may be written are
-// counted as rejects.not_noted.
-func Open(path string, c *counters.Set) *File {
-	f := &File{path: path, lost: c.Counter("rejects.not_noted"), noted: make(chan Line, queue), done: make(chan struct{})}
+// ErrFull is wrapped by the answer to a line for which the file has no room.
+var ErrFull = errors.New("it has reached its bound (key store.reject_max_bytes)")
+
+// Open opens the file, or makes it. It grows to max bytes (0: no bound); half of
+// that is for lines that are noted: anybody can send what is not usable. Lines that
+// can't be noted are counted as rejects.not_noted.
+func Open(path string, max int64, c *counters.Set, log *slog.Logger) (*File, error) {
+	f := &File{path: path, lost: c.Counter("rejects.not_noted"), log: log, tail: map[string]struct{}{}, noted: make(chan Line, queue), done: make(chan struct{})}
+	f.max.Store(max)
+	if err := f.Reopen(); err != nil {
+		return nil, err
+	}
 	go f.write()
-	return f
+	return f, nil
+}
+
+// SetMax changes the bound.
+func (f *File) SetMax(bytes int64) { f.max.Store(bytes) }
+
+// Reopen goes on in the file that has the name now: the one before may have been
+// moved away. After an error it goes on in the one before.
+func (f *File) Reopen() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := f.open()
+	if err != nil {
+		return fmt.Errorf("reject file (key store.reject_file): %w; name a file that siptraced may make and write", err)
+	}
+	if f.file != nil {
+		err = f.file.Close()
+	}
+	f.file = file
+	return err
 }
 
 // Path is the file's name.
@@ -88,30 +120,81 @@ func (f *File) Note(line Line) {
 	}
 }
 
-// write writes what is noted, within the bound per second.
+// sayInterval is how often the log says that lines were noted.
+const sayInterval = time.Minute
+
+// write writes what is noted, within the bound per second, and says so now and then.
 func (f *File) write() {
 	defer close(f.done)
+	var t tally
 	var second time.Time
 	written := 0
-	for line := range f.noted {
-		if now := line.Time.Truncate(time.Second); now != second {
-			second, written = now, 0
-		}
-		if written++; written > perSecond || f.add(false, line) != nil {
-			f.lost.Add(1)
+	tick := time.NewTicker(sayInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case line, ok := <-f.noted:
+			if !ok {
+				f.say(&t)
+				return
+			}
+			if now := line.Time.Truncate(time.Second); now != second {
+				second, written = now, 0
+			}
+			if written++; written > perSecond {
+				t.why = errFlood
+				f.lost.Add(1)
+			} else if err := f.add(false, line); err != nil {
+				t.why = err
+				f.lost.Add(1)
+			} else {
+				t.noted++
+			}
+			if !t.said {
+				f.say(&t)
+			}
+		case <-tick.C:
+			t.said = false
+			f.say(&t)
 		}
 	}
 }
 
-func (f *File) add(sync bool, lines ...Line) error {
-	var text []byte
+var errFlood = fmt.Errorf("more than %d came in a second", perSecond)
+
+// tally is what the log does not say yet.
+type tally struct {
+	noted uint64
+	lost  uint64 // of rejects.not_noted, said already
+	why   error  // why the last one was lost
+	said  bool   // in this interval
+}
+
+// say logs what happened since it was called last.
+func (f *File) say(t *tally) {
+	lost := f.lost.Load()
+	switch {
+	case lost > t.lost:
+		if t.why == nil {
+			t.why = errFlood // they waited for the disk longer than the queue is
+		}
+		f.log.Warn("rejects: messages that can't be used came in, and not all of them are noted in the reject file", "noted", t.noted, "not_noted", lost-t.lost, "file", f.path, "err", t.why)
+	case t.noted > 0:
+		f.log.Warn("rejects: messages that can't be used came in, they are noted in the reject file", "noted", t.noted, "file", f.path)
+	default:
+		return
+	}
+	*t = tally{lost: lost, said: true}
+}
+
+// add writes lines; those of rows, which have to be kept, are synced.
+func (f *File) add(rows bool, lines ...Line) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.file == nil {
-		if err := f.open(); err != nil {
-			return fmt.Errorf("reject file (key store.reject_file): %w", err)
-		}
+		return fmt.Errorf("reject file %s: %w", f.path, fs.ErrClosed)
 	}
+	var text []byte
 	for _, line := range lines {
 		if _, there := f.tail[line.key()]; there {
 			continue // written before a crash that came between this file and the database
@@ -124,17 +207,37 @@ func (f *File) add(sync bool, lines ...Line) error {
 	}
 	size, err := f.file.Seek(0, io.SeekEnd)
 	if err == nil {
-		_, err = f.file.Write(text)
-		if err == nil && sync {
-			err = f.file.Sync()
-		}
-		if err != nil {
-			// Nobody is to read half a line, and whoever wants these written tries again.
-			err = errors.Join(err, f.file.Truncate(size))
-		}
+		err = f.room(size+int64(len(text)), rows)
+	}
+	if err == nil {
+		err = f.append(size, text, rows)
 	}
 	if err != nil {
 		return fmt.Errorf("reject file %s: %w", f.path, err)
+	}
+	return nil
+}
+
+func (f *File) append(size int64, text []byte, sync bool) error {
+	_, err := f.file.Write(text)
+	if err == nil && sync {
+		err = f.file.Sync()
+	}
+	if err != nil {
+		// Nobody is to read half a line, and whoever wants these written tries again.
+		err = errors.Join(err, f.file.Truncate(size))
+	}
+	return err
+}
+
+// room reports with ErrFull that the file can't have that size.
+func (f *File) room(size int64, rows bool) error {
+	bound := f.max.Load()
+	if !rows {
+		bound /= 2
+	}
+	if bound > 0 && size > bound {
+		return fmt.Errorf("%w; put its rows back with siptraced replay, or move it away, and send SIGHUP", ErrFull)
 	}
 	return nil
 }
@@ -144,16 +247,15 @@ const lookBack = 2 << 20
 
 // open opens the file, or makes it. A last line that a crash left torn is cut off:
 // who wrote it was never told that it is there.
-func (f *File) open() error {
-	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o640)
+func (f *File) open() (*os.File, error) {
+	file, err := statefile.Open(f.path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.readTail(file); err != nil {
-		return errors.Join(err, file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
-	f.file = file
-	return nil
+	return file, nil
 }
 
 func (f *File) readTail(file *os.File) error {
@@ -179,7 +281,6 @@ func (f *File) readTail(file *os.File) error {
 	if err != nil {
 		return err
 	}
-	f.tail = map[string]struct{}{}
 	for line := range bytes.Lines(text[:whole]) {
 		var l Line
 		if json.Unmarshal(line, &l) == nil && l.ID != "" {

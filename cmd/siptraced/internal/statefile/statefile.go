@@ -18,6 +18,26 @@ import (
 	"path/filepath"
 )
 
+// Mode is that of files with messages in them: not for every user of the host.
+const Mode fs.FileMode = 0o640
+
+// Open opens a file for reading and for appending, and makes it where it is missing:
+// with Mode, whatever the umask is. One that is there keeps its mode.
+func Open(path string) (*os.File, error) {
+	const flags = os.O_APPEND | os.O_RDWR
+	f, err := os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, Mode)
+	if errors.Is(err, fs.ErrExist) {
+		return os.OpenFile(path, flags|os.O_CREATE, Mode) // a symbolic link may lead to nothing
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(Mode); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // Write replaces the file as a whole, so that a crash leaves the old or the new
 // one. Only its owner may read it.
 func Write(path string, v any) error {

@@ -26,8 +26,9 @@ type Config struct {
 	KeepBytes int64
 	Keep      time.Duration
 	// RejectFile takes the rows that the database refuses, one JSON object per
-	// line.
-	RejectFile string
+	// line. It grows to RejectMaxBytes; 0: no bound.
+	RejectFile     string
+	RejectMaxBytes int64
 	// Rejects is that file when others write it too; nil: the store's own.
 	Rejects *rejects.File
 }
@@ -45,6 +46,8 @@ func DefaultConfig() Config {
 		KeepBytes:  2 << 30,
 		Keep:       7 * 24 * time.Hour,
 		RejectFile: "siptraced.rejects.jsonl",
+		// Hundreds of thousands of rows: far more than one looks into by hand.
+		RejectMaxBytes: 1 << 30,
 	}
 }
 
@@ -66,6 +69,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("store.keep is %s: 0s (no bound) or more", c.Keep)
 	case c.RejectFile == "":
 		return errors.New("store.reject_file is empty: name a file")
+	case c.RejectMaxBytes < 0 || c.RejectMaxBytes > 0 && c.RejectMaxBytes < 64<<10:
+		return fmt.Errorf("store.reject_max_bytes is %d: 0 (no bound) or at least 64 KiB", c.RejectMaxBytes)
 	}
 	return nil
 }

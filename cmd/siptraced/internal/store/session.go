@@ -6,9 +6,11 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -16,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"modernc.org/sqlite"
 
+	"siptraced/cmd/siptraced/internal/statefile"
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
 )
@@ -166,7 +169,7 @@ func connector(u siptrace.DBURL, host int) (driver.Connector, error) {
 	case siptrace.DriverPostgres:
 		return postgresConnector(u, host)
 	default:
-		return sqliteConnector{dsn: sqliteDSN(u.Database)}, nil
+		return sqliteConnector{u.Database}, nil
 	}
 }
 
@@ -230,10 +233,27 @@ func sqliteDSN(path string) string {
 	return "file:" + path + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
 }
 
-type sqliteConnector struct{ dsn string }
+type sqliteConnector struct{ path string }
 
-func (c sqliteConnector) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
-func (c sqliteConnector) Driver() driver.Driver                        { return &sqlite.Driver{} }
+// Connect opens the file. SQLite would make one that everybody can read, and its
+// own errors do not name it.
+func (c sqliteConnector) Connect(context.Context) (driver.Conn, error) {
+	f, err := statefile.Open(c.path)
+	if err == nil {
+		err = f.Close()
+	}
+	// One that can only be read is SQLite's to judge.
+	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return nil, fmt.Errorf("database file: %w", err)
+	}
+	conn, err := c.Driver().Open(sqliteDSN(c.path))
+	if err != nil {
+		return nil, fmt.Errorf("database file %s: %w", c.path, err)
+	}
+	return conn, nil
+}
+
+func (c sqliteConnector) Driver() driver.Driver { return &sqlite.Driver{} }
 
 // Database opens the first host that answers, for work on the schema.
 func Database(ctx context.Context, u siptrace.DBURL) (*sql.DB, error) {

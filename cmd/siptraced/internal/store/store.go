@@ -59,7 +59,10 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 	s.wanted.Store(&cfg)
 	s.rejects = cfg.Rejects
 	if s.rejects == nil {
-		s.rejects = rejects.Open(cfg.RejectFile, c)
+		var err error
+		if s.rejects, err = rejects.Open(cfg.RejectFile, cfg.RejectMaxBytes, c, log); err != nil {
+			return nil, err
+		}
 	}
 	s.stats = &stats{
 		counters: c,
@@ -91,14 +94,14 @@ func (s *Store) Start() {
 }
 
 // Reconfigure has the writers connect again with another configuration before they
-// write the next batch. After an error nothing is changed. RejectFile and Rejects
-// stay as they were.
+// write the next batch. After an error nothing is changed. What is said of the
+// reject file stays as it was.
 func (s *Store) Reconfigure(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	old := s.wanted.Load()
-	cfg.RejectFile, cfg.Rejects = old.RejectFile, old.Rejects
+	cfg.RejectFile, cfg.RejectMaxBytes, cfg.Rejects = old.RejectFile, old.RejectMaxBytes, old.Rejects
 	if reflect.DeepEqual(*old, cfg) {
 		return nil
 	}
