@@ -62,6 +62,9 @@ type Note struct {
 	Msg string
 }
 
+// String is "kamailio.cfg:12: what it is".
+func (n Note) String() string { return n.Pos.String() + ": " + n.Msg }
+
 // Value is a string or an integer; yes, on, true, enable and their opposites
 // are integers, as Kamailio reads them.
 type Value struct {

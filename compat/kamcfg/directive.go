@@ -1,31 +1,50 @@
 package kamcfg
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// directives are the words known after #! or !!; those with exp came after
-// Kamailio 5.6. Everything else after #! is a comment.
+// directives are the words known after #! or !!; those with exp came with
+// Kamailio 5.7, undef with 6.2. Everything else after #! is a comment.
 var directives = []string{
 	"define", "def", "trydefine", "trydef", "redefine", "redef",
 	"defenv", "defenvs", "trydefenv", "trydefenvs", "defexp", "defexps",
-	"ifdef", "ifndef", "ifexp", "else", "endif",
+	"undef", "tryundef", "ifdef", "ifndef", "ifexp", "else", "endif",
 	"subst", "substdef", "substdefs", "include_file", "import_file",
 }
 
-// DefaultVersion is the Kamailio whose defines hold where Options.Version is
-// empty.
-const DefaultVersion = "5.6.3"
+// DefaultVersion is the Kamailio whose defines hold where CommandLine.Version is
+// empty; expressionVersion is in its place where the file has #!ifexp or #!defexp.
+const (
+	DefaultVersion    = "5.6.3"
+	expressionVersion = "5.7.0"
+)
 
-// versionDefines gives the names that Kamailio itself defines.
-func versionDefines(version string) map[string]string {
-	if version == "" {
-		version = DefaultVersion
+// Versions, as KAMAILIO_VERSION has them, that brought directives.
+const (
+	withExpressions = 5_007_000
+	withUndef       = 6_002_000
+)
+
+// errNewer says that the file can't be meant for the version assumed.
+var errNewer = errors.New("the file has expressions")
+
+// newer asks for a reading as a newer Kamailio has it, where none is given.
+func (l *lexer) newer() error {
+	if l.opt.Version == "" && l.version < withExpressions {
+		return errNewer
 	}
-	defs, name, number := map[string]string{}, "KAMAILIO", 0
+	return nil
+}
+
+// versionDefines gives the names that Kamailio itself defines, and the version as
+// a number.
+func versionDefines(version string) (defs map[string]string, number int) {
+	defs, name := map[string]string{}, "KAMAILIO"
 	parts := strings.SplitN(version, ".", 3)
 	for i := range 3 {
 		n := 0
@@ -37,11 +56,11 @@ func versionDefines(version string) map[string]string {
 		}
 		number = number*1000 + n%1000
 	}
-	if number >= 5_007_000 {
+	if number >= withExpressions {
 		defs["KAMAILIO_VERSION"] = strconv.Itoa(number)
 		defs["OS_NAME"] = `"linux"`
 	}
-	return defs
+	return defs, number
 }
 
 // directive reads what begins with #! or !!. Where lines are being skipped only
@@ -69,12 +88,17 @@ func (l *lexer) directive() error {
 		}
 		if l.peek(k) == '\n' {
 			l.drop(k)
-			return l.branch(name, at)
+			l.branch(name, at)
+			return nil
+		}
+		why := "nothing but a line end may follow it"
+		if l.peek(k) < 0 {
+			why = "a line end is missing behind it"
 		}
 		if name == "endif" {
-			l.lastEnd = at
+			l.noEndif("the " + mark + name + " at " + at.String() + " is a comment for Kamailio: " + why)
 		}
-		l.cfg.note(at, "%s%s is a comment for Kamailio: nothing but a line end may follow it", mark, name)
+		l.cfg.note(at, "%s%s is a comment for Kamailio: %s", mark, name, why)
 	case skipping:
 		l.drop(2)
 		return nil
@@ -95,10 +119,15 @@ func (l *lexer) directive() error {
 	switch {
 	case skipping:
 		l.drop(2)
+	case (name == "undef" || name == "tryundef") && spaced && l.version >= withUndef:
+		l.drop(n)
+		return l.undefine(name, at)
 	case mark == "!!":
 		l.token(l.take(), "!", at)
 	default:
-		if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
+		if name == "undef" || name == "tryundef" {
+			l.cfg.note(at, "#!%s is a comment for Kamailio before 6.2; %s", name, l.versionHint())
+		} else if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
 			l.cfg.note(at, "#!%s is a comment for Kamailio; did you mean #!%s NAME?", name, near)
 		}
 		l.lineComment()
@@ -152,13 +181,10 @@ func (l *lexer) define(directive string, at Pos) error {
 		return err
 	}
 	if strings.HasPrefix(directive, "defexp") {
-		v, err := l.eval(value, at)
-		if err != nil {
+		if err := l.newer(); err != nil {
 			return err
 		}
-		if value = v.text(); directive == "defexps" {
-			value = `"` + value + `"`
-		}
+		value = l.definedExpression(directive, value, at)
 	}
 	switch _, there := l.defs[name]; {
 	case there && strings.HasPrefix(directive, "try"):
@@ -167,6 +193,37 @@ func (l *lexer) define(directive string, at Pos) error {
 	default:
 		l.defs[name] = value
 	}
+	return nil
+}
+
+// definedExpression is the value of a #!defexp: a number is cut to a whole one.
+func (l *lexer) definedExpression(directive, expression string, at Pos) string {
+	v, err := l.eval(expression, at)
+	if err != nil {
+		l.cfg.note(at, "#!%s defines its name without a value, since Kamailio can't evaluate its expression: %v", directive, err)
+		return ""
+	}
+	text := v.s
+	if !v.isStr {
+		text = strconv.FormatInt(int64(v.n), 10)
+	}
+	if directive == "defexps" {
+		return `"` + text + `"`
+	}
+	return text
+}
+
+// undefine is #!undef and #!tryundef.
+func (l *lexer) undefine(directive string, at Pos) error {
+	name, err := l.name(directive, at)
+	if err != nil {
+		return err
+	}
+	if _, there := l.defs[name]; !there && directive == "undef" {
+		l.cfg.note(at, "%s is not defined here; #!tryundef says that this is meant", name)
+	}
+	delete(l.defs, name)
+	l.lineComment()
 	return nil
 }
 
@@ -206,6 +263,7 @@ func (l *lexer) defineEnv(directive string, at Pos) error {
 // condition opens #!ifdef, #!ifndef or #!ifexp.
 func (l *lexer) condition(directive string, at Pos, skipping bool) error {
 	c := condition{pos: at}
+	l.balance++
 	if directive == "ifexp" {
 		stm, err := l.rest(false)
 		if err != nil {
@@ -213,11 +271,14 @@ func (l *lexer) condition(directive string, at Pos, skipping bool) error {
 		}
 		c.what = "#!ifexp"
 		if !skipping {
-			v, err := l.eval(stm, at)
-			if err != nil {
+			if err := l.newer(); err != nil {
 				return err
 			}
-			c.on = v.truth()
+			v, err := l.eval(stm, at)
+			if err != nil {
+				l.cfg.note(at, "#!ifexp counts as false, since Kamailio can't evaluate its expression: %v", err)
+			}
+			c.on = err == nil && v.truth()
 		}
 	} else {
 		name, err := l.name(directive, at)
@@ -243,17 +304,66 @@ func (l *lexer) condition(directive string, at Pos, skipping bool) error {
 }
 
 // branch is #!else and #!endif.
-func (l *lexer) branch(directive string, at Pos) error {
+func (l *lexer) branch(directive string, at Pos) {
 	n := len(l.conds)
+	if directive == "endif" {
+		l.balance--
+	}
 	switch {
 	case directive == "endif" && n == 0:
-		return fail(at, "take it away, or look for an #!ifdef that isn't one", "#!endif without #!ifdef")
+		l.surplus = append(l.surplus, at)
+		l.cfg.note(at, "Kamailio warns at an #!endif without #!ifdef, and goes on")
 	case directive == "endif":
-		l.conds = l.conds[:n-1]
+		hint := l.conds[n-1].hint
+		if l.conds = l.conds[:n-1]; hint != "" {
+			l.noEndif(hint)
+		}
 	case n == 0:
 		l.cfg.note(at, "Kamailio ignores an #!else without #!ifdef")
 	default:
 		l.conds[n-1].on = !l.conds[n-1].on
+	}
+}
+
+// noEndif keeps what looks like the #!endif of the condition that is open, for the
+// case that it is never closed.
+func (l *lexer) noEndif(hint string) {
+	if n := len(l.conds); n > 0 {
+		l.conds[n-1].hint = hint
+	}
+}
+
+// plainEndif looks out for an #endif that lacks its exclamation mark.
+func (l *lexer) plainEndif() {
+	n := 1
+	for isBlank(l.peek(n)) {
+		n++
+	}
+	for i := range len("endif") {
+		if l.peek(n+i) != int("endif"[i]) {
+			return
+		}
+	}
+	if !isWord(l.peek(n + len("endif"))) {
+		l.noEndif("the #endif at " + l.pos().String() + " is a comment: write #!endif")
+	}
+}
+
+// closed checks at the end that there are as many #!endif as #!ifdef; where they
+// stand Kamailio doesn't mind.
+func (l *lexer) closed() error {
+	n := len(l.conds)
+	switch {
+	case l.balance > 0:
+		hint := "put #!endif on a line of its own"
+		if h := l.conds[n-1].hint; h != "" {
+			hint = h
+		}
+		return fail(l.conds[n-1].pos, hint, "%s is never closed", l.conds[n-1].what)
+	case l.balance < 0:
+		return fail(l.surplus[0], "take it away, or look for an #!ifdef that isn't one; Kamailio refuses a file with more #!endif than #!ifdef", "#!endif without #!ifdef")
+	case n > 0:
+		l.cfg.note(l.conds[n-1].pos, "%s is never closed; Kamailio counts the #!endif at %s for it", l.conds[n-1].what, l.surplus[0])
 	}
 	return nil
 }
@@ -261,7 +371,17 @@ func (l *lexer) branch(directive string, at Pos) error {
 // versionTested notes that a branch hangs on the version of Kamailio although
 // that isn't known.
 func (l *lexer) versionTested(name string, at Pos) {
-	if l.opt.Version == "" && strings.HasPrefix(name, "KAMAILIO_") {
-		l.cfg.note(at, "%s is answered for Kamailio %s, because the version isn't given", name, DefaultVersion)
+	if version, ok := strings.CutPrefix(name, "KAMAILIO_"); ok && (version == "VERSION" || version != "" && digit(int(version[0])) < 10) {
+		l.versionAssumed(name, at)
 	}
+}
+
+func (l *lexer) versionAssumed(name string, at Pos) {
+	if l.opt.Version == "" {
+		l.cfg.note(at, "%s is answered for Kamailio %s, because the version isn't given; %s", name, l.versionText, l.versionHint())
+	}
+}
+
+func (l *lexer) versionHint() string {
+	return "--kamailio-version X.Y.Z, or the key kamailio_version, says which one it is"
 }

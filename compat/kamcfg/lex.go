@@ -56,6 +56,7 @@ type condition struct {
 	on   bool
 	what string // "#!ifdef NAME"
 	pos  Pos
+	hint string // what looks like its #!endif and isn't
 }
 
 // lexer is preprocessor and scanner in one, as in Kamailio: whether a word is
@@ -77,8 +78,12 @@ type lexer struct {
 	from int  // where the token being read begins in its file
 	put  bool // and whether it comes from a define
 
+	version     int    // as KAMAILIO_VERSION has it
+	versionText string // given, or assumed
+
 	files, expands, work int
-	lastEnd              Pos // of an #!endif that was not taken as one
+	balance              int   // #!if* less #!endif
+	surplus              []Pos // of each #!endif with no condition open
 }
 
 // keywords are never replaced by a define, because Kamailio's scanner knows
@@ -166,12 +171,8 @@ func (l *lexer) run(name string, data []byte) error {
 			return err
 		}
 	}
-	if n := len(l.conds); n > 0 {
-		hint := "put #!endif on a line of its own"
-		if l.lastEnd.Line > 0 {
-			hint = "the #!endif at " + l.lastEnd.String() + " is a comment for Kamailio: nothing but a line end may follow it"
-		}
-		return fail(l.conds[n-1].pos, hint, "%s is never closed", l.conds[n-1].what)
+	if err := l.closed(); err != nil {
+		return err
 	}
 	l.toks = append(l.toks, token{Token: Token{Kind: tEOF, Pos: l.pos()}})
 	return nil
@@ -191,6 +192,9 @@ func (l *lexer) next(c byte) error {
 	d := l.peek(1)
 	if (c == '#' || c == '!') && d == '!' {
 		return l.directive()
+	}
+	if c == '#' {
+		l.plainEndif()
 	}
 	switch {
 	case l.skipping():

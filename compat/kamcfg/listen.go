@@ -33,6 +33,9 @@ func (p *parser) address(what string) ([]Listen, error) {
 	at := p.at(0).Pos
 	l := Listen{Pos: at}
 	if w := p.at(0); p.is(1, ':') && (w.Kind == '*' || w.Kind == tWord && isProto(w.Text)) {
+		if p.is(2, ':') && p.at(1).Span.To == p.at(2).Span.From { // no define without value between
+			return nil, fail(at, "write IPv6 in brackets, as in "+w.Text+":[::1]:5060", "address of %s is malformed", what)
+		}
 		if w.Kind == tWord {
 			l.Proto = strings.ToLower(w.Text)
 		}
@@ -139,6 +142,10 @@ func (p *parser) host(what string) (string, error) {
 		}
 		return a.String(), nil
 	}
+	if n, a := p.bareIPv6(); n > 0 {
+		p.i += n
+		return a.String(), nil
+	}
 	n := p.word()
 	if n == 0 || n == 1 && slices.Contains(statements, p.at(0).Text) {
 		hint := "write [proto:]host[:port], IPv6 in brackets"
@@ -153,6 +160,19 @@ func (p *parser) host(what string) (string, error) {
 	return h, nil
 }
 
+// bareIPv6 counts the tokens of an IPv6 address without brackets: as many as are
+// one, so that ::1:5060 has no port.
+func (p *parser) bareIPv6() (tokens int, a netip.Addr) {
+	text := ""
+	for n := 0; (p.is(n, tWord) || p.is(n, ':')) && (n == 0 || p.adjoins(n)) && n < 16; n++ {
+		text += p.at(n).Text
+		if b, err := netip.ParseAddr(text); err == nil && b.Is6() {
+			tokens, a = n+1, b
+		}
+	}
+	return tokens, a
+}
+
 // more says whether the token at hand is another address rather than the next
 // statement.
 func (p *parser) more() bool {
@@ -161,6 +181,8 @@ func (p *parser) more() bool {
 		return true
 	case '*':
 		return p.is(1, ':')
+	case ':':
+		return p.is(1, ':') && p.adjoins(1)
 	case tWord:
 		n := p.word()
 		return !slices.Contains(statements, t.Text) && !slices.Contains(listenWords, t.Text) &&
@@ -225,8 +247,11 @@ func (p *parser) listen(t token) error {
 
 // add takes over the sockets of one line or block.
 func (p *parser) add(at Pos, all, adv []Listen, name string) error {
-	if len(adv) > 0 && (len(adv) > 1 || adv[0].Proto != "") {
-		return fail(at, "write advertise host:port; the protocol is the socket's", "advertise takes one host without protocol")
+	if len(adv) > 1 {
+		return fail(at, "write advertise host:port; the protocol is the socket's", "advertise takes one host")
+	}
+	if len(adv) > 0 && adv[0].Proto != "" && p.lexer.version < withUndef {
+		p.cfg.note(at, "advertise with a protocol is refused by Kamailio before 6.2; %s", p.lexer.versionHint())
 	}
 	for _, l := range all {
 		l.Pos, l.Name = at, name
@@ -264,14 +289,14 @@ func (p *parser) socket(t token) error {
 			bind, err = p.address("bind")
 		case "advertise":
 			adv, err = p.address("advertise")
-		case "name", "agname", "virtual":
+		case "name", "agname", "virtual", "vrf", "workers":
 			var v Value
-			v, err = p.value("a name is in quotes, virtual is yes or no")
+			v, err = p.value("a name is in quotes, virtual is yes or no, workers is a number")
 			if k.Text == "name" {
 				name = v.Str
 			}
 		default:
-			known := []string{"bind", "advertise", "name", "agname", "virtual"}
+			known := []string{"bind", "advertise", "name", "agname", "virtual", "vrf", "workers"}
 			err = fail(k.Pos, suggest(k.Text, known, "known are "+strings.Join(known, ", ")), "socket has no attribute %s", k.Text)
 		}
 		if err != nil {

@@ -43,6 +43,16 @@ func TestListen(t *testing.T) {
 		{"IPv6", "listen=udp:[::1]:5061", "udp:[::1]:5061", "udp ::1 5061  0 "},
 		{"IPv6, capitals", "listen=udp:[2001:DB8::9]:5061", "udp:[2001:db8::9]:5061", ""},
 		{"IPv6 without port", "listen=[::1]", "udp:[::1]:5060 tcp:[::1]:5060", ""},
+		{"IPv6 without brackets", "listen=3ffe:400:190:56:201:2ff:fedd:52b5", "udp:[3ffe:400:190:56:201:2ff:fedd:52b5]:5060 tcp:[3ffe:400:190:56:201:2ff:fedd:52b5]:5060", " 3ffe:400:190:56:201:2ff:fedd:52b5 5060  0 "},
+		{"IPv6 without brackets, short", "listen=::1", "udp:[::1]:5060 tcp:[::1]:5060", ""},
+		{"IPv6 without brackets, any", "listen=::", "udp:[::]:5060 udp:[::1]:5060 udp:[2001:db8::2]:5060 udp:[fe80::2]:5060 tcp:[::]:5060 tcp:[::1]:5060 tcp:[2001:db8::2]:5060 tcp:[fe80::2]:5060", ""},
+		{"IPv6 without brackets, all groups and a port", "listen=udp:0:0:0:0:0:0:0:1:5061", "udp:[::1]:5061", "udp ::1 5061  0 "},
+		{"IPv6 without brackets, no port for a short one", "listen=tcp:2001:db8::1:5061", "tcp:[2001:db8::1:5061]:5060", ""},
+		{"IPv6 without brackets, protocol and space", "listen=udp: ::1", "udp:[::1]:5060", ""},
+		{"IPv6 without brackets, letters", "listen=udp:dead::beef", "udp:[dead::beef]:5060", ""},
+		{"IPv6 without brackets, list", "listen=udp:(::1, 127.0.0.1):5061", "udp:[::1]:5061 " + p61, ""},
+		{"IPv6 without brackets, second", "listen=udp:127.0.0.1:5061 ::1", p61 + " udp:[::1]:5060 tcp:[::1]:5060", ""},
+		{"IPv6 without brackets, advertise", "listen=udp:0:0:0:0:0:0:0:1 advertise 203.0.113.7:5070", "udp:[::1]:5060", "udp ::1 5060 203.0.113.7 5070 "},
 		{"IPv6 in a string", "listen=udp:\"[::1]\":5061 listen=udp:\"::1\":5062", "udp:[::1]:5061 udp:[::1]:5062", ""},
 
 		{"list", "listen=udp:(127.0.0.1, \"127.0.0.2\", [::1]):5061", p61 + " udp:127.0.0.2:5061 udp:[::1]:5061", ""},
@@ -73,6 +83,8 @@ func TestListen(t *testing.T) {
 
 		// Since 6.0; 5.6.3 knows no variable "socket".
 		{"socket", "socket = {\n bind = udp:127.0.0.1:5061;\n advertise = 203.0.113.7:5070;\n name = \"s1\";\n agname = \"g\";\n virtual = yes;\n}", p61, "udp 127.0.0.1 5061 203.0.113.7 5070 s1"},
+		{"socket of 6.1", "socket={bind=udp:127.0.0.1:5061; vrf=\"mgmt\"; workers=4; virtual=no}", p61, ""},
+		{"advertise with protocol, since 6.2", "listen=udp:127.0.0.1:5061 advertise udp:203.0.113.7:5070", p61, "udp 127.0.0.1 5061 203.0.113.7 5070 "},
 		{"socket with a range", "socket={bind=udp:127.0.0.1:5061-5063; advertise=203.0.113.7:5071; name=\"s\"}", p61 + " udp:127.0.0.1:5062 udp:127.0.0.1:5063", "udp 127.0.0.1 5061 203.0.113.7 5071 s5061"},
 	}
 	for _, tt := range tests {
@@ -123,7 +135,7 @@ func TestListenErrors(t *testing.T) {
 		{"ports in a list", "listen=udp:(127.0.0.1:5061, 127.0.0.2)", "protocol and port stand outside"},
 		{"no comma in a list", "listen=udp:(127.0.0.1 127.0.0.2)", "separated by commas"},
 		{"empty list", "listen=udp:()", "where a host of listen should be"},
-		{"advertise with protocol", "listen=udp:127.0.0.1 advertise udp:1.2.3.4", "advertise takes one host without protocol"},
+		{"advertise two", "listen=udp:127.0.0.1 advertise (1.2.3.4, 1.2.3.5)", "advertise takes one host"},
 		{"advertise in quotes (5.6.3 drops the line)", `listen=udp:127.0.0.1 advertise "1.2.3.4:5070"`, "only the host may be in quotes"},
 		{"order", `listen=udp:127.0.0.1 name "s1" advertise 1.1.1.1`, "their order is: advertise, name, virtual"},
 		{"virtual first", "listen=udp:127.0.0.1 virtual advertise 1.1.1.1", "their order is"},

@@ -1,6 +1,7 @@
 package kamcfg
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +45,21 @@ func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
 	if opt.Env == nil {
 		opt.Env = os.LookupEnv
 	}
-	l := &lexer{opt: opt, cfg: &Config{}, defs: versionDefines(opt.Version), given: map[string]bool{}}
+	version := opt.Version
+	if version == "" {
+		version = DefaultVersion
+	}
+	cfg, err := read(path, data, version, opt)
+	if errors.Is(err, errNewer) {
+		return read(path, data, expressionVersion, opt)
+	}
+	return cfg, err
+}
+
+// read reads the file as that version does.
+func read(path string, data []byte, version string, opt Options) (*Config, error) {
+	l := &lexer{opt: opt, cfg: &Config{}, given: map[string]bool{}, versionText: version}
+	l.defs, l.version = versionDefines(version)
 	if err := l.commandLine(); err != nil {
 		return nil, err
 	}
@@ -394,6 +409,10 @@ func (p *parser) global(t token) error {
 		} else if p.is(0, '[') && p.is(1, tWord) && p.is(2, ']') && p.is(3, '.') {
 			name += "[" + p.at(1).Text + "]"
 			p.i += 3
+		} else if name == "coreparam" && p.is(0, '[') && (p.is(1, tWord) || p.is(1, tString)) && p.is(2, ']') { // since 6.1
+			name += "[" + p.at(1).Text + "]"
+			p.i += 3
+			break
 		} else {
 			break
 		}

@@ -404,7 +404,6 @@ func TestBounds(t *testing.T) {
 		{"name", strings.Repeat("a", maxString+2), "name is longer than"},
 		{"directive", "#!define X " + strings.Repeat("a", maxString+2), "directive is longer than"},
 		{"file", strings.Repeat(" ", maxBytes+1), "more than 4194304"},
-		{"expression", "#!ifexp " + strings.Repeat("(", 200), "nested more than 100 deep"},
 		{"includes", strings.Repeat("include_file \"empty.cfg\"\n", maxFiles+1), "more than 1000 files"},
 		{"text", "#!define X " + strings.Repeat("aaaaaaaaa ", maxString/11) + "\nflags a " + strings.Repeat("X\n", 100), "the configuration is longer than"},
 	}

@@ -70,9 +70,17 @@ func TestPreprocess(t *testing.T) {
 		{"text after the name is ignored", "#!define A\n#!ifdef A || B # foo\nalias=y\n#!endif\n", "y", "", ""},
 		{"text after else makes it a comment", "#!ifdef A\nalias=y\n#!else foo\nalias=n\n#!endif\n", "", "", ""},
 		{"text after endif makes it a comment", "#!ifdef A\nalias=y\n#!endif # A\n", "", ":1: #!ifdef A is never closed; the #!endif at kamailio.cfg:3 is a comment", ""},
-		{"endif needs a line end", "#!ifndef A\nalias=y\n#!endif", "", "#!ifndef A is never closed", ""},
+		{"endif needs a line end", "#!ifndef A\nalias=y\n#!endif", "", "#!ifndef A is never closed; the #!endif at kamailio.cfg:3 is a comment for Kamailio: a line end is missing behind it", ""},
+		{"endif without !", "#!ifdef A\nalias=y\n#endif\n#!ifdef B\n #!endif\n", "", ":1: #!ifdef A is never closed; the #endif at kamailio.cfg:3 is a comment: write #!endif", ""},
+		{"endif without !, inner one", "#!ifdef A\n#!ifndef B\n# endif # B\n#!endif\n", "", ":1: #!ifdef A is never closed; the #endif at kamailio.cfg:3 is a comment: write #!endif", ""},
+		{"other words are no endif", "#!ifdef A\n#endifs\n# the endif\n", "", ":1: #!ifdef A is never closed; put #!endif on a line of its own", ""},
 		{"not closed", "alias=x\n#!ifdef A\nalias=y\n", "", ":2: #!ifdef A is never closed; put #!endif on a line of its own", ""},
-		{"endif alone", "#!endif\n", "", ":1: #!endif without #!ifdef", ""},
+		{"endif alone", "alias=x\n#!endif\n", "", ":2: #!endif without #!ifdef; take it away", ""},
+		{"endif too many", "#!ifdef A\n#!endif\n#!endif\nalias=x\n#!ifndef A\nalias=y\n#!endif\n", "", ":3: #!endif without #!ifdef", ""},
+		{"endif too many, and an ifdef too", "#!ifdef A\n#!endif\n#!endif\nalias=x\n#!ifdef A\nalias=y\n", "x", "", ""},
+		{"the same the other way round", "#!endif\n#!ifndef A\nalias=y\n", "y", "", ""},
+		{"endif too many within a route", "request_route {\n#!endif\n exit;\n}\n#!ifndef A\nalias=y\n", "y", "", ""},
+		{"endif too many at the end without line end", "alias=x\n#!endif", "x", "", ""},
 		{"else alone", "#!else\nalias=y", "y", "", ""},
 		{"else twice", "#!define A\n#!ifdef A\nalias=a\n#!else\nalias=b\n#!else\nalias=c\n#!endif\n", "a c", "", ""},
 		{"ifdef without name", "#!ifdef\nalias=z\n#!endif\n", "", "#!endif without #!ifdef", ""},
@@ -151,6 +159,8 @@ func TestPreprocess(t *testing.T) {
 		// Since 5.7; 5.6.3 takes these for comments.
 		{"ifexp", "#!ifexp 1 == 1\nalias=y\n#!else\nalias=n\n#!endif\n", "y", "", "5.7"},
 		{"ifexp, skipped", "#!ifdef Q\n#!ifexp 1 ==\nalias=z\n#!else\nalias=n\n#!endif\n#!endif\nalias=o", "o", "", "5.7"},
+		{"version, where expressions are", "#!ifdef KAMAILIO_5_7\nalias=new\n#!endif\n#!ifdef KAMAILIO_5_6\nalias=old\n#!endif\n#!ifexp KAMAILIO_VERSION >= 5007000\nalias=y\n#!endif\n", "new y", "", "5.7"},
+		{"expressions that don't count", "#!ifdef KAMAILIO_5_7\n#!ifexp 1\n#!endif\n#!endif\n#!ifdef KAMAILIO_5_6\nalias=old\n#!endif\n", "old", "", ""},
 		{"defexp", "#!define A 127.0.0.1\n#!defexp X \"sip-\" + A\n#!defexp P '\"' + A + ':5060\"'\nalias=X alias=P", "sip-127.0.0.1 127.0.0.1:5060", "", "5.7"},
 		{"defexps", "#!defexps X 5000 + 70\nalias=X", "5070", "", "5.7"},
 	}
@@ -209,18 +219,41 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestUndef: known since 6.2.
+func TestUndef(t *testing.T) {
+	const src = "#!define X a\n#!define Y b\n#!undef X # x\n#!tryundef Y\n#!tryundef NOSUCH\n!!undef NOSUCH\n#!define X c\nalias=X alias=Y"
+	c := parse(t, src, Options{CommandLine: CommandLine{Version: "6.2.0"}})
+	if len(c.Aliases) != 2 || c.Aliases[0].Host != "c" || c.Aliases[1].Host != "Y" {
+		t.Errorf("got %v", c.Aliases)
+	}
+	if len(c.Notes) != 1 || c.Notes[0].String() != "kamailio.cfg:6: NOSUCH is not defined here; #!tryundef says that this is meant" {
+		t.Errorf("got notes %v", c.Notes)
+	}
+	if _, err := ParseBytes("kamailio.cfg", []byte("#!undef \n"), Options{CommandLine: CommandLine{Version: "6.2.0"}}); err == nil {
+		t.Error("#!undef without a name is taken")
+	}
+}
+
 func TestNotes(t *testing.T) {
 	for src, want := range map[string]string{
-		"#!ifdf X\n":                         "#!ifdf is a comment for Kamailio; did you mean #!ifdef",
-		"#!define A\n#!ifdef A B\n#!endif\n": "ignores what follows #!ifdef A",
-		"#!else\n":                           "ignores an #!else",
-		"#!ifdef A\n#!else x\n#!endif\n":     "#!else is a comment",
-		"listen=udp:eth7:5060":               "address of eth7 is not known here",
-		"#!KAMAILIO\n#!SER\n":                "",
+		"#!ifdf X\n":                             "#!ifdf is a comment for Kamailio; did you mean #!ifdef",
+		"#!define A\n#!ifdef A B\n#!endif\n":     "ignores what follows #!ifdef A",
+		"#!else\n":                               "ignores an #!else",
+		"#!ifdef A\n#!else x\n#!endif\n":         "#!else is a comment",
+		"listen=udp:eth7:5060":                   "address of eth7 is not known here",
+		"#!KAMAILIO\n#!SER\n":                    "",
+		"#!endif\n#!ifndef A\n":                  "kamailio.cfg:1: Kamailio warns at an #!endif without #!ifdef, and goes on kamailio.cfg:2: #!ifndef A is never closed; Kamailio counts the #!endif at kamailio.cfg:1 for it",
+		"#!endif":                                "#!endif is a comment for Kamailio: a line end is missing behind it",
+		"#!ifdef KAMAILIO_6_1\n#!endif\n":        "KAMAILIO_6_1 is answered for Kamailio 5.6.3, because the version isn't given; --kamailio-version X.Y.Z, or the key kamailio_version, says",
+		"#!ifexp KAMAILIO_VERSION\n#!endif\n":    "KAMAILIO_VERSION is answered for Kamailio 5.7.0, because",
+		"#!ifdef KAMAILIO_DBMS\n#!endif\n":       "",
+		"#!ifdef KAMAILIO_\n#!endif\n":           "",
+		"#!undef X\n":                            "#!undef is a comment for Kamailio before 6.2; --kamailio-version",
+		"listen=udp:127.0.0.1 advertise udp:a:1": "advertise with a protocol is refused by Kamailio before 6.2; --kamailio-version",
 	} {
 		got := ""
 		for _, n := range parse(t, src, Options{Interfaces: host}).Notes {
-			got += n.Msg
+			got += n.String() + " "
 		}
 		if !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("%q: got %q, want %q", src, got, want)
@@ -228,56 +261,91 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// TestExpression is a table of what the library does that Kamailio 5.7 and later
+// evaluate expressions with. What it can't evaluate is logged: bad is the reason
+// that the note gives.
 func TestExpression(t *testing.T) {
-	tests := []struct{ name, expr, want, err string }{
+	tests := []struct{ name, expr, want, bad string }{
 		{"number", "5", "5", ""},
+		{"fraction", "7.5", "7", ""},
 		{"precedence", "2+3*4 % 7 == 7 && 1", "1", ""},
+		{"comparisons are equals", "3 > 2 == 1", "1", ""},
 		{"parentheses", "(2+3)*4", "20", ""},
 		{"minus", "-3 - -2", "-1", ""},
 		{"not", "!0 + !5", "1", ""},
-		{"or", "0 || 0 || 2", "1", ""},
+		{"or is the value", "0 || 0 || 2", "2", ""},
+		{"and is the value", "3 && 2", "2", ""},
+		{"or leaves the right out", `1 || "a" * 2`, "1", ""},
+		{"and leaves the right out", `0 && "a" * 2`, "0", ""},
 		{"comparisons", "(1<2) + (2<=2) + (3>2) + (3>=4) + (1!=1)", "3", ""},
 		{"strings", `"a" + 'b' + 1`, "ab1", ""},
+		{"string and fraction", `"a" + 7 / 2`, "a3.5", ""},
+		{"escapes", `"a\"b" + 'c\'d\n'`, "a\"bc'd\n", ""},
 		{"string order", `"4" > 20`, "1", ""},
 		{"number order", `4 > "20"`, "0", ""},
 		{"number and string", `1 + "20"`, "21", ""},
 		{"string and number", `"1" + 20`, "120", ""},
 		{"define with value", `A == "x"`, "1", ""},
 		{"define in quotes", `B == "x y"`, "1", ""},
-		{"define of a number", "N == 7", "1", ""},
+		{"define of a number is a string", "N == 7", "1", ""},
+		{"and sorts like one", "N > 10", "1", ""},
 		{"define without value", "V && V", "1", ""},
 		{"not defined", "NOSUCH || 0", "0", ""},
+		{"a string counts with and", "A && N", "1", ""},
 		{"version", "KAMAILIO_VERSION >= 6001000", "1", ""},
 		{"system", `OS_NAME == "linux"`, "1", ""},
-		{"empty", "", "", "it ends too early"},
+		{"power", "2 ** 3 ** 2 - -2 ** 2", "508", ""},
+		{"bits", "(1 << 4 | 3 ^ 1 & 5) + ^0", "17", ""},
+		{"comment", "1 # x", "1", ""},
+		{"assignment", "Q = 5", "5", ""},
+		{"assignment and comma", "Q = 5, Q + 1", "6", ""},
+
+		// "" beside a number is not-a-number, which differs from everything.
+		{"no value != nothing", `V != ""`, "1", ""},
+		{"no value == nothing", `V == ""`, "0", ""},
+		{"not defined != nothing", `NOSUCH != ""`, "1", ""},
+		{"not defined == nothing", `NOSUCH == ""`, "0", ""},
+		{"nor less", `(1 < "a") + (1 > "a") + (1 <= "a") + (1 >= "a")`, "0", ""},
+		{"value == nothing", `A == ""`, "0", ""},
+		{"negative text is no number", `1 > "-5"`, "0", ""},
+		{"not not-a-number", `!(1 + "")`, "0", ""},
+		{"or passes over not-a-number", `1 + "" || 0`, "0", ""},
+
+		{"empty", "", "", "it is empty"},
 		{"operand missing", "1 ==", "", "it ends too early"},
 		{"parenthesis missing", "(1", "", "it ends too early"},
-		{"string not closed", `"a`, "", "string is never closed"},
-		{"function", "defined(A)", "", `can't go on at "("`},
-		{"power", "2 ** 3", "", `can't go on at "*"`},
-		{"shift", "1 << 4", "", `can't go on at "<"`},
-		{"bits", "1 & 4", "", `can't go on at "&"`},
-		{"comment", "1 # x", "", `can't go on at "#"`},
+		{"parenthesis too many", "1)", "", `it can't go on at ")"`},
+		{"string not closed", `"a`, "", "a string is never closed"},
+		{"function", "defined(A)", "", "defined is called as a function"},
+		{"two values", `1 "a"`, "", `it can't go on at "\""`},
+		{"number and letters", "4ever", "", "a number is malformed"},
+		{"two points", "1.2.3", "", "a number is malformed"},
 		{"zero", "1 / 0", "", "division by zero"},
 		{"string times", `"a" * 2`, "", "* is for numbers"},
+		{"define times", "N * 2", "", "* is for numbers"},
+		{"define and bits", "N & 4", "", "& is for numbers"},
 		{"minus string", `-"a"`, "", "- is for numbers"},
-		{"no number", `1 == "a"`, "", "a number is wanted to the right of =="},
+		{"not define", "!A", "", "! is for numbers"},
+		{"assignment to a number", "1 = 2", "", "= wants a name"},
+		{"nested", strings.Repeat("(", 200), "", "it is nested more than 100 deep"},
+		{"unknown sign", "1 ? 2", "", `it can't go on at "?"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			src := "#!define A x\n#!define B \"x y\"\n#!define N 7\n#!define V\n#!defexps X " + tt.expr + "\nlog_name=X"
-			c, err := ParseBytes("kamailio.cfg", []byte(src), Options{CommandLine: CommandLine{Version: "6.1.4"}})
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("got error %v, want %s", err, tt.err)
-				}
-				return
+			const defs = "#!define A x\n#!define B \"x y\"\n#!define N 7\n#!substdef \"!V!!g\"\n"
+			c := parse(t, defs+"#!defexps X "+tt.expr+"\n#!ifexp "+tt.expr+"\nalias=yes\n#!endif\n", Options{CommandLine: CommandLine{Version: "6.1.4"}})
+			if got := strings.Trim(c.Defines["X"], `"`); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			if err != nil {
-				t.Fatal(err)
+			if yes := tt.want != "" && tt.want != "0"; (len(c.Aliases) == 1) != yes {
+				t.Errorf("#!ifexp: got %v, want %v", len(c.Aliases) == 1, yes)
 			}
-			if g, _ := c.Global("log_name"); g.Value.Str != tt.want {
-				t.Errorf("got %q, want %q", g.Value.Str, tt.want)
+			var notes []string
+			for _, n := range c.Notes {
+				notes = append(notes, n.String())
+			}
+			if got := strings.Join(notes, "\n"); tt.bad == "" && got != "" || !strings.Contains(got, tt.bad) || tt.bad != "" && (len(notes) != 2 || !strings.Contains(got, "kamailio.cfg:6: #!ifexp counts as false")) {
+				t.Errorf("got notes %q, want %s", got, tt.bad)
 			}
 		})
 	}

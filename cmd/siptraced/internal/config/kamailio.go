@@ -81,7 +81,7 @@ func (f *sources) readKamailio() ([]setting, error) {
 	// The sockets stand beside the operator's own key local; see readSockets.
 	k.Delete("local")
 	for _, n := range f.proxy.Notes {
-		f.notes = append(f.notes, n.Pos.String()+": "+n.Msg)
+		f.notes = append(f.notes, n.String())
 	}
 	places := parser.Places()
 	return settingsOf(k, func(key string) setting {
