@@ -96,6 +96,30 @@ func TestDormantIdle(t *testing.T) {
 	again.check(t, 200, 300)
 }
 
+// A new sink begins with what the spool still holds: what others were done with
+// before it came is no backlog of its own, and nothing that it missed.
+func TestNewSink(t *testing.T) {
+	cfg := testConfig(t)
+	runWith(t, cfg, 0, 100, &fakeSink{name: "store"})
+	s := open(t, cfg)
+	added := &fakeSink{name: "mirror.m"}
+	var backlog, missed atomic.Uint64
+	c := s.Run(added, Options{Count: Counters{Backlog: &backlog, Missed: &missed}})
+	for _, r := range c.readers {
+		waitFor(t, "the sink to know where to begin", r.ready.Load)
+	}
+	put(t, s, 100, 200)
+	s.Flush(soon(t))
+	c.Stop(soon(t))
+	if err := s.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	if backlog.Load() != 0 || missed.Load() != 0 {
+		t.Errorf("backlog %d, missed %d, want none", backlog.Load(), missed.Load())
+	}
+	added.check(t, 100, 200)
+}
+
 // What is kept for a sink that does not run goes before anything is refused, and
 // is counted.
 func TestDormantFull(t *testing.T) {

@@ -116,7 +116,7 @@ type reader struct {
 	saved     offset            // what the positions hold, without the time; the checkpointer's own
 	unsaved   bool              // they hold nothing
 	last      uint64            // last sequence handed out; the pump's own
-	end       uint64            // last sequence in the stream when the reader was opened
+	end       offset            // the end of the stream when the reader was made
 	asked     uint64            // last sequence that was asked for because nothing came
 	late      int               // how often that was in a row
 	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
@@ -139,8 +139,7 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 		offered: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
 	var at offset
-	end, total := sh.tail()
-	r.end = end
+	r.end.seq, r.end.total = sh.tail()
 	old := s.reserved(r.key)
 	switch {
 	case old != nil && old.ready.Load(): // it ran before, or waits for its sink
@@ -153,7 +152,7 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 		r.saved, r.unsaved = at, !r.known
 	}
 	if !r.known && from == Newest {
-		at, r.known, r.unsaved = offset{seq: end, total: total}, true, true
+		at, r.known, r.unsaved = r.end, true, true
 	}
 	r.begin(at)
 	return r
@@ -268,7 +267,11 @@ func (r *reader) locate(ctx context.Context) error {
 	case info.State.FirstSeq <= 1:
 		// A stream from its beginning on: what is missing there will be seen.
 		r.known, r.unsaved = true, true
-	case !s.Shared():
+	case s.Shared():
+	case info.State.Msgs == 0:
+		// The sink is new, and others are done with all there was.
+		at, r.known, r.unsaved = r.end, true, true
+	default:
 		// The position was lost, or the sink is new: from the oldest batch on.
 		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
 			n, t := batchHeader(msg.Header)
@@ -319,7 +322,7 @@ func (r *reader) pump(ctx context.Context) {
 			iter.Stop()
 		}
 	}()
-	if r.last >= r.end {
+	if r.last >= r.end.seq {
 		r.reportTail(ctx)
 	}
 	if !r.Shared() {
@@ -414,7 +417,7 @@ func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool)
 	case <-ctx.Done():
 		return false
 	}
-	if seq == r.end {
+	if seq == r.end.seq {
 		r.reportTail(ctx)
 	}
 	return true
