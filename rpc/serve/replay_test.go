@@ -202,11 +202,11 @@ func TestPaths(t *testing.T) {
 	s := start(t, serve.Config{Strict: true}, serve.Handlers{})
 	for request, want := range map[string]string{
 		"GET /x HTTP/1.1\r\nHost: trace.example\r\n\r\n":                              "Not Found",
-		"POST /RPCx HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":       "Not Found",
-		"POST /RPC/../x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":   "Not Found",
+		"POST /RPCx HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":        "Not Found",
+		"POST /RPC/../x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":    "Not Found",
 		"POST /RPC/a/b?c=d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": parseError,
-		"POST /RPC/ HTTP/1.1\r\nHost: trace.example\r\nContent-Length: 1\r\n\r\n{":   "Forbidden",
-		"POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{": parseError,
+		"POST /RPC/ HTTP/1.1\r\nHost: trace.example\r\nContent-Length: 1\r\n\r\n{":    "Forbidden",
+		"POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{":         parseError,
 	} {
 		c := dial(t, "tcp", s.http)
 		write(t, c, []byte(request))
