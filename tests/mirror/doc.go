@@ -8,8 +8,8 @@
 //
 // The other ends are sinks of the tests themselves, which compare bytes, and
 // real programs: Kamailio with its modules siptrace and sipcapture, sngrep,
-// tshark, kamcmd. Programs that are not installed fail the tests. Environment as
-// in package e2e:
+// sipgrep, rtpengine, hep-js (which npm installs for the test), tshark, kamcmd.
+// Programs that are not installed fail the tests. Environment as in package e2e:
 //
 //	SIPTEST_BIN    the binary to drive, in place of one built now
 //	SIPTEST_RACE   not empty: build it with the race detector (rings run without)

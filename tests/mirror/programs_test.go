@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,6 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
 
 	"siptraced/tests/load"
 	"siptraced/tests/servers"
@@ -52,9 +55,9 @@ func TestPrograms(t *testing.T) {
 	d.stop(t)
 
 	t.Run("tshark of sngrep's file", func(t *testing.T) {
-		out := servers.Tshark(t, "-r", file, "-d", "udp.port==5060,sip", "-d", "udp.port==5062,sip", "-T", "fields",
+		out := servers.Run(t, "tshark", "-r", file, "-d", "udp.port==5060,sip", "-d", "udp.port==5062,sip", "-T", "fields",
 			"-e", "frame.time_epoch", "-e", "ip.src", "-e", "udp.srcport", "-e", "ip.dst", "-e", "udp.dstport",
-			"-e", "sip.Call-ID", "-e", "sip.CSeq.method", "-e", "sip.Status-Code", "-e", "_ws.malformed")
+			"-e", "sip.Call-ID", "-e", "sip.CSeq.method", "-e", "sip.Status-Code", "-e", "_ws.malformed", "-e", "udp.payload")
 		var want []string
 		for _, m := range list {
 			p, err := vectors.Decode(m.Packet)
@@ -66,22 +69,19 @@ func TestPrograms(t *testing.T) {
 			if strings.HasPrefix(m.Payload, "SIP/2.0 ") {
 				status = m.Payload[8:11]
 			}
-			want = append(want, fmt.Sprintf("%d.%09d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t", p.Time.Unix(), p.Time.Nanosecond(),
-				p.Src.Addr(), p.Src.Port(), p.Dst.Addr(), p.Dst.Port(), m.CallID, cseq, status))
+			want = append(want, fmt.Sprintf("%d.%09d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t\t%x", p.Time.Unix(), p.Time.Nanosecond(),
+				p.Src.Addr(), p.Src.Port(), p.Dst.Addr(), p.Dst.Port(), m.CallID, cseq, status, m.Payload))
 		}
 		if got := strings.Split(strings.TrimRight(out, "\n"), "\n"); !slices.Equal(got, want) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})
 	t.Run("tshark of the duplicates", func(t *testing.T) {
-		pcap := filepath.Join(dir, "wire.pcap")
 		if err := sink.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := os.WriteFile(pcap, pcapOf(sink.Addr(), sink.Received()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		out := servers.Tshark(t, "-r", pcap, "-d", fmt.Sprintf("udp.port==%d,sip", sink.Addr().Port()), "-T", "fields",
+		pcap := pcapOf(t, received(sink))
+		out := servers.Run(t, "tshark", "-r", pcap, "-d", fmt.Sprintf("udp.port==%d,sip", sink.Addr().Port()), "-T", "fields",
 			"-e", "sip.Call-ID", "-e", "sip.msg_hdr", "-e", "_ws.malformed")
 		lines := strings.Split(strings.TrimRight(out, "\n"), "\n")
 		if len(lines) != len(list) {
@@ -103,26 +103,50 @@ var escape = regexp.MustCompile(`\x1b(\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])`)
 // plainText makes blanks of what moves the cursor of a terminal.
 func plainText(s string) string { return escape.ReplaceAllString(s, " ") }
 
-// pcapOf makes a pcap file of datagrams that came to one address.
-func pcapOf(to netip.AddrPort, list []vectors.Received) []byte {
-	// Magic number of microseconds, version 2.4, snapshot length, link type 101:
-	// raw IP.
-	b := []byte{0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 101, 0, 0, 0}
-	for _, r := range list {
-		size := 28 + len(r.Packet)
-		b = binary.LittleEndian.AppendUint32(b, uint32(r.At.Unix()))
-		b = binary.LittleEndian.AppendUint32(b, uint32(r.At.Nanosecond()/1000))
-		b = binary.LittleEndian.AppendUint32(b, uint32(size))
-		b = binary.LittleEndian.AppendUint32(b, uint32(size))
-		b = append(b, 0x45, 0)
-		b = binary.BigEndian.AppendUint16(b, uint16(size))
-		b = append(b, 0, 0, 0, 0, 64, 17, 0, 0)
-		b = append(append(b, r.From.Addr().AsSlice()...), to.Addr().AsSlice()...)
-		b = binary.BigEndian.AppendUint16(b, r.From.Port())
-		b = binary.BigEndian.AppendUint16(b, to.Port())
-		b = binary.BigEndian.AppendUint16(b, uint16(8+len(r.Packet)))
-		b = append(b, 0, 0)
-		b = append(b, r.Packet...)
+// datagram is one that went over the wire.
+type datagram struct {
+	at       time.Time
+	from, to netip.AddrPort
+	payload  []byte
+}
+
+// received are datagrams that came to a sink.
+func received(s *vectors.Sink) (list []datagram) {
+	for _, r := range s.Received() {
+		list = append(list, datagram{r.At, r.From, s.Addr(), r.Packet})
 	}
-	return b
+	return list
+}
+
+// pcapOf writes a pcap file of datagrams and returns its path.
+func pcapOf(tb testing.TB, list []datagram) string {
+	tb.Helper()
+	var file bytes.Buffer
+	w := pcapgo.NewWriter(&file)
+	if err := w.WriteFileHeader(1<<16, layers.LinkTypeRaw); err != nil {
+		tb.Fatal(err)
+	}
+	for _, d := range list {
+		udp := &layers.UDP{SrcPort: layers.UDPPort(d.from.Port()), DstPort: layers.UDPPort(d.to.Port())}
+		src, dst := d.from.Addr().AsSlice(), d.to.Addr().AsSlice()
+		var ip interface {
+			gopacket.SerializableLayer
+			gopacket.NetworkLayer
+		} = &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: src, DstIP: dst}
+		if d.from.Addr().Is6() {
+			ip = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: src, DstIP: dst}
+		}
+		buf := gopacket.NewSerializeBuffer()
+		err := udp.SetNetworkLayerForChecksum(ip)
+		if err == nil {
+			err = gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, udp, gopacket.Payload(d.payload))
+		}
+		if err == nil {
+			err = w.WritePacket(gopacket.CaptureInfo{Timestamp: d.at, CaptureLength: len(buf.Bytes()), Length: len(buf.Bytes())}, buf.Bytes())
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return write(tb, filepath.Join(tb.TempDir(), "wire.pcap"), file.String())
 }

@@ -1,5 +1,5 @@
 // Package servers starts the real programs that the tests need: MariaDB,
-// PostgreSQL, Kamailio, sipp and the built siptraced binary.
+// PostgreSQL, Kamailio, sipp, agents of HEP and the built siptraced binary.
 //
 //	db := servers.StartMariaDB(t)
 //	db.CreateDatabase(t, "trace", "utf8mb4")

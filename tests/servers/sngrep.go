@@ -1,11 +1,8 @@
 package servers
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 )
@@ -44,18 +41,4 @@ func (s *Sngrep) Stop(tb testing.TB) {
 	if !s.end(os.Interrupt, 10*time.Second) {
 		tb.Log("servers: sngrep did not stop when asked and was killed")
 	}
-}
-
-// Tshark runs tshark to its end and returns what it printed.
-func Tshark(tb testing.TB, args ...string) string {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, find(tb, "tshark"), args...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		tb.Fatalf("tshark %q: %v\n%s", args, err, errOut.String())
-	}
-	return out.String()
 }

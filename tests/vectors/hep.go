@@ -70,22 +70,9 @@ func decodeHEP12(b []byte) (*message, error) {
 
 func decodeHEP3(b []byte) (*message, error) {
 	m := &message{version: 3}
-	if int(binary.BigEndian.Uint16(b[4:])) != len(b) {
-		return nil, fmt.Errorf("vectors: HEP3 length %d in a packet of %d bytes", binary.BigEndian.Uint16(b[4:]), len(b))
-	}
-	var chunks [256][]byte
-	for rest := b[6:]; len(rest) > 0; {
-		if len(rest) < 6 {
-			return nil, errNotHEP
-		}
-		n := int(binary.BigEndian.Uint16(rest[4:]))
-		if n < 6 || n > len(rest) {
-			return nil, fmt.Errorf("vectors: HEP3 chunk of %d bytes, %d left", n, len(rest))
-		}
-		if rest[0] == 0 && rest[1] == 0 && rest[2] == 0 { // generic, type below 256
-			chunks[rest[3]] = rest[6:n]
-		}
-		rest = rest[n:]
+	chunks, err := Chunks(b)
+	if err != nil {
+		return nil, err
 	}
 	src, dst := chunks[3], chunks[4]
 	if len(src) == 0 {
@@ -104,6 +91,27 @@ func decodeHEP3(b []byte) (*message, error) {
 		m.capture = binary.BigEndian.Uint32(chunks[12])
 	}
 	return m, nil
+}
+
+// Chunks are the generic chunks of a HEP3 packet, by type.
+func Chunks(p []byte) (chunks [256][]byte, err error) {
+	if len(p) < 6 || int(binary.BigEndian.Uint16(p[4:])) != len(p) {
+		return chunks, fmt.Errorf("vectors: HEP3 in a packet of %d bytes: %.6q", len(p), p)
+	}
+	for rest := p[6:]; len(rest) > 0; {
+		if len(rest) < 6 {
+			return chunks, errNotHEP
+		}
+		n := int(binary.BigEndian.Uint16(rest[4:]))
+		if n < 6 || n > len(rest) {
+			return chunks, fmt.Errorf("vectors: HEP3 chunk of %d bytes, %d left", n, len(rest))
+		}
+		if rest[0] == 0 && rest[1] == 0 && rest[2] == 0 { // generic, type below 256
+			chunks[rest[3]] = rest[6:n]
+		}
+		rest = rest[n:]
+	}
+	return chunks, nil
 }
 
 // CutMarks removes from a HEP3 packet what siptraced adds to those of the module:

@@ -27,6 +27,19 @@ func columns(msg string) Row {
 	return r
 }
 
+// RowOf is the row that a HEP packet gives whose message has plainly written
+// headers. It has no direction.
+func RowOf(packet []byte) (Row, error) {
+	m, err := decodeHEP(packet)
+	if err != nil {
+		return Row{}, err
+	}
+	r := columns(string(m.payload))
+	r.TimeStamp, r.TimeUS = m.time().Format("2006-01-02 15:04:05"), int64(m.us)
+	r.FromIP, r.ToIP = endpoint(m.proto, m.src), endpoint(m.proto, m.dst)
+	return r, nil
+}
+
 // header returns the value of the first header with one of the names.
 func header(head string, names ...string) string {
 	head = regexp.MustCompile(`\r?\n[ \t]+`).ReplaceAllString(head, " ")

@@ -146,6 +146,8 @@ type work struct {
 	vendor  []byte // chunks of other vendors
 	users   [][]byte
 	source  *source // of the last packet
+	// There are bytes behind the packet, NULs behind the message.
+	trailing, padded bool
 	// decision is what decides by the rules of state.
 	decision Decision
 	state    *state
@@ -230,6 +232,7 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 		return counters.Loop
 	}
 	c := &w.capture
+	w.trailing, w.padded = false, false
 	isHEP := hep.Detect(in.Data) != 0
 	if isHEP {
 		if o := p.unwrap(w, in); o != counters.Spooled {
@@ -244,17 +247,8 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 			Time: in.Time, Proto: protoOf(in.Net), Src: in.Source, Dst: in.Local, Payload: in.Data, Meta: siptrace.Meta{Source: in.Source},
 		}
 	}
-	if err := w.msg.Parse(c.Payload); err != nil {
-		if !isHEP && blank(in.Data) {
-			p.answered(in, in.Data)
-			return counters.Keepalive
-		}
-		return p.rejected(err, "not_sip")
-	}
-	// HEP1 and HEP2 have no length, and OpenSIPS sends them with NULs at the end.
-	if isHEP && w.packet.Version < 3 && w.msg.CutNULs() > 0 {
-		c.Payload = w.msg.Raw
-		p.padded.Add(1)
+	if o := p.parse(w, in, isHEP); o != counters.Spooled {
+		return o
 	}
 	if !st.Params.TraceOn && st.NewDecision == nil {
 		return counters.TraceOff
@@ -286,6 +280,23 @@ func (p *Pipeline) handle(w *work, in *ingest.Packet) counters.Outcome {
 	return p.trace(w, st, text, verdict == loop.StoreOnly)
 }
 
+// parse scans the message of w.capture.
+func (p *Pipeline) parse(w *work, in *ingest.Packet, isHEP bool) counters.Outcome {
+	c := &w.capture
+	if err := w.msg.Parse(c.Payload); err != nil {
+		if !isHEP && blank(in.Data) {
+			p.answered(in, in.Data)
+			return counters.Keepalive
+		}
+		return p.rejected(err, "not_sip")
+	}
+	// HEP1 and HEP2 have no length, and OpenSIPS sends them with NULs at the end.
+	if isHEP && w.packet.Version < 3 && w.msg.CutNULs() > 0 {
+		c.Payload, w.padded = w.msg.Raw, true
+	}
+	return counters.Spooled
+}
+
 // trace has the rules decide on a message, and sends it on its way; storeOnly: not
 // to mirrors.
 func (p *Pipeline) trace(w *work, st *state, text loop.Text, storeOnly bool) counters.Outcome {
@@ -304,6 +315,7 @@ func (p *Pipeline) trace(w *work, st *state, text loop.Text, storeOnly bool) cou
 	if o := p.put(st, rec, text); o != counters.Spooled {
 		return o
 	}
+	p.accepted(w)
 	p.defects.add(w.msg.Defects)
 	if w.msg.IsRequest {
 		p.requests.Add(1)
@@ -357,7 +369,21 @@ func (p *Pipeline) passOn(w *work, st *state, in *ingest.Packet) counters.Outcom
 	w.record = siptrace.Record{
 		Time: w.capture.Time, CallID: k.CorrelationID, Type: k.Type, Packet: data, Meta: w.capture.Meta, Route: siptrace.Route{Sinks: sinks},
 	}
-	return p.put(st, &w.record, 0)
+	o := p.put(st, &w.record, 0)
+	if o == counters.Spooled {
+		p.accepted(w)
+	}
+	return o
+}
+
+// accepted counts what is odd with the packet of a message that was taken.
+func (p *Pipeline) accepted(w *work) {
+	if w.trailing {
+		p.trailing.Add(1)
+	}
+	if w.padded {
+		p.padded.Add(1)
+	}
 }
 
 // answered takes what may be the answer to a question of Loops.
@@ -387,7 +413,7 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) counters.Outcome {
 		if !errors.Is(err, hep.ErrTrailing) {
 			return p.rejected(err, "hep")
 		}
-		p.trailing.Add(1) // the packet itself is whole
+		w.trailing = true // the packet itself is whole
 	}
 	if k.Payload == nil {
 		if answer := loop.Answer(k.Vendor); answer != nil {
