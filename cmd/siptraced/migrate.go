@@ -5,11 +5,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/migrate"
 )
 
 func migrateCommand() *cobra.Command {
-	var opt migrate.Options
+	opt := migrate.Options{HostName: config.HostName}
 	var patch, yaml, notes bool
 	cmd := &cobra.Command{
 		Use:   "migrate KAMAILIO.CFG",

@@ -71,6 +71,10 @@ type Value struct {
 	Str   string // of a string; of a bare word in a global parameter
 	Int   int64  // within 32 bits
 	IsInt bool
+	// Unresolved is why the value isn't known: it holds a variable that has its value
+	// only within Kamailio, and Str has that variable as it is written. An *Error, or
+	// nil.
+	Unresolved error
 }
 
 // Any is the value as an int64 or a string.
@@ -97,8 +101,7 @@ type Param struct {
 	Pos          Pos
 	Span         Span // of the whole line, to its closing parenthesis
 	ValueSpan    Span // of the value, or of the define that stands for it
-	// Unresolved is why a modparamx is left as written: it holds a variable, or
-	// a name, that isn't known here. An *Error, or nil.
+	// Unresolved is that of the value, or of a name. An *Error, or nil.
 	Unresolved error
 
 	match *regexp.Regexp // nil where Module is one plain name
@@ -163,6 +166,8 @@ type Token struct {
 	Pos     Pos
 	Span    Span // of the define's use where the token comes from one
 	Adjoins bool // nothing stands between it and the token before: "=" and "=" are "=="
+	// Unresolved is that of Value.
+	Unresolved error
 }
 
 // Kinds of Token; the text of a String is its value.
@@ -199,6 +204,18 @@ func (c *Config) Global(names ...string) (Global, bool) {
 		}
 	}
 	return Global{}, false
+}
+
+// Settings are the configuration's own variables, "group.name"; of several
+// settings the last one holds.
+func (c *Config) Settings() map[string]Value {
+	out := map[string]Value{}
+	for _, g := range c.Globals {
+		if strings.Contains(g.Name, ".") {
+			out[g.Name] = g.Value
+		}
+	}
+	return out
 }
 
 // EventRoute finds an event route by its name, e.g. "siptrace:msg".

@@ -152,7 +152,8 @@ func (l *lexer) rest(joined bool) (string, error) {
 		}
 		b = append(b, l.take())
 	}
-	return strings.Trim(string(b), " \t\r\b"), nil
+	s, _, _ := strings.Cut(string(b), "\x00") // where Kamailio's string ends
+	return strings.Trim(s, " \t\r\b"), nil
 }
 
 // name reads the name that a directive needs.

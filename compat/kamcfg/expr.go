@@ -386,6 +386,8 @@ func (e *evaluator) define(name string) (result, error) {
 		return result{}, nil
 	case v == "":
 		return result{n: 1}, nil
+	case strings.Contains(v, unknownMark):
+		return result{}, fmt.Errorf("%s hangs on a variable: %s", name, e.l.reason(v).Msg)
 	case len(v) > 1 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0]:
 		v = v[1 : len(v)-1]
 	}

@@ -78,7 +78,7 @@ func TestKoanfErrors(t *testing.T) {
 	}
 	for src, want := range map[string]string{
 		"fork=no\n)": "k.cfg:2: unexpected",
-		`modparamx("siptrace", "db_url", "$var(x)")`: "k.cfg:1: a variable has its value only within Kamailio",
+		`modparamx("siptrace", "db_url", "$var(x)")`: "k.cfg:1: parameter db_url of siptrace hangs on a variable: $var(x) has no value here; its value is known only within Kamailio",
 	} {
 		var e *Error
 		if _, err := p.Unmarshal([]byte(src)); !errors.As(err, &e) || !strings.Contains(err.Error(), want) {

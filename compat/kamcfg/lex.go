@@ -71,6 +71,8 @@ type lexer struct {
 	given map[string]bool // defines of the command line
 	subst []substitution
 
+	unknown []unknown // values that only Kamailio knows
+
 	toks  []token
 	apart bool // space, a comment or a directive came after the last token
 	size  int  // of all tokens: their bytes, and one for each
@@ -143,7 +145,7 @@ func (l *lexer) token(kind byte, text string, at Pos) {
 	if l.put {
 		span = l.src.use
 	}
-	l.toks = append(l.toks, token{Token{kind, text, at, span, !l.apart && len(l.toks) > 0}, l.put})
+	l.toks = append(l.toks, token{Token{Kind: kind, Text: text, Pos: at, Span: span, Adjoins: !l.apart && len(l.toks) > 0}, l.put})
 	l.apart = false
 	l.size += len(text) + 1
 }
@@ -175,6 +177,9 @@ func (l *lexer) run(name string, data []byte) error {
 		return err
 	}
 	l.toks = append(l.toks, token{Token: Token{Kind: tEOF, Pos: l.pos()}})
+	for i := range l.toks {
+		l.settle(&l.toks[i])
+	}
 	return nil
 }
 
@@ -209,6 +214,8 @@ func (l *lexer) next(c byte) error {
 		return l.variable()
 	case isWord(int(c)):
 		return l.word()
+	case c == unknownMark[0] && l.put:
+		l.unknownWord()
 	case c <= ' ' || c >= 0x7f: // Kamailio ignores bytes that it doesn't know
 		l.blank()
 	default:
@@ -262,7 +269,13 @@ func (l *lexer) blockComment() error {
 func (l *lexer) str(q byte) error {
 	at := l.pos()
 	var val []byte
-	n := 1 // bytes read
+	n := 1    // bytes read
+	end := -1 // of the value, before a NUL: the rest is nothing to Kamailio
+	nul := func() {
+		if len(val) > 0 && val[len(val)-1] == 0 && end < 0 {
+			end = len(val) - 1
+		}
+	}
 	l.take()
 	for {
 		c := l.peek(0)
@@ -272,10 +285,14 @@ func (l *lexer) str(q byte) error {
 		if n++; n > maxString {
 			return fail(at, "is a closing quote missing?", "string is longer than %d bytes", maxString)
 		}
+		put := len(l.src.back) > 0
 		l.take()
 		switch {
 		case byte(c) == q:
 			if !l.joins(q) {
+				if end >= 0 {
+					val = val[:end]
+				}
 				s, err := l.substitute(string(val), at)
 				if err != nil {
 					return err
@@ -289,8 +306,11 @@ func (l *lexer) str(q byte) error {
 			val, more = l.escape(val)
 			l.drop(more)
 			n += more
+			nul()
 		default:
-			val = append(val, byte(c))
+			if val = append(val, byte(c)); !put { // a define's may be a mark
+				nul()
+			}
 		}
 	}
 }
@@ -462,6 +482,17 @@ func (l *lexer) word() error {
 	return nil
 }
 
+// unknownWord reads the mark that stands for a value in a define.
+func (l *lexer) unknownWord() {
+	at, b := l.pos(), []byte{l.take()}
+	for c := l.peek(0); c >= 0 && len(l.src.back) > 0; c = l.peek(0) {
+		if b = append(b, l.take()); byte(c) == unknownMark[0] {
+			break
+		}
+	}
+	l.token(tWord, string(b), at)
+}
+
 // expand puts the value of a define before what is still to be read. ahead is
 // what was waiting when the name began: a define whose value reaches up to
 // there is still being read.
@@ -509,6 +540,9 @@ func (l *lexer) include(word string, at Pos) error {
 	file, err := l.substitute(string(b), at)
 	if err != nil {
 		return err
+	}
+	if strings.Contains(file, unknownMark) {
+		return unresolved(at, "the name of the included file", l.reason(file))
 	}
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(filepath.Dir(l.src.name), file)

@@ -64,6 +64,9 @@ func (p *parser) address(what string) ([]Listen, error) {
 		hosts = append(hosts, h)
 	}
 	last := 0
+	if p.is(0, ':') && what == "alias" && p.at(1).Unresolved != nil {
+		p.i += p.run()
+	}
 	if p.accept(':') {
 		var err error
 		if l.Port, err = p.portNumber(); err != nil {
@@ -105,6 +108,9 @@ func isProto(s string) bool {
 }
 
 func (p *parser) portNumber() (int, error) {
+	if why := p.unknown(1); why != nil {
+		return 0, unresolved(p.at(0).Pos, "the port", why)
+	}
 	n, ok, err := ParseInt(p.at(0).Text)
 	if !p.is(0, tWord) || !ok {
 		return 0, p.unexpected("write the port as a decimal number, without a 0 before it", "where a port should be")
@@ -120,6 +126,9 @@ func (p *parser) portNumber() (int, error) {
 // string.
 func (p *parser) host(what string) (string, error) {
 	at := p.at(0).Pos
+	if why := p.unknown(max(1, p.word())); why != nil && what != "alias" {
+		return "", unresolved(at, "the address of "+what, why)
+	}
 	switch {
 	case p.is(0, tString):
 		h := p.at(0).Text

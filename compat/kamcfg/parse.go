@@ -22,6 +22,12 @@ type Options struct {
 	// Interfaces gives this host's addresses, for listen lines that name an
 	// interface or a wildcard. It is called only if there are such. Nil: none.
 	Interfaces func() ([]Interface, error)
+	// HostName is $HN(part) of Kamailio's host: n the name, f the one with domain, d
+	// the domain, i the address. Nil: they are not known.
+	HostName func(part string) (string, error)
+	// Transform is a transformation, "{s.len}", of a text. Nil: none but {re.subst}
+	// is known.
+	Transform func(text, transformation string) (string, error)
 }
 
 // Parse reads a kamailio.cfg and what it includes. Every error is an *Error.
@@ -66,7 +72,10 @@ func read(path string, data []byte, version string, opt Options) (*Config, error
 	if err := l.run(path, data); err != nil {
 		return nil, err
 	}
-	l.cfg.Defines = l.defs
+	l.cfg.Defines = map[string]string{}
+	for name, value := range l.defs {
+		l.cfg.Defines[name] = l.shown(value)
+	}
 	p := &parser{lexer: l, cfg: l.cfg}
 	for _, step := range []func() error{p.file, p.commandLine, p.sockets} {
 		if err := step(); err != nil {
@@ -265,25 +274,16 @@ func (p *parser) modparam(t token) error {
 	if !p.accept('(') {
 		return p.unexpected(form, "after "+t.Text)
 	}
-	var args [2]string
-	for i, what := range []string{"module", "parameter"} {
-		if !p.is(0, tString) {
-			if p.is(0, tWord) {
-				return p.unexpected("put it in quotes", "as the name of a "+what)
-			}
-			return p.unexpected(form, "instead of the name of a "+what)
-		}
-		args[i] = p.at(0).Text
-		p.i++
-		if !p.accept(',') {
-			if p.is(0, ')') {
-				return fail(p.at(0).Pos, form, "%s has too few arguments", t.Text)
-			}
-			return p.unexpected(form, "where a comma should be")
-		}
+	module, noModule, err := p.modparamName(t, form, "module")
+	if err != nil {
+		return err
+	}
+	name, noName, err := p.modparamName(t, form, "parameter")
+	if err != nil {
+		return err
 	}
 	from := p.i
-	v, err := p.value("put a string in quotes; a name is taken only if it is defined by #!define further up")
+	v, err := p.modparamValue(t)
 	if err != nil {
 		return err
 	}
@@ -295,23 +295,78 @@ func (p *parser) modparam(t token) error {
 	if err := p.closed(t); err != nil {
 		return err
 	}
-	var unresolved error
-	if t.Text == "modparamx" {
-		for _, s := range []*string{&args[0], &args[1], &v.Str} {
-			var not error
-			if *s, not = p.lexer.evaluate(*s, t.Pos); not != nil {
-				unresolved = not
-			}
+	par := Param{Module: module, Name: name, Value: v, Pos: t.Pos, Span: p.span(first), ValueSpan: value}
+	for _, why := range []*Error{noModule, noName, asError(v.Unresolved)} {
+		if why != nil {
+			par.Unresolved = unresolved(t.Pos, "parameter "+name+" of "+module, why)
 		}
 	}
-	par := Param{Module: args[0], Name: args[1], Value: v, Pos: t.Pos, Span: p.span(first), ValueSpan: value, Unresolved: unresolved}
-	if strings.Trim(par.Module, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
-		if par.match, err = ere.Compile("^("+par.Module+")$", 0); err != nil {
+	if noModule == nil && strings.Trim(module, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+		if par.match, err = ere.Compile("^("+module+")$", 0); err != nil {
 			return fail(t.Pos, `separate names by |, as in "acc|siptrace"`, "module names of %s are not a regular expression", t.Text)
 		}
 	}
 	p.cfg.Params = append(p.cfg.Params, par)
 	return nil
+}
+
+// modparamName reads the first or second argument, and the comma behind it.
+func (p *parser) modparamName(statement token, form, what string) (name string, unknown *Error, err error) {
+	switch {
+	case p.is(0, tWord):
+		return "", nil, p.unexpected("put it in quotes", "as the name of a "+what)
+	case !p.is(0, tString):
+		return "", nil, p.unexpected(form, "instead of the name of a "+what)
+	}
+	v := p.evaluated(statement)
+	switch {
+	case p.accept(','):
+		return v.Str, asError(v.Unresolved), nil
+	case p.is(0, ')'):
+		return "", nil, fail(p.at(0).Pos, form, "%s has too few arguments", statement.Text)
+	}
+	return "", nil, p.unexpected(form, "where a comma should be")
+}
+
+// evaluated steps over a string, which modparamx evaluates.
+func (p *parser) evaluated(statement token) Value {
+	t := p.at(0)
+	p.i++
+	v := Value{Str: t.Text, Unresolved: t.Unresolved}
+	if statement.Text == "modparamx" && v.Unresolved == nil {
+		var why *Error
+		if v.Str, why = p.lexer.evaluate(t.Text, statement.Pos); why != nil {
+			v.Unresolved = why
+		}
+	}
+	return v
+}
+
+// modparamValue reads the third argument; that of modparamx may be a variable.
+func (p *parser) modparamValue(statement token) (Value, error) {
+	t := p.at(0)
+	if p.is(0, tString) {
+		return p.evaluated(statement), nil
+	}
+	v, n := variableAt(t.Text, t.Pos)
+	if statement.Text != "modparamx" || t.Kind != tVar || !strings.Contains(t.Text, "(") || v == nil || n != len(t.Text) {
+		return p.value("put a string in quotes; a name is taken only if it is defined by #!define further up")
+	}
+	p.i++
+	val := p.lexer.startValue(v)
+	switch {
+	case val.null:
+		return Value{}, fail(t.Pos, "define it further up", "%s has no value, and Kamailio refuses that here", v.raw)
+	case val.unknown != nil:
+		return Value{Str: v.raw, Unresolved: val.unknown}, nil
+	case !val.isNumber:
+		return Value{Str: val.text}, nil
+	}
+	number, err := strconv.ParseInt(val.text, 10, 32)
+	if err != nil {
+		number = 0 // as Kamailio has text that is no number
+	}
+	return Value{Int: number, IsInt: true}, nil
 }
 
 var booleans = map[string]int64{
@@ -323,7 +378,10 @@ var booleans = map[string]int64{
 func (p *parser) value(hint string) (Value, error) {
 	t := p.at(0)
 	if p.accept(tString) {
-		return Value{Str: t.Text}, nil
+		return Value{Str: t.Text, Unresolved: t.Unresolved}, nil
+	}
+	if t.Unresolved != nil {
+		return Value{Str: p.joined(p.run()), Unresolved: t.Unresolved}, nil
 	}
 	minus := p.is(0, '-') && p.is(1, tWord)
 	w := t.Text
@@ -432,6 +490,8 @@ func (p *parser) global(t token) error {
 		if g.Value, err = p.value("write " + name + "=value"); err != nil {
 			return err
 		}
+	} else if why := p.unknown(run); why != nil {
+		g.Value = Value{Str: p.joined(p.run()), Unresolved: why}
 	} else if run > 0 { // LOG_LOCAL0, 192.0.2.1, sip.example.com
 		g.Value.Str = p.joined(run)
 	} else {
@@ -439,6 +499,9 @@ func (p *parser) global(t token) error {
 	}
 	if p.at(0).Kind == tWord && (p.at(0).Text == "desc" || p.at(0).Text == "descr" || p.at(0).Text == "description") && p.is(1, tString) {
 		p.i += 2
+	}
+	if why := asError(g.Value.Unresolved); why != nil && slices.Contains(socketGlobals, name) {
+		return unresolved(t.Pos, name+", on which the sockets hang,", why)
 	}
 	if name == "port" {
 		if !g.Value.IsInt || g.Value.Int < 1 || g.Value.Int > 65535 {
@@ -448,6 +511,28 @@ func (p *parser) global(t token) error {
 	}
 	p.cfg.Globals = append(p.cfg.Globals, g)
 	return nil
+}
+
+// socketGlobals are the parameters on which the addresses of listen lines hang.
+var socketGlobals = []string{"port", "tls_port_no", "disable_tcp", "enable_tls", "tls_enable", "auto_bind_ipv6"}
+
+// unknown is why one of the next n tokens isn't known; nil: all are.
+func (p *parser) unknown(n int) *Error {
+	for i := range n {
+		if why := asError(p.at(i).Unresolved); why != nil {
+			return why
+		}
+	}
+	return nil
+}
+
+// run counts the tokens that a value which isn't known is a piece of.
+func (p *parser) run() int {
+	n := 1
+	for p.adjoins(n) && slices.Contains([]byte{tWord, '.', '-', ':', '[', ']', '/', '@'}, p.at(n).Kind) {
+		n++
+	}
+	return n
 }
 
 // word counts the tokens of a host name, an address or a plain word: pieces

@@ -306,7 +306,7 @@ func TestModparam(t *testing.T) {
 }
 
 func TestModparamxUnresolved(t *testing.T) {
-	for _, v := range []string{"$def(NO)", "$env(NO)", "$var(x)"} {
+	for _, v := range []string{"$env(NO)", "$var(x)", "$ci", "$(env(HOME){s.nosuch})"} {
 		c := parse(t, `modparamx("m", "p", "a`+v+`")`, Options{Env: func(string) (string, bool) { return "", false }})
 		if p := c.Params[0]; p.Unresolved == nil || p.Value.Str != "a"+v {
 			t.Errorf("%s: got %q, %v", v, p.Value.Str, p.Unresolved)

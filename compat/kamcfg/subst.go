@@ -18,46 +18,76 @@ type substitution struct {
 	cost int  // steps for one byte, at most
 }
 
-// part of a replacement: plain text, or the text of a group (0 is the whole).
+// part of a replacement: plain text, the text of a group (0 is the whole), or a
+// variable, which is evaluated each time.
 type part struct {
-	text  string
-	group int // -1: plain text
+	text     string
+	group    int // -1: not a group
+	variable *variable
 }
 
-// substitute applies the substitutions to a string. As in Kamailio an empty
-// match ends it.
+// substitute applies the substitutions to a string.
 func (l *lexer) substitute(s string, at Pos) (string, error) {
-	for _, sub := range l.subst {
-		if l.work += len(s) * sub.cost; l.work > maxWork {
-			return "", fail(at, "use fewer, or simpler, regular expressions", "the substitutions are too much work")
-		}
-		var b strings.Builder
-		done := 0
-		for _, m := range sub.re.FindAllStringSubmatchIndex(s, -1) {
-			if m[0] == m[1] {
-				break
-			}
-			b.WriteString(s[done:m[0]])
-			for _, p := range sub.repl {
-				if p.group < 0 {
-					b.WriteString(p.text)
-				} else if 2*p.group+1 < len(m) && m[2*p.group] >= 0 {
-					b.WriteString(s[m[2*p.group]:m[2*p.group+1]])
-				}
-			}
-			done = m[1]
-			if b.Len() > maxString {
-				return "", fail(at, "do substitutions make each other's input?", "string grows beyond %d bytes", maxString)
-			}
-			if !sub.all {
-				break
-			}
-		}
-		if done > 0 {
-			s = b.String() + s[done:]
+	for i := range l.subst {
+		var err error
+		if s, err = l.apply(&l.subst[i], s, at); err != nil {
+			return "", err
 		}
 	}
 	return s, nil
+}
+
+// apply applies one. As in Kamailio an empty match ends it.
+func (l *lexer) apply(sub *substitution, s string, at Pos) (string, error) {
+	if l.work += len(s) * sub.cost; l.work > maxWork {
+		return "", fail(at, "use fewer, or simpler, regular expressions", "the substitutions are too much work")
+	}
+	var b strings.Builder
+	done := 0
+	for _, m := range sub.re.FindAllStringSubmatchIndex(s, -1) {
+		if m[0] == m[1] {
+			break
+		}
+		b.WriteString(s[done:m[0]])
+		for _, p := range sub.repl {
+			if p.group < 0 {
+				b.WriteString(l.partText(p, ""))
+			} else if 2*p.group+1 < len(m) && m[2*p.group] >= 0 {
+				b.WriteString(s[m[2*p.group]:m[2*p.group+1]])
+			}
+		}
+		done = m[1]
+		if b.Len() > maxString {
+			return "", fail(at, "do substitutions make each other's input?", "string grows beyond %d bytes", maxString)
+		}
+		if !sub.all {
+			break
+		}
+	}
+	if done > 0 {
+		s = b.String() + s[done:]
+	}
+	return s, nil
+}
+
+// partText is the text of a part that is no group; null stands for no value.
+func (l *lexer) partText(p part, null string) string {
+	if p.variable == nil {
+		return p.text
+	}
+	switch val := l.startValue(p.variable); {
+	case val.unknown != nil:
+		if !p.variable.noted {
+			l.cfg.note(p.variable.at, "%s: it is refused only where a parameter of siptrace, a listen line or an include needs it", val.unknown.Msg)
+		}
+		p.variable.noted = true
+		return l.markUnknown(val.unknown, p.variable.raw)
+	case val.null:
+		l.noteNull(p.variable)
+		return null
+	default:
+		return val.text
+	}
 }
 
 // substDirective reads the string of #!subst, #!substdef or #!substdefs:
@@ -81,20 +111,51 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 	}
 	text := l.toks[n].Text
 	l.toks = l.toks[:n]
+	sub, name, err := l.substitution("#!"+directive, text, at)
+	if err != nil || sub == nil {
+		return err
+	}
+	if directive != "subst" {
+		if _, there := l.defs[name]; there {
+			return l.alreadyDefined(name, "", at)
+		}
+		value := ""
+		for _, p := range sub.repl {
+			value += l.partText(p, "<null>")
+		}
+		if directive == "substdefs" {
+			value = `"` + value + `"`
+		}
+		l.defs[name] = value
+	}
+	if l.subst = append(l.subst, *sub); len(l.subst) > maxSubsts {
+		return fail(at, "", "more than %d substitutions", maxSubsts)
+	}
+	return nil
+}
+
+// substitution reads "/regexp/replacement/flags". re is the expression as it is
+// written. Nil: the expression hangs on a value that isn't known.
+func (l *lexer) substitution(what, text string, at Pos) (sub *substitution, re string, err error) {
+	form := "write " + what + ` "/regexp/replacement/flags"`
 	if len(text) < 3 || len(text) > maxSubst {
-		return fail(at, form, "string of #!%s has %d bytes, not 3 to %d", directive, len(text), maxSubst)
+		return nil, "", fail(at, form, "string of %s has %d bytes, not 3 to %d", what, len(text), maxSubst)
 	}
 	sep := text[0]
 	re, rest, ok := cut(text[1:], sep)
 	if !ok {
-		return fail(at, form, "#!%s has no second separator %c", directive, sep)
+		return nil, "", fail(at, form, "%s has no second separator %c", what, sep)
 	}
 	repl, flags, ok := cut(rest, sep)
 	if !ok {
-		return fail(at, form, "#!%s has no third separator %c", directive, sep)
+		return nil, "", fail(at, form, "%s has no third separator %c", what, sep)
+	}
+	if strings.Contains(text[:1]+re, unknownMark) {
+		l.cfg.note(at, "%s is left out: its expression has a variable whose value isn't known here", what)
+		return nil, "", nil
 	}
 
-	sub := substitution{}
+	sub = &substitution{}
 	mode := ere.Captures | ere.Newline
 	for _, f := range flags {
 		switch f {
@@ -105,10 +166,9 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 		case 's':
 			mode &^= ere.Newline
 		default:
-			return fail(at, "the flags are g, i and s", "#!%s has an unknown flag", directive)
+			return nil, "", fail(at, "the flags are g, i and s", "%s has an unknown flag", what)
 		}
 	}
-	var err error
 	if sub.re, err = ere.Compile(re, mode); err != nil {
 		reason := ""
 		var e *ere.Error // its text would repeat the expression
@@ -118,30 +178,11 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 				reason = ": a piece of it " + e.Reason
 			}
 		}
-		return fail(at, "write POSIX extended syntax", "#!%s has a regular expression that can't be used%s", directive, reason)
+		return nil, "", fail(at, "write POSIX extended syntax", "%s has a regular expression that can't be used%s", what, reason)
 	}
 	sub.cost = cost(sub.re)
-	if sub.repl, err = l.replacement(repl, directive, at); err != nil {
-		return err
-	}
-
-	if directive != "subst" {
-		if _, there := l.defs[re]; there {
-			return l.alreadyDefined(re, "", at)
-		}
-		value := ""
-		for _, p := range sub.repl {
-			value += p.text
-		}
-		if directive == "substdefs" {
-			value = `"` + value + `"`
-		}
-		l.defs[re] = value
-	}
-	if l.subst = append(l.subst, sub); len(l.subst) > maxSubsts {
-		return fail(at, "", "more than %d substitutions", maxSubsts)
-	}
-	return nil
+	sub.repl, err = replacement(repl, what, at)
+	return sub, re, err
 }
 
 // cost is the steps that an expression takes for one byte, at most: the size of
@@ -172,13 +213,13 @@ func cut(s string, sep byte) (before, after string, ok bool) {
 }
 
 // replacement takes the third part of a substitution to pieces: \0 to \9, \n
-// \r \t, and the variables that have a value at start.
-func (l *lexer) replacement(s, directive string, at Pos) ([]part, error) {
+// \r \t, and variables.
+func replacement(s, what string, at Pos) ([]part, error) {
 	var parts []part
 	var b []byte
 	plain := func() {
 		if len(b) > 0 {
-			parts = append(parts, part{string(b), -1})
+			parts = append(parts, part{text: string(b), group: -1})
 			b = nil
 		}
 	}
@@ -189,21 +230,22 @@ func (l *lexer) replacement(s, directive string, at Pos) ([]part, error) {
 			switch c = s[i]; {
 			case c >= '0' && c <= '9':
 				plain()
-				parts = append(parts, part{"", int(c - '0')})
+				parts = append(parts, part{group: int(c - '0')})
 			case strings.IndexByte("nrt", c) >= 0:
 				b = append(b, "\n\r\t"[strings.IndexByte("nrt", c)])
 			default:
 				b = append(b, c)
 			}
+		case strings.HasPrefix(s[i:], "$$"):
+			b = append(b, '$')
+			i++
 		case c == '$':
-			v, n, ok, err := l.startVariable(s[i:], at)
-			if err != nil {
-				return nil, err
+			v, n := variableAt(s[i:], at)
+			if v == nil {
+				return nil, fail(at, "write $$ for a dollar", "%s has a variable that is malformed", what)
 			}
-			if !ok {
-				return nil, fail(at, "use $env(NAME), $def(NAME), or $$ for a dollar", "#!%s has a variable without value at start", directive)
-			}
-			b = append(b, v...)
+			plain()
+			parts = append(parts, part{group: -1, variable: v})
 			i += n - 1
 		default:
 			b = append(b, c)
@@ -211,52 +253,4 @@ func (l *lexer) replacement(s, directive string, at Pos) ([]part, error) {
 	}
 	plain()
 	return parts, nil
-}
-
-var startVar = regexp.MustCompile(`^(?:\$\$|\$(env|def)\(([^()]*)\)|\$\((env|def)\(([^()]*)\)\))`)
-
-// startVariable reads the variable at the beginning of s: $env(NAME),
-// $def(NAME), either within $(...), or $$. n is its length; ok is false for any
-// other, whose value isn't known outside Kamailio.
-func (l *lexer) startVariable(s string, at Pos) (value string, n int, ok bool, err error) {
-	m := startVar.FindStringSubmatch(s)
-	if m == nil {
-		return "", 0, false, nil
-	}
-	switch kind, name := m[1]+m[3], m[2]+m[4]; kind {
-	case "":
-		value = "$"
-	case "env":
-		if value, ok = l.opt.Env(name); !ok {
-			return "", 0, false, fail(at, "set it for siptraced as it is set for Kamailio", "environment variable %s is not set", name)
-		}
-	case "def":
-		if value, ok = l.defs[name]; !ok {
-			return "", 0, false, fail(at, "define it further up", "%s is not defined here", name)
-		}
-	}
-	return value, len(m[0]), true, nil
-}
-
-// evaluate is the work of the x in modparamx and loadmodulex. With an error the
-// string is as it was: Kamailio may know a variable that isn't known here.
-func (l *lexer) evaluate(s string, at Pos) (string, error) {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		if s[i] != '$' {
-			b.WriteByte(s[i])
-			i++
-			continue
-		}
-		v, n, ok, err := l.startVariable(s[i:], at)
-		if err == nil && !ok {
-			err = fail(at, "use $env(NAME), $def(NAME), or $$ for a dollar", "a variable has its value only within Kamailio")
-		}
-		if err != nil {
-			return s, err
-		}
-		b.WriteString(v)
-		i += n
-	}
-	return b.String(), nil
 }

@@ -18,6 +18,9 @@ type Options struct {
 	Routes []kamcfg.Route
 	// Defines are those of the configuration, for $def(NAME).
 	Defines map[string]string
+	// Settings are the configuration's own variables, "group.name", for
+	// $sel(cfg_get.group.name).
+	Settings map[string]kamcfg.Value
 	// Debug is the core's debug parameter: xlog() lines of a higher level are not
 	// made. 0 is L_WARN, Kamailio's default.
 	Debug int

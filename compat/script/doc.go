@@ -19,7 +19,7 @@
 // $null where nothing is.
 //
 // Left out: whatever changes, answers or routes a message, and what lives in
-// the proxy's memory (transactions, dialogs, hash tables, XAVPs, selects). It is
+// the proxy's memory (transactions, dialogs, hash tables, XAVPs, selects but cfg_get). It is
 // refused by Compile with its place, never skipped. The package does no I/O: what
 // sip_trace(), hlog() and xlog() ask for comes back as actions.
 package script

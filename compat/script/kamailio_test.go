@@ -133,7 +133,7 @@ func packet(src int, raw []byte) []byte {
 
 // TestScripts runs whole routes in both and compares what xlog() prints.
 func TestScripts(t *testing.T) {
-	for _, name := range []string{"avp", "flow", "message", "transform"} {
+	for _, name := range []string{"avp", "flow", "message", "selects", "transform"} {
 		t.Run(name, func(t *testing.T) {
 			src := servers.FreePort(t)
 			b, err := os.ReadFile("testdata/" + name + ".cfg")
@@ -146,7 +146,7 @@ func TestScripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			ev, _ := cfg.EventRoute("siptrace:msg")
-			p, err := script.Compile(ev, script.Options{Routes: cfg.Routes})
+			p, err := script.Compile(ev, script.Options{Routes: cfg.Routes, Settings: cfg.Settings()})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -346,7 +346,7 @@ func (p *parser) unary() (expr, error) {
 		case "(":
 			return p.parenthesis()
 		case "@":
-			return nil, fault(t.pos, "use a pseudo-variable, such as $rU for @ruri.user", "selects are not run here")
+			return nil, fault(t.pos, noSelects, "selects are not run here")
 		}
 		return nil, p.unexpected("an expression is wanted")
 	}

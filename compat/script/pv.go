@@ -410,7 +410,6 @@ var proxyPVs = []struct {
 	{"shv", false, "shared variables live in the proxy"},
 	{"branch", false, "branches live in the proxy"},
 	{"du", false, "the destination is chosen in the proxy; use $siptrace(dst_addr)"},
-	{"sel", false, "selects are not run here"},
 	{"dbr", false, "databases are not asked here"},
 	{"sqlr", false, "databases are not asked here"},
 	{"stat", false, "statistics live in the proxy"},
@@ -457,6 +456,7 @@ func namedPVs() map[string]func(*compiler, *pvar) (func(*Message) value, *proble
 		"time":      oneOf(timePVs, "they are sec, min, hour, mday, mon, year, wday, yday"),
 		"TV":        oneOf(timevalPVs, "use $TV(s), $TV(u) or $TV(sn)"),
 		"def":       (*compiler).defineGetter, "cfg": (*compiler).cfgGetter, "_s": (*compiler).textGetter,
+		"sel": (*compiler).settingGetter,
 	}
 }
 
@@ -518,6 +518,30 @@ func (c *compiler) defineGetter(p *pvar) (func(*Message) value, *problem) {
 	t := text(v)
 	return func(*Message) value { return t }, nil
 }
+
+// settingGetter is $sel(cfg_get.group.name): as it stands in the file, whatever
+// cfg.set has made of it in the proxy.
+func (c *compiler) settingGetter(p *pvar) (func(*Message) value, *problem) {
+	name, ok := strings.CutPrefix(p.inner, settings)
+	if !ok {
+		return nil, refuse(noSelects, "selects are not run here")
+	}
+	v, ok := c.opt.Settings[name]
+	switch {
+	case !ok:
+		return nil, refuse("write "+name+" = value above", "%s is not set in this configuration", name)
+	case v.Unresolved != nil:
+		return nil, refuse("write the value itself", "%s hangs on a variable: %v", name, v.Unresolved)
+	}
+	t := text(fmt.Sprint(v.Any()))
+	return func(*Message) value { return t }, nil
+}
+
+// settings begins the selects that are known.
+const (
+	settings  = "cfg_get."
+	noSelects = "use a pseudo-variable, such as $rU for @ruri.user; @cfg_get.group.name is known"
+)
 
 // textGetter is $_s(text with pseudo-variables).
 func (c *compiler) textGetter(p *pvar) (func(*Message) value, *problem) {

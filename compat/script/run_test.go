@@ -148,6 +148,39 @@ func TestDrop(t *testing.T) {
 	}
 }
 
+func TestTransform(t *testing.T) {
+	for _, tt := range [][3]string{ // as kamailio 5.6.3 has them in #!substdef
+		{"q", "{s.len}", "1"}, {"q", "{s.toupper}", "Q"}, {"q", "{s.replace,q,z}", "z"}, {"q", "{s.select,0,q}", ""}, {"q", "{s.substr,5,1}", ""},
+		{"5.6.3", "{s.substr,0,1}", "5"}, {"5.6.3", "{s.select,1,.}", "6"}, {"5.6.3", "{s.rm,.}", "563"}, {"5.6.3", "{s.replace,.,_}{s.len}", "5"},
+	} {
+		if got, err := script.Transform(tt[0], tt[1]); err != nil || got != tt[2] {
+			t.Errorf("%s of %s: got %q, %v, want %q", tt[1], tt[0], got, err, tt[2])
+		}
+	}
+	if _, err := script.Transform("q", "{s.nonsense}"); err == nil || !strings.Contains(err.Error(), "{s.nonsense} is not run here") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnresolved: what only Kamailio knows can't be compared here.
+func TestUnresolved(t *testing.T) {
+	const defs = "#!substdef \"!ADDR!$env(NOSUCH)!g\"\nown.addr = ADDR\n"
+	for src, want := range map[string]string{
+		`if ($si == "ADDR") drop;`:          "k.cfg:3: $env(NOSUCH) has no value here (k.cfg:1); set the environment variable",
+		`if ($si == ADDR) drop;`:            "k.cfg:3: $env(NOSUCH) has no value here (k.cfg:1)",
+		`if ($sel(cfg_get.own.addr)) drop;`: "k.cfg:3: own.addr hangs on a variable: k.cfg:1: $env(NOSUCH) has no value here",
+	} {
+		cfg, err := kamcfg.ParseBytes("k.cfg", []byte(defs+"event_route[siptrace:msg] { "+src+" }"), kamcfg.Options{Env: func(string) (string, bool) { return "", false }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _ := cfg.EventRoute("siptrace:msg")
+		if _, err := script.Compile(r, script.Options{Settings: cfg.Settings()}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", src, err, want)
+		}
+	}
+}
+
 // TestConfig: a whole kamailio.cfg with defines, includes and routes.
 func TestConfig(t *testing.T) {
 	files := map[string]string{

@@ -1,8 +1,10 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"siptraced/compat/kamcfg"
 )
@@ -59,9 +61,14 @@ func (r *reader) next() (token, error) {
 	k := r.list[r.i]
 	r.i++
 	t := token{text: k.Text, raw: k.Text, pos: k.Pos}
+	if e := (*kamcfg.Error)(nil); errors.As(k.Unresolved, &e) {
+		return t, fault(k.Pos, e.Hint, "%s (%s)", e.Msg, e.Pos)
+	}
 	switch {
 	case k.Kind == kamcfg.String:
 		t.kind = tString
+	case k.Kind == kamcfg.Variable && strings.HasPrefix(k.Text, "@"+settings):
+		t.kind, t.text = tPV, "$sel("+k.Text[1:]+")"
 	case k.Kind == kamcfg.Variable && k.Text[0] == '@':
 		t.kind, t.text = tOp, "@"
 	case k.Kind == kamcfg.Variable:

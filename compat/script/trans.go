@@ -2,6 +2,7 @@ package script
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -455,4 +456,14 @@ func address(b []byte, params bool) (display, uri, after []byte) {
 		return nil, bytes.TrimSpace(b[:semi]), b[semi+1:]
 	}
 	return nil, b, nil
+}
+
+// Transform applies transformations, "{s.substr,0,2}{s.toupper}", to a text.
+func Transform(s, trans string) (string, error) {
+	get, why := transformations(func(*Message) value { return text(s) }, trans, trans)
+	if why != nil {
+		return "", errors.New(why.msg)
+	}
+	m := &Message{}
+	return string(m.text(get(m))), nil
 }

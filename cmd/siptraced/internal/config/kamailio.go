@@ -1,15 +1,20 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
+	"time"
 
 	fileprovider "github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/compat/script"
 	"siptraced/compat/siptrace"
 )
 
@@ -69,7 +74,7 @@ func (f *sources) readProxy(s setting) error {
 // readKamailio reads the proxy's own configuration: the module's parameters and
 // the sockets.
 func (f *sources) readKamailio() ([]setting, error) {
-	parser := &kamcfg.Parser{Path: f.kamailioCfg, Options: kamcfg.Options{CommandLine: f.kamailio, Interfaces: interfaces}}
+	parser := &kamcfg.Parser{Path: f.kamailioCfg, Options: readAs(f.kamailio)}
 	k := koanf.New(".")
 	if err := k.Load(fileprovider.Provider(f.kamailioCfg), parser); err != nil {
 		if perr := (*kamcfg.Error)(nil); !errors.As(err, &perr) {
@@ -88,6 +93,45 @@ func (f *sources) readKamailio() ([]setting, error) {
 		return setting{place: places[key][len(places[key])-1].String(), by: byProxy}
 	}), nil
 }
+
+// readAs are those for reading a kamailio.cfg: the proxy is taken to run on
+// this host.
+func readAs(line kamcfg.CommandLine) kamcfg.Options {
+	return kamcfg.Options{CommandLine: line, Interfaces: interfaces, HostName: HostName, Transform: script.Transform}
+}
+
+// HostName is $HN(part) as Kamailio's module ipops has it.
+func HostName(part string) (string, error) {
+	name, err := os.Hostname()
+	if err != nil || part == "n" {
+		return name, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	switch part {
+	case "f", "d":
+		full, err := net.DefaultResolver.LookupCNAME(ctx, name)
+		if err != nil {
+			return "", fmt.Errorf("the host's own name can't be looked up: %w", err)
+		}
+		full = strings.TrimSuffix(full, ".")
+		if _, domain, _ := strings.Cut(full, "."); part == "d" {
+			return domain, nil
+		}
+		return full, nil
+	case "i":
+		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+		if err != nil {
+			return "", fmt.Errorf("the host's own name can't be looked up: %w", err)
+		}
+		return ips[0].Unmap().String(), nil
+	}
+	return "", errors.New("$HN has n, f, d and i")
+}
+
+// lookupTimeout bounds the look-up of the host's own name, which is in its files
+// as a rule.
+const lookupTimeout = 2 * time.Second
 
 // interfaces are this host's, for listen= lines that name one, or all.
 func interfaces() ([]kamcfg.Interface, error) {

@@ -88,7 +88,8 @@ func (c *Config) findRoute() (*kamcfg.Route, error) {
 	}
 	place := c.place("event_route")
 	if c.EventRoute != "" {
-		options := kamcfg.Options{CommandLine: c.sources.kamailio, Interfaces: interfaces, ReadFile: c.cache.read}
+		options := readAs(c.sources.kamailio)
+		options.ReadFile = c.cache.read
 		var own *kamcfg.Config
 		var err error
 		if strings.Contains(c.EventRoute, "\n") {
@@ -138,7 +139,7 @@ func (c *Config) noteRules() {
 // leanOn takes what an event route needs of the configuration that it stands in.
 func (c *Config) leanOn(k *kamcfg.Config) {
 	r := &c.Rules
-	r.Routes, r.Defines, r.Location = k.Routes, k.Defines, c.Store.Location
+	r.Routes, r.Defines, r.Settings, r.Location = k.Routes, k.Defines, k.Settings(), c.Store.Location
 	number := func(name string) int {
 		g, _ := k.Global(name)
 		return int(g.Value.Int)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/compat/script"
 	"siptraced/compat/siptrace"
 )
 
@@ -21,6 +22,8 @@ type Options struct {
 	Listen string
 	// Kamailio is what the proxy's command line adds to its file.
 	Kamailio kamcfg.CommandLine
+	// HostName is that of kamcfg.Options.
+	HostName func(part string) (string, error)
 }
 
 // Plan is a migration worked out.
@@ -74,7 +77,7 @@ func New(path string, opt Options) (*Plan, error) {
 		}
 		return b, err
 	}
-	if p.cfg, err = kamcfg.Parse(abs, kamcfg.Options{CommandLine: opt.Kamailio, ReadFile: read}); err != nil {
+	if p.cfg, err = kamcfg.Parse(abs, kamcfg.Options{CommandLine: opt.Kamailio, ReadFile: read, HostName: opt.HostName, Transform: script.Transform}); err != nil {
 		return nil, err
 	}
 	for _, name := range p.cfg.Files {

@@ -19,9 +19,11 @@ type Config struct {
 	Params siptrace.Params
 	// Route is the event route in force; nil: there is none.
 	Route *kamcfg.Route
-	// Routes are those that it may call; Defines are for $def(NAME).
-	Routes  []kamcfg.Route
-	Defines map[string]string
+	// Routes are those that it may call; Defines are for $def(NAME), Settings for
+	// $sel(cfg_get.NAME).
+	Routes   []kamcfg.Route
+	Defines  map[string]string
+	Settings map[string]kamcfg.Value
 	// Debug and MaxLoops are the core's parameters debug and max_while_loops, which
 	// bound xlog() and while; 0: their defaults.
 	Debug, MaxLoops int
@@ -130,7 +132,7 @@ func (c *Config) NamesDestinations() bool {
 // Equal reports whether both have the same route and rules.
 func (c *Config) Equal(o *Config) bool {
 	same := c.Route == o.Route || c.Route != nil && o.Route != nil && c.Route.Same(*o.Route)
-	return same && slices.EqualFunc(c.Routes, o.Routes, kamcfg.Route.Same) && maps.Equal(c.Defines, o.Defines) &&
+	return same && slices.EqualFunc(c.Routes, o.Routes, kamcfg.Route.Same) && maps.Equal(c.Defines, o.Defines) && maps.EqualFunc(c.Settings, o.Settings, func(a, b kamcfg.Value) bool { return a.Any() == b.Any() }) &&
 		slices.EqualFunc(c.Rules, o.Rules, func(a, b *Rule) bool { return a.same(b) }) && slices.Equal(c.Tables, o.Tables)
 }
 

@@ -17,7 +17,7 @@ func compileRoute(c *Config) (*script.Program, error) {
 	if c.Route == nil {
 		return nil, nil
 	}
-	return script.Compile(*c.Route, script.Options{Routes: c.Routes, Defines: c.Defines, Debug: c.Debug, MaxLoops: c.MaxLoops, Location: c.Location})
+	return script.Compile(*c.Route, script.Options{Routes: c.Routes, Defines: c.Defines, Settings: c.Settings, Debug: c.Debug, MaxLoops: c.MaxLoops, Location: c.Location})
 }
 
 // correlation is the text of a format for one message; nil where it has none.
