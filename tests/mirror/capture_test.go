@@ -4,8 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +78,24 @@ func (c *capture) rows(t *testing.T) []captured {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// TestCaptureDocumented finds in MIRRORS.md all that the test sets for sipcapture, but
+// for its database.
+func TestCaptureDocumented(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "cmd", "siptraced", "MIRRORS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile(`modparam\("sipcapture", "\w+", \d+\)`).FindAllString(fill(t, "capture.cfg", nil), -1)
+	if len(lines) == 0 {
+		t.Error("capture.cfg sets nothing")
+	}
+	for _, line := range lines {
+		if !strings.Contains(string(doc), "`"+line+"`") {
+			t.Errorf("MIRRORS.md does not say %s", line)
+		}
+	}
 }
 
 // TestCapture mirrors to three real Kamailios with the module sipcapture, each
