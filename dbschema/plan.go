@@ -88,7 +88,8 @@ type Plan struct {
 	julian  bool
 	wall    bool // the time column takes a time.Time: the wall clock, as if it were UTC
 	copies  bool
-	undoes  bool   // the engine has transactions
+	undoes  bool // the engine has transactions
+	view    bool
 	newest  string // copies the newest row; "" where that is not possible
 }
 
@@ -104,7 +105,7 @@ func NewPlan(t *Table) (*Plan, error) {
 	if m, u := t.missing(), t.unfilled(); len(m) > 0 || len(u) > 0 {
 		return nil, &PlanError{Table: t.Name, Missing: m, Unfilled: u}
 	}
-	p := &Plan{dialect: r, table: t.name.quoted, julian: t.JulianDay, undoes: t.Engine == "" || t.Engine == "InnoDB"}
+	p := &Plan{dialect: r, table: t.name.quoted, julian: t.JulianDay, undoes: t.Engine == "" || t.Engine == "InnoDB", view: t.View}
 	if c := t.Column(fieldTime); t.Dialect == PostgreSQL && c != nil {
 		p.wall = c.Type == "timestamp"
 		p.copies = p.wall && !t.View && !t.Rules

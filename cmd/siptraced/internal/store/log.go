@@ -64,6 +64,7 @@ func (w *writer) addLog(s *session, rec *siptrace.Record, number int) {
 	if rec.Source.IsValid() {
 		l.Source = rec.Source.String()
 	}
+	w.logArrivals.add(rec.Time, 1)
 	w.logLines = append(w.logLines, logLine{number, dbschema.AppendLogArgs(nil, s.dialect, l, w.cfg.Location)})
 }
 
@@ -114,6 +115,8 @@ type logState struct {
 	logs      bool // there is a table for them
 	logWarned bool
 	logLines  []logLine
-	noLogs    int // log lines of the transaction in hand for which there is no table
-	packet    hep.Packet
+	// logArrivals are what logLines are for pruning.
+	logArrivals arrivals
+	noLogs      int // log lines of the transaction in hand for which there is no table
+	packet      hep.Packet
 }

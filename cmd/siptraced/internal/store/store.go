@@ -28,6 +28,7 @@ type stats struct {
 	// positionBack is how often the database had lost what it had committed,
 	// rewritten how many messages were written again for that.
 	positionBack, rewritten *atomic.Uint64
+	pruned                  pruneCounts
 }
 
 // count adds what happened to values on their way into their columns, and sets
@@ -70,7 +71,8 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 		fallback: c.Counter("store.table_fallback"),
 		logs:     c.Counter("store.log_lines"), noLogs: c.Counter("store.log_lines_no_table"),
 		positionBack: c.Counter("store.position_back"), rewritten: c.Counter("store.rewritten"),
-		rows: c.Counter("store.rows"), transactions: c.Counter("store.transactions"),
+		pruned: pruneCounts{byAge: c.Counter("store.pruned.keep"), bySize: c.Counter("store.pruned.keep_bytes")},
+		rows:   c.Counter("store.rows"), transactions: c.Counter("store.transactions"),
 	}
 	for i := range sp.Shards() {
 		s.writers = append(s.writers, &writer{shared: &s.shared, log: log.With("sink", sinkName, "shard", i), rejected: map[rejectKey]struct{}{}})
@@ -82,7 +84,7 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 func (s *Store) Start() {
 	c, cfg := s.counters, s.wanted.Load()
 	s.consumer = s.spool.Run(s, spool.Options{
-		Log: s.log, Rows: cfg.BatchRows, Bytes: cfg.BatchBytes, Age: cfg.BatchAge, OwnsOffset: true, Backoff: s.backoff,
+		Log: s.log, Rows: cfg.BatchRows, Bytes: cfg.gatherBytes(), Age: cfg.BatchAge, IdlePoll: idleFlush, OwnsOffset: true, Backoff: s.backoff,
 		Count: spool.Counters{
 			// What came while there was no store was not meant for it.
 			Backlog: c.Counter("store.backlog"), Before: c.Counter("store.skipped"),
@@ -106,7 +108,7 @@ func (s *Store) Reconfigure(cfg Config) error {
 		return nil
 	}
 	s.wanted.Store(&cfg)
-	s.consumer.SetGather(cfg.BatchRows, cfg.BatchBytes, cfg.BatchAge)
+	s.consumer.SetGather(cfg.BatchRows, cfg.gatherBytes(), cfg.BatchAge)
 	return nil
 }
 

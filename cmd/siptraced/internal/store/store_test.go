@@ -116,7 +116,7 @@ type rig struct {
 	log     *bytes.Buffer
 }
 
-func newRig(t *testing.T, u siptrace.DBURL, dir string) *rig {
+func newRig(t *testing.T, u siptrace.DBURL, dir string, set ...func(*Config)) *rig {
 	t.Helper()
 	cfg := spool.DefaultConfig()
 	cfg.Dir, cfg.BatchAge, cfg.BatchBytes = dir, 5*time.Millisecond, 16<<10
@@ -128,6 +128,10 @@ func newRig(t *testing.T, u siptrace.DBURL, dir string) *rig {
 	}
 	sc := DefaultConfig()
 	sc.URL, sc.Location, sc.RejectFile, sc.BatchAge = u, time.UTC, r.rejects, 5*time.Millisecond
+	sc.KeepBytes, sc.Keep = 0, 0
+	for _, f := range set {
+		f(&sc)
+	}
 	if r.store, err = Open(context.Background(), sc, r.spool, r.count, log); err != nil {
 		t.Fatal(err)
 	}

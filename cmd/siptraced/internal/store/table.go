@@ -44,6 +44,7 @@ type table struct {
 	args  []any
 	named []driver.NamedValue // the same for the driver
 	rows  []row
+	arrivals
 }
 
 // row is one row of the transaction in hand.
@@ -112,12 +113,13 @@ func (s *session) create(ctx context.Context, cfg *Config, name string) (*dbsche
 
 // reset forgets the rows in hand.
 func (t *table) reset() {
-	t.args, t.rows = t.args[:0], t.rows[:0]
+	t.args, t.rows, t.arrivals = t.args[:0], t.rows[:0], arrivals{}
 	t.encoder.Reset()
 }
 
 // add encodes the rows of a record.
 func (t *table) add(rec *siptrace.Record, number int) {
+	t.arrivals.add(rec.Time, max(1, len(rec.Users)))
 	if rec.Users == nil {
 		t.args = t.encoder.AppendArgs(t.args, rec, nil)
 		t.rows = append(t.rows, row{record: number})

@@ -42,6 +42,7 @@ func (w *writer) encode(ctx context.Context, s *session, batches []*spool.Batch)
 // startRows begins a transaction's rows.
 func (w *writer) startRows(s *session) {
 	w.records, w.tables, w.logLines, w.guilty, w.skipped, w.noLogs = w.records[:0], w.tables[:0], w.logLines[:0], w.guilty[:0], 0, 0
+	w.logArrivals = arrivals{}
 	for _, t := range s.tables {
 		t.reset()
 	}
@@ -127,6 +128,9 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	}
 	refusals = append(refusals, rs...)
 	o.logs = len(w.logLines) - len(rs)
+	if err := w.noteLate(ctx, s); err != nil {
+		return o, err
+	}
 	if o.rejected, err = w.reject(refusals); err != nil {
 		return o, err
 	}

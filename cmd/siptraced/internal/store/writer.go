@@ -21,7 +21,8 @@ type shared struct {
 	stats    *stats
 	fallback fallback
 	createMu sync.Mutex // covers the creation of tables
-	sqliteMu sync.Mutex // covers a transaction of SQLite
+	sqliteMu sync.Mutex // covers a transaction of SQLite, and pruning
+	pruning  pruning
 }
 
 // writer carries one shard of the spool into the database, over one connection
@@ -38,6 +39,7 @@ type writer struct {
 	offset
 	transaction
 	logState
+	wrote         int      // rows since the last look at the bounds
 	pendingCommit *outcome // of the transaction whose COMMIT is not answered yet
 	suspects      suspects
 	// rejected are the rows of the batches that are in the reject file already.
@@ -116,8 +118,13 @@ func (c *connection) Write(_ context.Context, b *spool.Batch) error {
 	return nil
 }
 
-// Flush writes what was taken.
+// Flush writes what was taken. Without any, it looks whether the session still has
+// the configuration of the store.
 func (c *connection) Flush(ctx context.Context) error {
+	if len(c.writer.batches) == 0 && c.writer.wanted.Load() != c.writer.cfg {
+		return spool.ErrReopen
+	}
+	defer c.writer.prune(ctx, c.session)
 	for w := c.writer; len(w.batches) > 0; c.progress = true {
 		err := w.flush(ctx, c.session)
 		if err != nil && !c.progress {
@@ -144,6 +151,9 @@ func (c *connection) Close() error {
 func (w *writer) prepare(ctx context.Context, s *session) error {
 	w.createMu.Lock()
 	defer w.createMu.Unlock()
+	if err := w.preparePruning(ctx, s); err != nil {
+		return err
+	}
 	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
 		return err
 	}
@@ -204,6 +214,7 @@ func (w *writer) done(b *spool.Batch) {
 // book counts a transaction that is committed, and lets go of its batches.
 func (w *writer) book(o outcome) {
 	w.history.add(o.seq, o.records)
+	w.wrote += o.rows + o.logs
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
 	w.stats.rejected.Add(uint64(o.rejected))
