@@ -265,6 +265,18 @@ func (m *Mirrors) Names() (names []string) {
 	return names
 }
 
+// Consumers are what carries the spool to each destination, by the prefixes of their
+// counters. named says of each whether only rules name it, and no configuration.
+func (m *Mirrors) Consumers() (consumers map[string]*spool.Consumer, byRules map[string]bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	consumers, byRules = map[string]*spool.Consumer{}, map[string]bool{}
+	for _, s := range m.sinks {
+		consumers[s.name], byRules[s.name] = s.consumer, s.dynamic
+	}
+	return consumers, byRules
+}
+
 const (
 	// refuseAgain is how long a URI that can be no destination is not looked at
 	// again.

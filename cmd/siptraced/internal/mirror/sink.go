@@ -88,6 +88,7 @@ func (s *sink) set(d Destination) {
 	s.settings.Store(&d)
 	if s.consumer != nil {
 		s.consumer.SetBounds(s.m.limit(d.MaxBytes), d.MaxAge)
+		s.consumer.Retry()
 	}
 	if old != nil && old.Host == d.Host && old.Port == d.Port {
 		return

@@ -134,7 +134,7 @@ func (r *Rule) String() string {
 	add("users", strings.Join(r.Users, ","))
 	add("table", r.Table)
 	if !r.Until.IsZero() {
-		add("until", r.Until.Format(time.RFC3339))
+		add("until", r.Until.Local().Format(time.RFC3339))
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -149,10 +149,10 @@ func (c *commands) list(_ context.Context, call *rpc.Call) (any, error) {
 		}
 		until, started := "-", "configuration"
 		if !s.Until.IsZero() {
-			until = s.Until.Format(time.RFC3339)
+			until = s.Until.Local().Format(time.RFC3339)
 		}
 		if !s.Started.IsZero() {
-			started = s.Started.Format(time.RFC3339)
+			started = s.Started.Local().Format(time.RFC3339)
 		}
 		out = append(out, rpc.Struct{
 			{Name: "id", Value: s.ID},

@@ -24,6 +24,8 @@ type Consumer struct {
 	// bounds are those of the backlog, in force at this moment.
 	bounds atomic.Pointer[bounds]
 
+	outage outage
+
 	drain     chan struct{} // closed when the consumer is to end
 	drainOnce sync.Once
 	cancel    context.CancelFunc
@@ -109,6 +111,27 @@ type bounds struct {
 	age   time.Duration
 }
 
+// Retry has the sink try to connect at once: what kept it from that may have been
+// mended.
+func (c *Consumer) Retry() {
+	for _, w := range c.workers {
+		select {
+		case w.retry <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// WaitingBytes estimates what waits for the sink, in bytes of the spool.
+func (c *Consumer) WaitingBytes(ctx context.Context) (n int64) {
+	for _, r := range c.readers {
+		if waiting, err := r.Waiting(ctx); err == nil {
+			n += waiting
+		}
+	}
+	return n
+}
+
 // SetBounds replaces Options.MaxBytes and MaxAge.
 func (c *Consumer) SetBounds(bytes int64, age time.Duration) { c.bounds.Store(&bounds{bytes, age}) }
 
@@ -123,7 +146,8 @@ func (c *Consumer) Pending() (n uint64) {
 	return n - min(n, uint64(max(0, c.early.Load())))
 }
 
-// Lag is how far the slowest shard is behind the intake.
+// Lag is the age of the oldest message that waits for the sink: how long ago the
+// spool took it. 0: none waits.
 func (c *Consumer) Lag() (d time.Duration) {
 	for _, r := range c.readers {
 		d = max(d, r.Lag())

@@ -136,16 +136,22 @@ const (
 	leastReserve = 8 << 20
 )
 
+// disk is the size of the file system that the spool is on, and what is free there
+// for everybody, in bytes; ok is false in a cluster.
+func (e *engine) disk() (size, free uint64, ok bool) {
+	var st syscall.Statfs_t
+	if e.opt == nil || syscall.Statfs(e.opt.StoreDir, &st) != nil {
+		return 0, 0, false
+	}
+	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), true
+}
+
 // diskFull reports whether the file system has no more than the reserve free.
 func (e *engine) diskFull() bool {
-	if e.opt == nil {
-		return false
-	}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(e.opt.StoreDir, &st); err != nil {
+	size, free, ok := e.disk()
+	if !ok {
 		return false // the engine will say what is wrong
 	}
-	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
 	return free < max(min(size/20, reserve), min(size/4, leastReserve))
 }
 

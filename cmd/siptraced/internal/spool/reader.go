@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -112,6 +113,7 @@ type reader struct {
 	ready     atomic.Bool // the place may be written down
 
 	place     atomic.Pointer[offset]
+	out       handedOut
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
 	saved     offset            // what the positions hold, without the time; the checkpointer's own
 	unsaved   bool              // they hold nothing
@@ -124,9 +126,47 @@ type reader struct {
 
 // offset is how far a sink came.
 type offset struct {
-	seq   uint64    // done up to here
-	total uint64    // with so many records of the stream
-	taken time.Time // which the spool took then
+	seq   uint64 // done up to here
+	total uint64 // with so many records of the stream
+}
+
+// handedOut is when the spool took the batches that a sink got and is not done with.
+// The oldest one that waits for the sink is among them, since they are read ahead.
+type handedOut struct {
+	mu      sync.Mutex // covers batches
+	batches []handed   // in their order
+}
+
+type handed struct {
+	seq uint64
+	at  time.Time
+}
+
+func (h *handedOut) add(b *Batch) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.batches = append(h.batches, handed{b.Seq, b.taken})
+}
+
+// done lets go of the batches up to one.
+func (h *handedOut) done(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for n < len(h.batches) && h.batches[n].seq <= seq {
+		n++
+	}
+	h.batches = slices.Delete(h.batches, 0, n)
+}
+
+// age is that of the oldest one; 0: there is none.
+func (h *handedOut) age() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.batches) == 0 {
+		return 0
+	}
+	return max(0, time.Since(h.batches[0].at))
 }
 
 // prefetch is how many batches a reader holds in memory.
@@ -160,7 +200,6 @@ func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 
 // begin sets where the reader begins.
 func (r *reader) begin(at offset) {
-	at.taken = time.Now()
 	r.last = at.seq
 	r.place.Store(&at)
 	if r.known && !r.Shared() {
@@ -407,9 +446,10 @@ func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool)
 	case known && before > last:
 		b.Missed = before - last
 	case !known && intake == "":
-		r.place.Store(&offset{r.last, before, b.taken})
+		r.place.Store(&offset{r.last, before})
 	}
 	seq, total := b.Seq, b.total // whoever gets it may let go of it at once
+	r.out.add(b)
 	select {
 	case r.batches <- b:
 		r.last, r.lastTotal[intake] = seq, total
@@ -524,15 +564,16 @@ func (r *reader) Batches() <-chan *Batch { return r.batches }
 
 // Done says that the sink is done with b and everything before it.
 func (r *reader) Done(b *Batch) {
-	r.place.Store(&offset{b.Seq, b.total, b.taken})
+	r.place.Store(&offset{b.Seq, b.total})
+	r.out.done(b.Seq)
 }
 
-// Lag is the age of what the sink was done with last, while something waits.
+// Lag is the age of the oldest batch that waits for the sink; 0: none does.
 func (r *reader) Lag() time.Duration {
 	if r.Pending() == 0 {
 		return 0
 	}
-	return time.Since(r.place.Load().taken)
+	return r.out.age()
 }
 
 // Close ends the reader. Its position stays.
@@ -700,6 +741,7 @@ func (s *Spool) refreshLag(ctx context.Context, sh *shard, readers []*reader) er
 	}
 	st := info.State
 	sh.lastSeq.Store(st.LastSeq)
+	sh.bytes.Store(int64(st.Bytes))
 	totals := map[string]uint64{} // by subject
 	for _, r := range readers {
 		if r.shard != sh {

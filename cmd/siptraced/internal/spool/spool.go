@@ -119,6 +119,7 @@ type shard struct {
 	total   atomic.Uint64 // records in the stream since it was made
 	lastSeq atomic.Uint64 // the last batch in it, as far as is known here
 	bytes   atomic.Int64  // in the stream, as of the last second and without what went since
+	first   atomic.Int64  // when the oldest batch in it was taken, as of the last second: Unix nanoseconds
 	noted   uint64        // the checkpointer's: the total that is written down
 	// recovered is the total when the spool was opened.
 	recovered uint64
@@ -301,6 +302,7 @@ func (s *Spool) openShard(ctx context.Context, i, replicas int) (*shard, error) 
 	sh.id = fmt.Sprintf("%s%d@%x", streamPrefix, i, info.Created.UnixNano())
 	sh.lastSeq.Store(info.State.LastSeq)
 	sh.bytes.Store(int64(info.State.Bytes))
+	sh.first.Store(info.State.FirstTime.UnixNano())
 	if !s.Shared() {
 		if err := sh.recoverTotal(ctx, info.State.LastSeq); err != nil {
 			return nil, err
@@ -543,6 +545,7 @@ func (sh *shard) measure(ctx context.Context) error {
 		return fmt.Errorf("spool: shard %d: %w", sh.index, err)
 	}
 	sh.bytes.Store(int64(info.State.Bytes))
+	sh.first.Store(info.State.FirstTime.UnixNano())
 	return nil
 }
 

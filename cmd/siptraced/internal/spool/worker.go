@@ -15,6 +15,7 @@ type worker struct {
 	parts  []*part
 	shards []Shard
 	wake   chan struct{} // a shard has a batch
+	retry  chan struct{} // another attempt is wanted now
 	state  atomic.Pointer[State]
 
 	inflight []*Batch // in the order of writing
@@ -24,15 +25,14 @@ type worker struct {
 	began      time.Time
 	flushed    time.Time
 
-	progress bool             // a record was settled since the last Open
-	moved    time.Time        // when that was last, or when the drain began
-	draining bool             // the drain was seen
-	discard  error            // nothing can be delivered: the last error of Open
-	replay   bool             // what is in flight goes to a new Writer
-	opened   bool             // there was a Writer since the last attempt began
-	again    bool             // it failed while draining: one more attempt
-	logged   map[string]int64 // failures of this outage: when each was logged, in Unix seconds
-	retries  int              // since then
+	progress bool      // a record was settled since the last Open
+	moved    time.Time // when that was last, or when the drain began
+	draining bool      // the drain was seen
+	discard  error     // nothing can be delivered: the last error of Open
+	replay   bool      // what is in flight goes to a new Writer
+	opened   bool      // there was a Writer since the last attempt began
+	again    bool      // it failed while draining: one more attempt
+	failures int       // since it worked
 	timer    *time.Timer
 }
 
@@ -54,12 +54,10 @@ const (
 	drainInterval = 20 * time.Millisecond
 	// lastAttempt bounds a try to connect again once the consumer is to end.
 	lastAttempt = time.Second
-	// logInterval is how often one failure is logged.
-	logInterval = time.Minute
 )
 
 func newWorker(c *Consumer) *worker {
-	w := &worker{Consumer: c, wake: make(chan struct{}, 1), logged: map[string]int64{}}
+	w := &worker{Consumer: c, wake: make(chan struct{}, 1), retry: make(chan struct{}, 1)}
 	w.timer = time.NewTimer(0)
 	w.state.Store(&State{Since: time.Now()})
 	return w
@@ -148,6 +146,10 @@ func (w *worker) awaitWork(ctx context.Context) error {
 
 // open calls Open, and looks at the bounds and at the drain meanwhile.
 func (w *worker) open(ctx context.Context) (wr Writer, err error) {
+	select {
+	case <-w.retry: // this is the attempt
+	default:
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan struct{})
@@ -170,6 +172,13 @@ func (w *worker) open(ctx context.Context) (wr Writer, err error) {
 		case <-ended:
 			t.Stop()
 			return wr, err
+		case <-w.retry:
+			cancel()
+			<-ended
+			if err == nil {
+				err = wr.Close()
+			}
+			return nil, errors.Join(ErrReopen, err)
 		case <-w.drainSoon():
 		case <-t.C:
 		}
@@ -480,6 +489,9 @@ func (w *worker) pause(ctx context.Context, d time.Duration) error {
 		select {
 		case <-t.C:
 		case <-w.drain:
+		case <-w.retry:
+			t.Stop()
+			return nil
 		case <-ctx.Done():
 			t.Stop()
 			return ctx.Err()
@@ -511,14 +523,14 @@ func (w *worker) works() {
 	st := *w.state.Load()
 	st.Err = ""
 	w.state.Store(&st)
-	if len(w.logged) > 0 {
-		w.log.Info("sink: connected again", "pending", w.Pending())
-		clear(w.logged)
+	w.failures = 0
+	if retries, told := w.outage.over(w); told {
+		w.log.Info("sink: connected again", "pending", w.Pending(), "retries", retries)
 	}
-	w.retries = 0
 }
 
-// failed counts a failure, and logs it once and then every minute.
+// failed counts a failure, and logs an outage once and then every minute. That a
+// connection broke is none yet: the next attempt says what is wrong.
 func (w *worker) failed(err error) bool {
 	if errors.Is(err, ErrReopen) {
 		return false
@@ -526,18 +538,18 @@ func (w *worker) failed(err error) bool {
 	if n := w.opt.Count.Retries; n != nil {
 		n.Add(1)
 	}
-	w.retries++
-	if errors.Is(err, ErrStandby) {
+	w.failures++
+	if errors.Is(err, ErrStandby) || w.failures == 1 && w.opened {
 		return true
 	}
-	text, now := err.Error(), time.Now().Unix()
-	if at, ok := w.logged[text]; ok && now-at < int64(logInterval/time.Second) {
+	retries, since, due := w.outage.failed(w, err.Error(), time.Now())
+	if !due {
 		return true
 	}
-	if len(w.logged) > 100 {
-		clear(w.logged)
+	text, pending := "sink: messages wait in the spool, trying again", w.Pending()
+	if pending == 0 {
+		text = "sink: it can't be reached, trying again"
 	}
-	w.logged[text] = now
-	w.log.Error("sink: messages wait in the spool, trying again", "err", err, "pending", w.Pending(), "retries", w.retries, "down_since", w.state.Load().Since.Format(time.DateTime))
+	w.log.Error(text, "err", err, "pending", pending, "retries", retries, "down_since", since.Format(time.DateTime))
 	return true
 }

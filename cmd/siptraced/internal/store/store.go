@@ -109,6 +109,7 @@ func (s *Store) Reconfigure(cfg Config) error {
 	}
 	s.wanted.Store(&cfg)
 	s.consumer.SetGather(cfg.BatchRows, cfg.gatherBytes(), cfg.BatchAge)
+	s.consumer.Retry()
 	return nil
 }
 
@@ -119,6 +120,9 @@ func (s *Store) Name() string { return sinkName }
 func (s *Store) Open(ctx context.Context, shards []spool.Shard) (spool.Writer, error) {
 	return s.writers[shards[0].Index].open(ctx, shards[0])
 }
+
+// Consumer is what carries the spool to it.
+func (s *Store) Consumer() *spool.Consumer { return s.consumer }
 
 // Pending is how many messages wait in the spool.
 func (s *Store) Pending() uint64 { return s.consumer.Pending() }
