@@ -24,14 +24,19 @@ type Daemon interface {
 	Settings() []string
 	// Set changes one, and returns the value before.
 	Set(name string, value any) (old any, err error)
-	// Counters are all counters, by name.
+	// Counters are all counters, by name. A gauge is a value of the moment.
 	Counters() map[string]uint64
+	IsGauge(name string) bool
 	// Sockets are the listening sockets.
 	Sockets() []Socket
 	// Sources are the senders of mirrored packets.
 	Sources() []Source
 	// Sinks are the names with which the sinks' counters begin.
 	Sinks() []string
+	// Sink is how one of them does, by that name.
+	Sink(name string) Sink
+	// Spool is how much waits for all of them together.
+	Spool() Spool
 	// Reload reads the configuration again and says what changed.
 	Reload() ([]string, error)
 }
@@ -44,9 +49,32 @@ type Socket struct {
 
 // Source is one sender of mirrored packets.
 type Source struct {
-	Addr     string
-	Packets  uint64
-	LastSeen time.Time
+	Addr                string
+	Packets, Rejected   uint64
+	Transport, Protocol string // "udp", "tcp" or "tls"; "hep1" to "hep3" or "sip", of the last packet
+	FirstSeen, LastSeen time.Time
+}
+
+// Sink is one sink.
+type Sink struct {
+	Connected bool
+	LastError string // empty while it works
+	Since     time.Time
+	// WaitingBytes estimates what waits for it in the spool.
+	WaitingBytes int64
+	// ByRules: it is here because rules name it, and not the configuration, or not any
+	// more. It ends when they no longer do.
+	ByRules bool
+}
+
+// Spool is how much waits for the sinks.
+type Spool struct {
+	Place           string // its directory, or the cluster
+	Bytes, MaxBytes int64  // MaxBytes 0: no bound
+	SharePercent    uint64 // of MaxBytes
+	OldestSeconds   uint64 // age of the oldest message that waits for a sink
+	DiskFree        uint64 // bytes; HasDisk is false in a cluster
+	HasDisk, Full   bool
 }
 
 // TraceOn is the setting that siptrace.status switches.
@@ -291,7 +319,8 @@ func (c *Control) reload(context.Context, *rpc.Call) (any, error) {
 	return out, nil
 }
 
-// sinks lists, for each sink, the counters that begin with its name.
+// sinks lists, for each sink, the counters that begin with its name, and how it
+// does. The last entry is the spool.
 func (c *Control) sinks(context.Context, *rpc.Call) (any, error) {
 	counters := c.daemon.Counters()
 	var out rpc.List
@@ -305,9 +334,45 @@ func (c *Control) sinks(context.Context, *rpc.Call) (any, error) {
 				s = append(s, rpc.Member{Name: rest, Value: int64(counters[name])})
 			}
 		}
-		out = append(out, s)
+		out = append(out, append(s, c.daemon.Sink(sink).members()...))
 	}
-	return out, nil
+	return append(out, c.daemon.Spool().members()), nil
+}
+
+func (s Sink) members() rpc.Struct {
+	named := "configuration"
+	if s.ByRules {
+		named = "rules"
+	}
+	return rpc.Struct{
+		{Name: "connected", Value: number(s.Connected)},
+		{Name: "last_error", Value: s.LastError},
+		{Name: "since", Value: s.Since.Local().Format(time.ANSIC)},
+		{Name: "waiting_bytes", Value: s.WaitingBytes},
+		{Name: "named_by", Value: named},
+	}
+}
+
+func (s Spool) members() rpc.Struct {
+	m := rpc.Struct{
+		{Name: "spool", Value: s.Place},
+		{Name: "bytes", Value: s.Bytes},
+		{Name: "max_bytes", Value: s.MaxBytes},
+		{Name: "share_percent", Value: int64(s.SharePercent)},
+		{Name: "oldest_seconds", Value: int64(s.OldestSeconds)},
+		{Name: "full", Value: number(s.Full)},
+	}
+	if s.HasDisk {
+		m = append(m, rpc.Member{Name: "disk_free_bytes", Value: int64(s.DiskFree)})
+	}
+	return m
+}
+
+func number(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func (c *Control) sources(context.Context, *rpc.Call) (any, error) {
@@ -315,6 +380,8 @@ func (c *Control) sources(context.Context, *rpc.Call) (any, error) {
 	for _, s := range c.daemon.Sources() {
 		out = append(out, rpc.Struct{
 			{Name: "source", Value: s.Addr}, {Name: "packets", Value: int64(s.Packets)}, {Name: "last_seen", Value: s.LastSeen.Format(time.ANSIC)},
+			{Name: "first_seen", Value: s.FirstSeen.Format(time.ANSIC)}, {Name: "rejected", Value: int64(s.Rejected)},
+			{Name: "transport", Value: s.Transport}, {Name: "protocol", Value: s.Protocol},
 		})
 	}
 	return out, nil

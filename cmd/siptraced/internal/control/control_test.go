@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 
 	"siptraced/rpc"
 )
@@ -29,8 +30,15 @@ func (f *fake) Counters() map[string]uint64     { return f.counters }
 func (f *fake) Sockets() []Socket {
 	return []Socket{{"udp", netip.MustParseAddrPort("127.0.0.1:9060")}, {"tcp", netip.MustParseAddrPort("[::1]:9060")}}
 }
-func (f *fake) Sources() []Source         { return nil }
-func (f *fake) Sinks() []string           { return []string{"store"} }
+func (f *fake) Sources() []Source        { return nil }
+func (f *fake) Sinks() []string          { return []string{"store"} }
+func (f *fake) IsGauge(name string) bool { return name == "store.pending" }
+func (f *fake) Sink(string) Sink {
+	return Sink{LastError: "refused", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local), WaitingBytes: 70, ByRules: true}
+}
+func (f *fake) Spool() Spool {
+	return Spool{Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, DiskFree: 9, HasDisk: true}
+}
 func (f *fake) Reload() ([]string, error) { return []string{"log.level: info -> debug"}, nil }
 
 func (f *fake) Set(name string, value any) (any, error) {
@@ -226,5 +234,34 @@ func TestForwarding(t *testing.T) {
 	}
 	if v, fault := call(r, "cnt.get", "siptrace", "traced_requests"); v != int64(3) {
 		t.Errorf("cnt.get siptrace traced_requests: got %v, %q", v, fault)
+	}
+}
+
+// Each sink with its counters and how it does; the spool comes last. What is a
+// value of the moment can't be reset.
+func TestSinks(t *testing.T) {
+	r, _, _ := registries(t, newFake())
+	got, fault := call(r, "siptrace.sinks")
+	want := rpc.List{
+		rpc.Struct{
+			{Name: "sink", Value: "store"}, {Name: "pending", Value: int64(1)}, {Name: "written", Value: int64(8)},
+			{Name: "connected", Value: int64(0)}, {Name: "last_error", Value: "refused"}, {Name: "since", Value: "Fri Jan  2 03:04:05 2026"},
+			{Name: "waiting_bytes", Value: int64(70)}, {Name: "named_by", Value: "rules"},
+		},
+		rpc.Struct{
+			{Name: "spool", Value: "dir"}, {Name: "bytes", Value: int64(5)}, {Name: "max_bytes", Value: int64(10)}, {Name: "share_percent", Value: int64(50)},
+			{Name: "oldest_seconds", Value: int64(7)}, {Name: "full", Value: int64(0)}, {Name: "disk_free_bytes", Value: int64(9)},
+		},
+	}
+	if fault != "" || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v, %s\nwant %v", got, fault, want)
+	}
+	for name, want := range map[string]int64{"pending": 1, "written": 0} {
+		if _, fault := call(r, "cnt.reset", "siptraced", "store."+name); fault != "" {
+			t.Error(fault)
+		}
+		if got, _ := call(r, "cnt.get", "siptraced", "store."+name); got != want {
+			t.Errorf("%s after a reset: %v, want %d", name, got, want)
+		}
 	}
 }

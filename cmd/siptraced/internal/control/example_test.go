@@ -17,6 +17,9 @@ func (s *switchboard) Settings() []string              { return []string{control
 func (s *switchboard) Counters() map[string]uint64     { return map[string]uint64{"received": 9} }
 func (s *switchboard) Sources() []control.Source       { return nil }
 func (s *switchboard) Sinks() []string                 { return nil }
+func (s *switchboard) Sink(string) control.Sink        { return control.Sink{} }
+func (s *switchboard) Spool() control.Spool            { return control.Spool{} }
+func (s *switchboard) IsGauge(string) bool             { return false }
 func (s *switchboard) Reload() ([]string, error)       { return nil, nil }
 
 func (s *switchboard) Sockets() []control.Socket {

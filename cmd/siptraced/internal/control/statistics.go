@@ -41,8 +41,12 @@ const (
 	noneToReset = "Please provide stats name"
 )
 
-// reset lets a counter begin at zero for the clients. The accounting goes on.
+// reset lets a counter begin at zero for the clients. The accounting goes on. What
+// is a value of the moment stays as it is.
 func (c *Control) reset(name string) {
+	if c.daemon.IsGauge(name) {
+		return
+	}
 	n := c.daemon.Counters()[name]
 	c.mu.Lock()
 	defer c.mu.Unlock()

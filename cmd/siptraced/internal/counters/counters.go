@@ -17,14 +17,15 @@ import (
 // Set is a group of named counters. Names have a place and, after a dot, a
 // cause. Safe for concurrent use.
 type Set struct {
-	mu    sync.RWMutex // covers both maps
-	own   map[string]*atomic.Uint64
-	funcs map[string]func() uint64
+	mu     sync.RWMutex // covers the maps
+	own    map[string]*atomic.Uint64
+	funcs  map[string]func() uint64
+	gauges map[string]struct{}
 }
 
 // New makes an empty set.
 func New() *Set {
-	return &Set{own: map[string]*atomic.Uint64{}, funcs: map[string]func() uint64{}}
+	return &Set{own: map[string]*atomic.Uint64{}, funcs: map[string]func() uint64{}, gauges: map[string]struct{}{}}
 }
 
 // Counter returns the counter of that name, made at first use. What counts per
@@ -50,6 +51,23 @@ func (s *Set) Func(name string, f func() uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.funcs[name] = f
+}
+
+// Gauge adds a value of the moment that somebody else knows: it may fall, and begins
+// at no zero.
+func (s *Set) Gauge(name string, f func() uint64) {
+	s.Func(name, f)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gauges[name] = struct{}{}
+}
+
+// IsGauge reports whether a name is that of a value of the moment.
+func (s *Set) IsGauge(name string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.gauges[name]
+	return ok
 }
 
 // Snapshot is the present value of each counter.
@@ -89,6 +107,7 @@ func (s *Set) Fold(prefix, into string) {
 	for name := range s.funcs {
 		if strings.HasPrefix(name, prefix) {
 			delete(s.funcs, name)
+			delete(s.gauges, name)
 		}
 	}
 }

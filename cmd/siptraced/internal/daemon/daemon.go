@@ -136,6 +136,7 @@ func (d *daemon) start(ctx context.Context) error {
 	late := d.counters.Counter("rejected.shutdown") // what the intake had in hand
 	d.counters.Func("rejected.shutdown", func() uint64 { return late.Load() + d.spool.Stats.Lost.Load() })
 	d.counters.Func("spool.discarded", d.spool.Stats.Discarded.Load)
+	d.gaugeSpool()
 	if d.rejects, err = rejects.Open(cfg.Store.RejectFile, cfg.Store.RejectMaxBytes, d.counters, d.log); err != nil {
 		return err
 	}
@@ -163,6 +164,19 @@ func (d *daemon) start(ctx context.Context) error {
 		s.Serve()
 	}
 	return nil
+}
+
+// gaugeSpool has the counters say how much the spool holds.
+func (d *daemon) gaugeSpool() {
+	usage := func(name string, of func(u spool.Usage) uint64) {
+		d.counters.Gauge("spool."+name, func() uint64 { return of(d.spool.Usage()) })
+	}
+	usage("bytes", func(u spool.Usage) uint64 { return uint64(u.Bytes) })
+	usage("share_percent", spool.Usage.Share)
+	usage("oldest_seconds", func(u spool.Usage) uint64 { return uint64(u.Oldest.Seconds()) })
+	if d.spool.Usage().HasDisk {
+		usage("disk_free_bytes", func(u spool.Usage) uint64 { return u.DiskFree })
+	}
 }
 
 // greet says that messages are taken, and without a kamailio.cfg what to put

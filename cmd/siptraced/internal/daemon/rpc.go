@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/control"
+	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/rpc"
 	"siptraced/rpc/serve"
 )
@@ -106,6 +107,43 @@ func (d *daemon) Sinks() []string {
 	return sinks
 }
 
+// IsGauge reports whether a counter is a value of the moment (control.Daemon).
+func (d *daemon) IsGauge(name string) bool { return d.counters.IsGauge(name) }
+
+// Sink is how a sink does, by the prefix of its counters (control.Daemon).
+func (d *daemon) Sink(name string) control.Sink {
+	d.mu.Lock()
+	db := d.store
+	d.mu.Unlock()
+	var consumer *spool.Consumer
+	var byRules bool
+	switch {
+	case name != "store":
+		consumer, byRules = d.mirrors.Consumer(name)
+	case db != nil:
+		consumer = db.Consumer()
+	}
+	if consumer == nil {
+		return control.Sink{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), usageTimeout)
+	defer cancel()
+	st := consumer.State()
+	return control.Sink{Connected: st.Connected, LastError: st.Err, Since: st.Since, WaitingBytes: consumer.WaitingBytes(ctx), ByRules: byRules}
+}
+
+// usageTimeout bounds how long a cluster is asked what waits.
+const usageTimeout = 2 * time.Second
+
+// Spool is how much waits for the sinks (control.Daemon).
+func (d *daemon) Spool() control.Spool {
+	u := d.spool.Usage()
+	return control.Spool{
+		Place: u.Place, Bytes: u.Bytes, MaxBytes: u.MaxBytes, SharePercent: u.Share(), OldestSeconds: uint64(u.Oldest.Seconds()),
+		DiskFree: u.DiskFree, HasDisk: u.HasDisk, Full: u.Full,
+	}
+}
+
 // Sockets are the listening sockets (control.Daemon).
 func (d *daemon) Sockets() []control.Socket {
 	var out []control.Socket
@@ -119,7 +157,9 @@ func (d *daemon) Sockets() []control.Socket {
 func (d *daemon) Sources() []control.Source {
 	var out []control.Source
 	for _, s := range d.pipeline.Sources.List() {
-		out = append(out, control.Source{Addr: s.Addr.String(), Packets: s.Packets, LastSeen: s.LastSeen})
+		out = append(out, control.Source{
+			Addr: s.Addr.String(), Packets: s.Packets, Rejected: s.Rejected, Transport: s.Transport, Protocol: s.Protocol, FirstSeen: s.FirstSeen, LastSeen: s.LastSeen,
+		})
 	}
 	return out
 }

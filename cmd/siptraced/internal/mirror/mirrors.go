@@ -265,16 +265,17 @@ func (m *Mirrors) Names() (names []string) {
 	return names
 }
 
-// Consumers are what carries the spool to each destination, by the prefixes of their
-// counters. named says of each whether only rules name it, and no configuration.
-func (m *Mirrors) Consumers() (consumers map[string]*spool.Consumer, byRules map[string]bool) {
+// Consumer is what carries the spool to a destination, by the prefix of its counters;
+// byRules: only rules name it, and no configuration. nil: there is none of that name.
+func (m *Mirrors) Consumer(name string) (c *spool.Consumer, byRules bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	consumers, byRules = map[string]*spool.Consumer{}, map[string]bool{}
 	for _, s := range m.sinks {
-		consumers[s.name], byRules[s.name] = s.consumer, s.dynamic
+		if s.name == name {
+			return s.consumer, s.dynamic
+		}
 	}
-	return consumers, byRules
+	return nil, false
 }
 
 const (

@@ -74,8 +74,8 @@ func (m *Mirrors) newSink(name string, d Destination, from spool.From, dynamic b
 		MaxBytes: m.limit(d.MaxBytes), MaxAge: d.MaxAge, Expired: s.sender.expired, Skip: s.sender.skip,
 		Count: spool.Counters{Backlog: s.backlog, Before: count("before"), Missed: s.missed, Retries: s.refused},
 	})
-	m.counters.Func(s.name+".pending", s.consumer.Pending)
-	m.counters.Func(s.name+".lag_seconds", func() uint64 { return uint64(max(0, s.consumer.Lag()).Seconds()) })
+	m.counters.Gauge(s.name+".pending", s.consumer.Pending)
+	m.counters.Gauge(s.name+".lag_seconds", s.consumer.LagSeconds)
 	return s
 }
 

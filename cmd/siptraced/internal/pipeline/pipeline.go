@@ -195,7 +195,11 @@ func (p *Pipeline) Handle(in *ingest.Packet) {
 	}
 	w := p.work.Get().(*work)
 	p.Sources.count(w, in)
-	p.outcomes.Add(p.handle(w, in))
+	o := p.handle(w, in)
+	if o == counters.Rejected {
+		w.source.rejected.Add(1)
+	}
+	p.outcomes.Add(o)
 	p.work.Put(w)
 }
 

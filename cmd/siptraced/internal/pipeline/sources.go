@@ -3,11 +3,13 @@ package pipeline
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/ingest"
+	"siptraced/hep"
 )
 
 // maxSources bounds how many senders are told apart: beyond it nobody would
@@ -22,34 +24,48 @@ type Sources struct {
 }
 
 type source struct {
-	addr    netip.AddrPort
-	packets atomic.Uint64
-	last    atomic.Int64 // Unix nanoseconds
+	addr              netip.AddrPort
+	first             time.Time
+	packets, rejected atomic.Uint64
+	last              atomic.Int64 // Unix nanoseconds
+	kind              atomic.Pointer[kind]
+}
+
+// kind is how packets come.
+type kind struct {
+	transport string
+	version   int // of HEP; 0: SIP
 }
 
 // Source is one sender.
 type Source struct {
-	Addr     netip.AddrPort
-	Packets  uint64
-	LastSeen time.Time
+	Addr                netip.AddrPort
+	Packets, Rejected   uint64
+	Transport, Protocol string // of the last packet: "udp", "tcp" or "tls"; "hep1" to "hep3" or "sip"
+	FirstSeen, LastSeen time.Time
 }
 
 // count counts a packet. Most packets come from the sender of the one before.
 func (s *Sources) count(w *work, in *ingest.Packet) {
 	if w.source == nil || w.source.addr != in.Source {
-		w.source = s.find(in.Source)
+		w.source = s.find(in.Source, in.Time)
 	}
-	w.source.packets.Add(1)
-	w.source.last.Store(in.Time.UnixNano())
+	src := w.source
+	src.packets.Add(1)
+	src.last.Store(in.Time.UnixNano())
+	k := kind{in.Net, hep.Detect(in.Data)}
+	if now := src.kind.Load(); now == nil || *now != k {
+		src.kind.Store(&k)
+	}
 }
 
-func (s *Sources) find(addr netip.AddrPort) *source {
+func (s *Sources) find(addr netip.AddrPort, at time.Time) *source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if src := s.seen[addr]; src != nil {
 		return src
 	}
-	src := &source{addr: addr}
+	src := &source{addr: addr, first: at}
 	if s.seen == nil {
 		s.seen = map[netip.AddrPort]*source{}
 	}
@@ -65,7 +81,16 @@ func (s *Sources) List() []Source {
 	defer s.mu.Unlock()
 	out := make([]Source, 0, len(s.seen))
 	for addr, src := range s.seen {
-		out = append(out, Source{addr, src.packets.Load(), time.Unix(0, src.last.Load())})
+		e := Source{
+			Addr: addr, Packets: src.packets.Load(), Rejected: src.rejected.Load(), Protocol: "sip",
+			FirstSeen: src.first, LastSeen: time.Unix(0, src.last.Load()),
+		}
+		if k := src.kind.Load(); k != nil {
+			if e.Transport = k.transport; k.version > 0 {
+				e.Protocol = "hep" + strconv.Itoa(k.version)
+			}
+		}
+		out = append(out, e)
 	}
 	slices.SortFunc(out, func(a, b Source) int {
 		if a.Packets != b.Packets {

@@ -92,10 +92,8 @@ func New(o Options) (*Engine, error) {
 			ignored: c.Counter("rules.ignored"),
 		},
 	}
-	c.Func("rules.active", func() uint64 { return uint64(len(e.List())) })
+	c.Gauge("rules.active", func() uint64 { return uint64(len(e.List())) })
 	for name, of := range map[string]func(scope.Stats) uint64{
-		"scopes":           func(s scope.Stats) uint64 { return uint64(s.Open) },
-		"scopes_bytes":     func(s scope.Stats) uint64 { return uint64(s.Bytes) },
 		"scopes_started":   func(s scope.Stats) uint64 { return s.Started },
 		"scopes_ended":     func(s scope.Stats) uint64 { return s.Ended },
 		"scopes_timed_out": func(s scope.Stats) uint64 { return s.TimedOut },
@@ -104,6 +102,8 @@ func New(o Options) (*Engine, error) {
 	} {
 		c.Func("rules."+name, func() uint64 { return of(e.scopes.Stats()) })
 	}
+	c.Gauge("rules.scopes", func() uint64 { return uint64(e.scopes.Stats().Open) })
+	c.Gauge("rules.scopes_bytes", func() uint64 { return uint64(e.scopes.Stats().Bytes) })
 	if err := e.Configure(o.Config); err != nil {
 		return nil, err
 	}

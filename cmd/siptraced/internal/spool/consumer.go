@@ -155,6 +155,9 @@ func (c *Consumer) Lag() (d time.Duration) {
 	return d
 }
 
+// LagSeconds is the lag in whole seconds.
+func (c *Consumer) LagSeconds() uint64 { return uint64(c.Lag().Seconds()) }
+
 // State is how the sink does: of several Writers, the one that fails longest.
 func (c *Consumer) State() State {
 	var worst State

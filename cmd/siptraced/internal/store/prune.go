@@ -44,13 +44,16 @@ const (
 	idleFlush = time.Second
 )
 
-// pruning is what the writers know together about removing rows; sqliteMu covers it.
+// pruning is what the writers know together about removing rows; sqliteMu covers it,
+// but for what is atomic.
 type pruning struct {
 	aged   time.Time // when rows are looked at for their age
 	after  time.Time // nothing is removed before: it failed
 	failed time.Time // when that was logged
 	told   time.Time // when the log said what went
 	rows   uint64    // that went since
+
+	size atomic.Uint64 // of the file in bytes, as of the last look
 }
 
 // pruneCounts are what it counts.
@@ -84,6 +87,7 @@ func (w *writer) preparePruning(ctx context.Context, s *session) error {
 	if !w.bounded(s) {
 		return nil
 	}
+	w.stats.counters.Gauge("store.file_bytes", w.pruning.size.Load)
 	var tables int
 	if err := s.conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master").Scan(&tables); err != nil {
 		return err
@@ -210,7 +214,7 @@ func (t *pruneTurn) bySize(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.stats.counters.Counter("store.file_bytes").Store(uint64(size))
+		t.pruning.size.Store(uint64(size))
 		if used <= target || t.over() {
 			return t.giveBack(ctx, size, used)
 		}
@@ -291,7 +295,7 @@ func (t *pruneTurn) giveBack(ctx context.Context, size, used int64) error {
 		if size, used, err = t.session.fileSize(ctx); err != nil {
 			return err
 		}
-		t.stats.counters.Counter("store.file_bytes").Store(uint64(size))
+		t.pruning.size.Store(uint64(size))
 		if size >= was {
 			return nil // an older file, which can't
 		}

@@ -91,8 +91,8 @@ func (s *Store) Start() {
 			Missed: c.Counter("store.missed"), Retries: c.Counter("store.retries"),
 		},
 	})
-	c.Func("store.pending", s.Pending)
-	c.Func("store.lag_seconds", func() uint64 { return uint64(max(0, s.consumer.Lag()).Seconds()) })
+	c.Gauge("store.pending", s.Pending)
+	c.Gauge("store.lag_seconds", s.consumer.LagSeconds)
 }
 
 // Reconfigure has the writers connect again with another configuration before they
