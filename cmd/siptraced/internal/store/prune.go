@@ -278,17 +278,10 @@ func (t *pruneTurn) firstTime(ctx context.Context, a aging, n int) (at int64, ok
 
 // giveBack gives what is over the bound back to the disk.
 func (t *pruneTurn) giveBack(ctx context.Context, size, used int64) error {
+	var back int64
 	for size > t.cfg.KeepBytes && used < size && !time.Now().After(t.until) {
 		was := size
-		err := t.alone(ctx, func() error {
-			rows, err := t.session.conn.QueryContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", pagesBack))
-			if err != nil {
-				return err
-			}
-			for rows.Next() { // a page with each step
-			}
-			return errors.Join(rows.Err(), rows.Close())
-		})
+		err := t.alone(ctx, func() error { return t.session.pragma(ctx, fmt.Sprintf("incremental_vacuum(%d)", pagesBack)) })
 		if err != nil {
 			return err
 		}
@@ -297,10 +290,28 @@ func (t *pruneTurn) giveBack(ctx context.Context, size, used int64) error {
 		}
 		t.pruning.size.Store(uint64(size))
 		if size >= was {
-			return nil // an older file, which can't
+			break // an older file, which can't
 		}
+		back += was - size
 	}
-	return nil
+	if back == 0 {
+		return nil
+	}
+	// Up to here it is the write-ahead log that says so.
+	t.sqliteMu.Lock()
+	defer t.sqliteMu.Unlock()
+	return t.session.pragma(ctx, "wal_checkpoint(TRUNCATE)")
+}
+
+// pragma runs one that answers with rows, and takes a step for each of them.
+func (s *session) pragma(ctx context.Context, text string) error {
+	rows, err := s.conn.QueryContext(ctx, "PRAGMA "+text)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+	}
+	return errors.Join(rows.Err(), rows.Close())
 }
 
 // byAge removes the rows that are too old.
