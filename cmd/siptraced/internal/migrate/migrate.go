@@ -31,15 +31,16 @@ type Plan struct {
 	// Dir is the directory that the paths in the patch start from.
 	Dir string
 
-	main   string // absolute path of kamailio.cfg
-	cfg    *kamcfg.Config
-	params siptrace.Params
-	set    map[string]kamcfg.Param // what the module has in the end
-	calls  []call
-	core   bool // trace_mode mirrors all traffic
-	script bool // sip_trace() and its kin are called
-	relay  bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
-	acks   bool // of stateless replies are traced, whatever trace_mode and the script do
+	main    string // absolute path of kamailio.cfg
+	started kamcfg.CommandLine
+	cfg     *kamcfg.Config
+	params  siptrace.Params
+	set     map[string]kamcfg.Param // what the module has in the end
+	calls   []call
+	core    bool // trace_mode mirrors all traffic
+	script  bool // sip_trace() and its kin are called
+	relay   bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
+	acks    bool // of stateless replies are traced, whatever trace_mode and the script do
 
 	listen   address
 	sinks    sinks
@@ -67,7 +68,7 @@ func New(path string, opt Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{
-		main: abs, params: siptrace.DefaultParams(), set: map[string]kamcfg.Param{},
+		main: abs, started: opt.Kamailio, params: siptrace.DefaultParams(), set: map[string]kamcfg.Param{},
 		files: map[string][]byte{}, edits: map[string][]edit{},
 	}
 	read := func(name string) ([]byte, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"siptraced/compat/kamcfg"
 	"siptraced/compat/siptrace"
 )
 
@@ -443,6 +444,26 @@ func TestIncluded(t *testing.T) {
 	}
 	if got := changed(t, p, "../other/b.cfg"); got != "modparam(\"siptrace\", \"trace_mode\", 1)" {
 		t.Errorf("other/b.cfg:\n%s", got)
+	}
+}
+
+// TestCommandLine: what Kamailio has from its command line is in siptraced.yaml, which
+// names the same kamailio.cfg.
+func TestCommandLine(t *testing.T) {
+	opt := Options{Kamailio: kamcfg.CommandLine{Defines: []string{"WITH_HOMER", `URI="sip:192.0.2.1:9060"`}, Listens: []string{"udp:192.0.2.2:5060"}, Version: "5.8.4"}}
+	p, err := plan(t, opt, map[string]string{"main": "#!ifdef WITH_HOMER\n" + head + "modparam(\"siptrace\", \"duplicate_uri\", URI)\n#!endif\nroute { sip_trace(); }\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`defines: ["WITH_HOMER", "URI=\"sip:192.0.2.1:9060\""] # Kamailio's own -A`, `kamailio_listen: ["udp:192.0.2.2:5060"] # Kamailio's own -l`, `kamailio_version: "5.8.4"`,
+	} {
+		if !strings.Contains(p.YAML(), want+"\n") {
+			t.Errorf("no %s in\n%s", want, p.YAML())
+		}
+	}
+	if got := changed(t, p, "kamailio.cfg"); !strings.Contains(got, "modparam(\"siptrace\", \"duplicate_uri\", \"sip:127.0.0.1:9060\")\n") {
+		t.Errorf("kamailio.cfg becomes\n%s", got)
 	}
 }
 

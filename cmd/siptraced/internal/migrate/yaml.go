@@ -18,6 +18,7 @@ func (p *Plan) YAML() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n", "siptraced.yaml, made from "+p.main+". It may hold passwords: readable for siptraced only.")
 	fmt.Fprintf(&b, "kamailio_cfg: %q # its listen= lines are the proxy's own sockets\n", p.main)
+	p.commandLine(&b)
 	fmt.Fprintf(&b, "listen: [%q, %q]\n", "udp:"+p.listen.hostPort(), "tcp:"+p.listen.hostPort())
 	if p.localHere() {
 		fmt.Fprintf(&b, "local: [%q] # the proxy's own end, where it says so\n", p.params.TraceLocalIP)
@@ -39,11 +40,11 @@ func (p *Plan) YAML() string {
 	if p.params.TraceTableAVP != "" {
 		var list []string
 		for _, t := range append([]string{p.params.Table}, p.tables...) {
-			if t = fmt.Sprintf("%q", t); !slices.Contains(list, t) {
+			if !slices.Contains(list, t) {
 				list = append(list, t)
 			}
 		}
-		fmt.Fprintf(&b, "rules:\n  tables: [%s] # that trace_table_avp may name; patterns\n", strings.Join(list, ", "))
+		fmt.Fprintf(&b, "rules:\n  tables: %s # that trace_table_avp may name; patterns\n", quoted(list))
 	}
 	if p.route != "" {
 		b.WriteString("event_route: |\n")
@@ -55,6 +56,30 @@ func (p *Plan) YAML() string {
 		}
 	}
 	return b.String()
+}
+
+// commandLine writes what Kamailio has from its own command line.
+func (p *Plan) commandLine(b *strings.Builder) {
+	for _, l := range []struct {
+		key, option string
+		values      []string
+	}{{"defines", "-A", p.started.Defines}, {"kamailio_listen", "-l", p.started.Listens}} {
+		if len(l.values) > 0 {
+			fmt.Fprintf(b, "%s: %s # Kamailio's own %s\n", l.key, quoted(l.values), l.option)
+		}
+	}
+	if v := p.started.Version; v != "" {
+		fmt.Fprintf(b, "kamailio_version: %q\n", v)
+	}
+}
+
+// quoted is a list as YAML has it on one line.
+func quoted(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, fmt.Sprintf("%q", s))
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 // effective are siptraced's parameters: the module's, changed only where the
@@ -138,11 +163,7 @@ func (p *Plan) sendFrom() string {
 // value is a parameter as YAML has it.
 func (p *Plan) value(s siptrace.Spec, q *siptrace.Params) string {
 	if s.Name == "duplicate_uri" {
-		var list []string
-		for _, u := range q.DuplicateURI {
-			list = append(list, fmt.Sprintf("%q", u))
-		}
-		return "[" + strings.Join(list, ", ") + "]"
+		return quoted(q.DuplicateURI)
 	}
 	if v, ok := s.Value(q).(int64); ok {
 		return fmt.Sprint(v)
