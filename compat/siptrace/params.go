@@ -139,7 +139,7 @@ var specs = [...]Spec{
 	},
 	onOff("trace_on", 0, Changes, "tracing is on; `siptrace.status` switches it", func(p *Params) *bool { return &p.TraceOn }),
 	{
-		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule", Moves: Leaves,
+		Name: "traced_user_avp", Kind: IntOrStr, Default: nil, Note: "set by the event route or by a rule", Moves: Both,
 		Doc: "AVP of `traced_user`, set by the event route or by a rule: N+1 rows with `trace_on`, the first without a user, then the last value first; N without. In `trace_mode` as well, where the module never asks for it. A number is an AVP of OpenSER",
 		get: func(p *Params) any { return p.TracedUserAVP },
 		set: avp(func(p *Params) *string { return &p.TracedUserAVP }),

@@ -230,6 +230,71 @@ modparam("siptrace", "trace_flag", 3)
 		calls: "	sip_trace();\n", tail: "\nreply_route {\n	sip_trace();\n}\n",
 	},
 	{
+		name: "users of new calls", base: "pkg/kamailio-oob.cfg", pair: true, edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
+modparam("siptrace", "trace_flag", 22)
+`,
+		calls: `	setflag(22);
+	if (has_totag()) {
+		sip_trace();
+		loose_route();
+		t_relay();
+		exit;
+	}
+	$avp(s:traced) = $fU;
+	sip_trace();
+`,
+	},
+	{
+		name: "users of a route", base: "pkg/kamailio-oob.cfg", pair: true, tables: []string{"sip_trace_alt"}, edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
+modparam("siptrace", "trace_table_avp", "$avp(s:table)")
+`,
+		calls: `	route(WHO);
+	sip_trace_mode("t");
+`,
+		tail: `
+route[WHO] {
+	if (has_totag()) return;
+	if (!mf_process_maxfwd_header("10") || is_method("OPTIONS") && $rU == $null) {
+		sl_send_reply("403", "No");
+		drop;
+	}
+	$var(who) = "user " + $fU;
+	if ($rU == "nobody") setflag(7);
+	switch ($rm) {
+		case "INVITE":
+			if (isflagset(7)) {
+				$avp(s:table) = "sip_trace_alt";
+				return;
+			}
+			break;
+		case "MESSAGE":
+			$avp(s:traced) = "texts";
+		default:
+			$var(who) = "other " + $fU;
+	}
+	$avp(s:traced) = $var(who);
+}
+`,
+	},
+	{
+		name: "users of messages", base: "pkg/kamailio-oob.cfg", pair: true, edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
+`,
+		calls: `	if ($rU == "nobody") $avp(s:traced) = "lost " + $rm;
+	if (is_method("ACK|CANCEL|BYE")) $avp(s:traced) = "ends with " + $rm;
+	if (is_method("MESSAGE")) {
+		$avp(s:traced) = "text";
+	}
+	sip_trace();
+	if (is_method("MESSAGE")) $avp(s:traced) = "too late";
+`,
+	},
+	{
 		name: "stateless ACKs", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
 		lines: standard + `modparam("siptrace", "trace_on", 1)
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")

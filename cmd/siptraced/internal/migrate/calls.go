@@ -10,9 +10,10 @@ import (
 
 // call is one use of the module's functions in a route.
 type call struct {
-	fn   string
-	pos  kamcfg.Pos
-	args [][]kamcfg.Token
+	fn    string
+	pos   kamcfg.Pos
+	block string // where it stands
+	args  [][]kamcfg.Token
 }
 
 var functions = []string{"sip_trace", "sip_trace_mode", "sip_trace_msg", "hlog"}
@@ -28,6 +29,29 @@ func (c call) address() (string, bool) {
 	return c.args[0][0].Text, true
 }
 
+// transaction says that the call may take more than the message at hand; where it
+// says no mode, flag says whether trace_flag is in use.
+func (c call) transaction(flag bool) bool {
+	arg := 2
+	switch {
+	case c.fn == "sip_trace_mode":
+		arg = 0
+	case len(c.args) < 3:
+		return flag
+	}
+	return arg >= len(c.args) || len(c.args[arg]) == 0 || !strings.EqualFold(c.args[arg][0].Text[:min(1, len(c.args[arg][0].Text))], "m")
+}
+
+// callAt is the call at a place.
+func (p *Plan) callAt(at kamcfg.Pos) call {
+	for _, c := range p.calls {
+		if c.pos == at {
+			return c
+		}
+	}
+	return call{}
+}
+
 func (p *Plan) readCalls() {
 	for _, b := range p.cfg.Blocks {
 		if b.Name == eventRoute {
@@ -37,7 +61,7 @@ func (p *Plan) readCalls() {
 			if t.Kind != kamcfg.Word || !slices.Contains(functions, t.Text) || i+1 == len(b.Tokens) || b.Tokens[i+1].Kind != '(' {
 				continue
 			}
-			c, depth, from := call{fn: t.Text, pos: t.Pos}, 0, i+2
+			c, depth, from := call{fn: t.Text, pos: t.Pos, block: b.Kind + b.Name}, 0, i+2
 			for k := i + 1; k < len(b.Tokens); k++ {
 				switch b.Tokens[k].Kind {
 				case '(':
@@ -70,26 +94,57 @@ func avpName(text string) string {
 	return ""
 }
 
-// statement is one that sets an AVP, with the conditions around it.
+// statement is one of a route, for the notes.
 type statement struct {
-	text   string // in Kamailio's language, with line ends
-	route  string // where it stands
-	param  string // the AVP, as the parameter names it
-	pos    kamcfg.Pos
-	why    string // why it isn't carried
-	stable bool   // holds alike for every message of a transaction
+	text  string // in Kamailio's language, with line ends
+	route string // where it stands
+	pos   kamcfg.Pos
+	why   string // why it isn't carried
 }
+
+// The kinds of node.
+const (
+	plain     = iota
+	condition // if
+	loop      // while
+	choice    // switch; its cases are labels
+	label
+)
 
 // node is a statement of a route.
 type node struct {
-	tokens   []kamcfg.Token // of a plain statement, or of the condition
-	cond     bool
+	kind     int
+	tokens   []kamcfg.Token // of a plain statement; of the condition; of a label
+	in       string         // the route that it stands in
 	then, or []node
+	ends     bool   // a call of sip_trace(), in whose place the route ends
+	flag     string // where this flag is not set
+}
+
+func (n node) at() kamcfg.Pos { return n.tokens[0].Pos }
+
+// control is the word of a statement that leaves a route; zero says that it returns
+// 0, which ends the script.
+func (n node) control() (name string, zero bool) {
+	if n.kind != plain || len(n.tokens) == 0 || n.tokens[0].Kind != kamcfg.Word || !slices.Contains([]string{"exit", "drop", "return", "break"}, n.tokens[0].Text) {
+		return "", false
+	}
+	value := strings.Trim(line(n.tokens[1:]), "() ")
+	return n.tokens[0].Text, value == "0"
+}
+
+// calls is the NAME of a statement that is route(NAME).
+func (n node) calls() string {
+	if n.kind == plain && len(n.tokens) == 4 && n.tokens[0].Text == "route" && n.tokens[1].Kind == '(' && n.tokens[2].Kind != kamcfg.Variable {
+		return n.tokens[2].Text
+	}
+	return ""
 }
 
 // reader goes through the tokens of a block.
 type reader struct {
 	toks []kamcfg.Token
+	in   string // the name of the block
 	i    int
 }
 
@@ -100,17 +155,19 @@ func (r *reader) kind(k int) byte {
 	return 0
 }
 
+func (r *reader) is(w string) bool { return r.kind(0) == kamcfg.Word && r.toks[r.i].Text == w }
+
 func (r *reader) word(w string) bool {
-	if r.kind(0) == kamcfg.Word && r.toks[r.i].Text == w {
+	if r.is(w) {
 		r.i++
 		return true
 	}
 	return false
 }
 
-// list reads statements up to a closing brace or the end.
+// list reads statements up to a closing brace, the next case of a switch, or the end.
 func (r *reader) list() (out []node) {
-	for r.i < len(r.toks) && r.kind(0) != '}' {
+	for r.i < len(r.toks) && r.kind(0) != '}' && !r.is("case") && !r.is("default") {
 		out = append(out, r.statement()...)
 	}
 	return out
@@ -124,16 +181,32 @@ func (r *reader) statement() []node {
 		r.i++
 		return out
 	case r.word("if"):
-		n := node{cond: true, tokens: r.condition()}
+		n := node{kind: condition, in: r.in, tokens: r.condition()}
 		n.then = r.statement()
 		if r.word("else") {
 			n.or = r.statement()
 		}
 		return []node{n}
-	case r.word("while"), r.word("switch"):
-		r.condition()
-		return r.statement()
+	case r.word("while"):
+		n := node{kind: loop, in: r.in, tokens: r.condition()}
+		n.then = r.statement()
+		return []node{n}
+	case r.word("switch"):
+		n := node{kind: choice, in: r.in, tokens: r.condition()}
+		r.i++ // {
+		for r.is("case") || r.is("default") {
+			l := node{kind: label, in: r.in, tokens: r.label()}
+			l.then = r.list()
+			n.then = append(n.then, l)
+		}
+		r.i++ // }
+		return []node{n}
 	}
+	return r.plain()
+}
+
+// plain reads up to a semicolon.
+func (r *reader) plain() []node {
 	from, depth := r.i, 0
 	for ; r.i < len(r.toks); r.i++ {
 		switch r.kind(0) {
@@ -144,18 +217,31 @@ func (r *reader) statement() []node {
 		case ';':
 			if depth == 0 {
 				r.i++
-				return []node{{tokens: r.toks[from : r.i-1]}}
-			}
-		case '{', '}', ':': // case "x": of a switch
-			if depth == 0 && r.i > from {
-				if r.kind(0) == ':' {
-					r.i++
+				if r.i-1 == from {
+					return nil
 				}
+				return []node{{tokens: r.toks[from : r.i-1], in: r.in}}
+			}
+		case '{', '}':
+			if depth == 0 && r.i > from {
 				return nil
 			}
 		}
 	}
 	return nil
+}
+
+// label reads up to the colon of a case.
+func (r *reader) label() []kamcfg.Token {
+	from := r.i
+	for r.i < len(r.toks) && r.kind(0) != ':' && r.kind(0) != '}' {
+		r.i++
+	}
+	toks := r.toks[from:r.i]
+	if r.kind(0) == ':' {
+		r.i++
+	}
+	return toks
 }
 
 // condition reads up to where a statement begins: after parentheses that no
@@ -181,19 +267,12 @@ func (r *reader) condition() []kamcfg.Token {
 	return r.toks[from:r.i]
 }
 
-// keep cuts statements down to those that set an AVP, and the conditions around
+// keep cuts statements down to those that set one AVP, and the conditions around
 // them.
 func keep(list []node, avp string) (out []node) {
 	for _, n := range list {
-		if n.cond {
-			n.then, n.or = keep(n.then, avp), keep(n.or, avp)
-			if len(n.then)+len(n.or) > 0 {
-				out = append(out, n)
-			}
-			continue
-		}
-		if len(n.tokens) > 1 && n.tokens[0].Kind == kamcfg.Variable && avp != "" && avpName(n.tokens[0].Text) == avp &&
-			strings.ContainsRune("=:", rune(n.tokens[1].Kind)) {
+		n.then, n.or = keep(n.then, avp), keep(n.or, avp)
+		if len(n.then)+len(n.or) > 0 || n.kind == plain && n.target() == "$avp("+avp+")" {
 			out = append(out, n)
 		}
 	}
@@ -204,24 +283,47 @@ func keep(list []node, avp string) (out []node) {
 func write(b *strings.Builder, list []node, indent string) {
 	for _, n := range list {
 		b.WriteString(indent)
-		if n.cond {
+		switch name, _ := n.control(); {
+		case n.kind == condition:
 			n.writeIf(b, indent)
-			continue
+		case n.kind == loop:
+			b.WriteString("while " + parenthesized(n.tokens) + " {\n")
+			write(b, n.then, indent+"\t")
+			b.WriteString(indent + "}\n")
+		case n.kind == choice:
+			b.WriteString("switch " + parenthesized(n.tokens) + " {\n")
+			for _, l := range n.then {
+				b.WriteString(indent + line(l.tokens) + ":\n")
+				write(b, l.then, indent+"\t")
+			}
+			b.WriteString(indent + "}\n")
+		case n.ends && n.flag != "":
+			b.WriteString("if (!isflagset(" + n.flag + ")) exit; # " + line(n.tokens) + " takes the request as it is here\n")
+		case n.ends:
+			b.WriteString("exit; # " + line(n.tokens) + " takes the request as it is here\n")
+		case name == "drop": // in an event route it would drop the message
+			b.WriteString("exit;\n")
+		default:
+			b.WriteString(line(n.tokens) + ";\n")
 		}
-		b.WriteString(line(n.tokens) + ";\n")
 	}
 }
 
-func (n node) writeIf(b *strings.Builder, indent string) {
-	c := line(n.tokens)
+// parenthesized is a condition within parentheses.
+func parenthesized(toks []kamcfg.Token) string {
+	c := line(toks)
 	if !strings.HasPrefix(c, "(") {
 		c = "(" + c + ")"
 	}
-	b.WriteString("if " + c + " {\n")
+	return c
+}
+
+func (n node) writeIf(b *strings.Builder, indent string) {
+	b.WriteString("if " + parenthesized(n.tokens) + " {\n")
 	write(b, n.then, indent+"\t")
 	b.WriteString(indent + "}")
 	switch {
-	case len(n.or) == 1 && n.or[0].cond:
+	case len(n.or) == 1 && n.or[0].kind == condition:
 		b.WriteString(" else ")
 		n.or[0].writeIf(b, indent)
 		return

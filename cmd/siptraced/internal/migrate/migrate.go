@@ -31,25 +31,28 @@ type Plan struct {
 	// Dir is the directory that the paths in the patch start from.
 	Dir string
 
-	main    string // absolute path of kamailio.cfg
-	started kamcfg.CommandLine
-	cfg     *kamcfg.Config
-	params  siptrace.Params
-	set     map[string]kamcfg.Param // what the module has in the end
-	calls   []call
-	core    bool // trace_mode mirrors all traffic
-	script  bool // sip_trace() and its kin are called
-	relay   bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
-	acks    bool // of stateless replies are traced, whatever trace_mode and the script do
+	main      string // absolute path of kamailio.cfg
+	started   kamcfg.CommandLine
+	cfg       *kamcfg.Config
+	params    siptrace.Params
+	set       map[string]kamcfg.Param // what the module has in the end
+	calls     []call
+	core      bool // trace_mode mirrors all traffic
+	byRequest bool // AVPs are set by the request that comes in
+	script    bool // sip_trace() and its kin are called
+	relay     bool // xheaders_read: the proxy passes on SIP duplicates of other nodes
+	acks      bool // of stateless replies are traced, whatever trace_mode and the script do
 
 	listen   address
 	sinks    sinks
 	dests    []dest
 	route    string // event_route[siptrace:msg] of the sidecar, or empty
+	users    string // the routes that it calls to set AVPs
 	carried  []statement
 	left     []statement
-	stays    error    // why the proxy's event route stays there
-	tables   []string // that the script names
+	missed   []statement // conditions that are taken for not met
+	stays    error       // why the proxy's event route stays there
+	tables   []string    // that the script names
 	files    map[string][]byte
 	edits    map[string][]edit
 	problems []string // for the notes
@@ -136,9 +139,9 @@ func (p *Plan) loaded(module string) bool {
 	return slices.ContainsFunc(p.cfg.Modules, func(m kamcfg.Module) bool { return m.Name == module })
 }
 
-// switched says that the proxy goes on to switch tracing by its trace_on, with
-// siptrace.status. With traced_user_avp it can't: while tracing is off the module
-// traces those who have users, which siptraced tells and the proxy no longer does.
+// switched says that the proxy alone switches tracing by its trace_on, with
+// siptrace.status. While that is 0, the module traces those who have users: then
+// siptraced's own has to be 0 as well, so that no row is without one.
 func (p *Plan) switched() bool { return p.params.TraceOn || p.params.TracedUserAVP == "" }
 
 // leaks says that the proxy mirrors more than is to be stored, if its trace_on is 0:

@@ -160,13 +160,14 @@ modparam("siptrace", "trace_to_database", 0)
 `,
 		},
 		{
-			"tracing of users while it is off", // siptraced tells who has one
+			"tracing of users while it is off",
 			`loadmodule "siptrace"
 modparam("siptrace", "traced_user_avp", "$avp(u)")
 modparam("siptrace", "trace_on", 0)
 `,
 			`loadmodule "siptrace"
-modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "traced_user_avp", "$avp(u)")
+modparam("siptrace", "trace_on", 0)
 ` + marker + `
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
 modparam("siptrace", "hep_mode_on", 1)
@@ -281,6 +282,7 @@ func TestSinks(t *testing.T) {
 
 // TestRoute shows siptraced's event route.
 func TestRoute(t *testing.T) {
+	const request = open + aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps();\n"
 	const users = "modparam(\"siptrace\", \"traced_user_avp\", \"$avp(s:u)\")\nmodparam(\"siptrace\", \"trace_table_avp\", \"$avp(t)\")\n"
 	for _, c := range []struct {
 		name, text, want string
@@ -305,13 +307,12 @@ func TestRoute(t *testing.T) {
 		{
 			"plain",
 			users + "route { $avp(u) = \"a\"; $avp(other) = \"b\"; $avp(s:t) = \"x\" + $fU; }",
-			open + "\tif (" + notStateless + " && " + notCanceling + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t}\n" +
+			open + aboutStateless + aboutCanceling + "\tif (" + notStateless + " && " + notCanceling + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t}\n" +
 				"\tif (" + notStateless + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(s:t) = \"x\" + $fU;\n\t}\n}\n", 0,
 		},
 		{
 			"within conditions",
 			users + `request_route {
-	if (!mf_process_maxfwd_header("10")) { exit; }
 	if (is_method("MESSAGE|NOTIFY") && ($fU == "a" || $fU=="b")) {
 		xlog("x");
 		if ($tU != $null) $(avp(u)[*]) = $tU;
@@ -322,7 +323,7 @@ func TestRoute(t *testing.T) {
 	while ($var(i) > 0) { $var(i) = $var(i) - 1; }
 	switch ($rU) { case "x": drop; break; default: exit; }
 }`,
-			open + "\tif (" + notStateless + " && " + notCanceling + ") {\n" + `		# kamailio.cfg:7, request_route
+			open + aboutStateless + aboutCanceling + "\tif (" + notStateless + " && " + notCanceling + ") {\n" + `		# kamailio.cfg:6, request_route
 		if (is_method("MESSAGE|NOTIFY") && ($fU == "a" || $fU=="b")) {
 			if ($tU != $null) {
 				$(avp(u)[*]) = $tU;
@@ -335,25 +336,202 @@ func TestRoute(t *testing.T) {
 `, 0,
 		},
 		{
-			"what differs within a transaction is asked once",
-			users + "route[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; if (is_method(\"INVITE\")) $avp(t) = \"calls\"; }",
-			open + "\tif (" + newRequest + ") {\n" + `		# kamailio.cfg:5, route[USER]
+			"what differs within a transaction is asked of the request",
+			users + "route { route(USER); sip_trace_mode(\"t\"); }\nroute[USER] { if ($si == \"192.0.2.7\") $avp(u) = $rU; if (is_method(\"INVITE\")) $avp(t) = \"calls\"; }",
+			request + `		# kamailio.cfg:6, route[USER]
 		if ($si == "192.0.2.7") {
 			$avp(u) = $rU;
 		}
-		# kamailio.cfg:5, route[USER]
+		# kamailio.cfg:6, route[USER]
 		if (is_method("INVITE")) {
 			$avp(t) = "calls";
 		}
-		if ($avp(s:u) != $null || $avp(t) != $null) sip_trace_mode("t");
 	}
 }
 `, 0,
 		},
+		{
+			"the script ends before it",
+			users + `route {
+	if (has_totag()) { sip_trace("", "", "t"); if (loose_route()) { t_relay(); exit; } sl_send_reply("404", "No"); drop; }
+	if (is_method("CANCEL")) { if (t_check_trans()) t_relay(); exit; }
+	$avp(u) = $fU;
+	if (is_method("OPTIONS")) exit;
+	t_relay();
+	exit;
+}`,
+			request + `		# kamailio.cfg:6, route
+		if (has_totag()) {
+			exit;
+		}
+		# kamailio.cfg:7, route
+		if (is_method("CANCEL")) {
+			exit;
+		}
+		# kamailio.cfg:8, route
+		$avp(u) = $fU;
+	}
+}
+`, 0,
+		},
+		{
+			"a route returns before it, and calls another", // that one calls it again: Kamailio would not get out of there
+			users + `route { route(A); route(A); route(NONE); sip_trace_mode("d"); route(B); }
+route[A] {
+	if (has_totag()) return;
+	if (is_method("REGISTER")) return(0);
+	route(B);
+	$avp(u) = $fU;
+	if (is_method("PRACK")) return;
+	xlog("done");
+}
+route[B] { if ($rU == "x") exit; route(A); break; $avp(u) = "never"; }
+route[NONE] { xlog("none"); }`,
+			request + `		# kamailio.cfg:5, route
+		route(A_AVPS);
+		# kamailio.cfg:5, route
+		route(A_AVPS);
+		# kamailio.cfg:5, route
+		route(B_AVPS);
+	}
+}
+route[A_AVPS] {
+	# kamailio.cfg:7, route[A]
+	if (has_totag()) {
+		return;
+	}
+	# kamailio.cfg:8, route[A]
+	if (is_method("REGISTER")) {
+		return(0);
+	}
+	# kamailio.cfg:9, route[A]
+	route(B_AVPS);
+	# kamailio.cfg:10, route[A]
+	$avp(u) = $fU;
+}
+route[B_AVPS] {
+	# kamailio.cfg:14, route[B]
+	if ($rU == "x") {
+		exit;
+	}
+	# kamailio.cfg:14, route[B]
+	break;
+	# kamailio.cfg:14, route[B]
+	$avp(u) = "never";
+}
+`, 0,
+		},
+		{
+			"variables and flags that it asks for",
+			users + `route {
+	$var(who) = "user " + $fU;
+	$var(none) = 1;
+	if ($si == "192.0.2.1") setflag(5);
+	setflag(6);
+	if (isflagset(5)) $avp(u) = $var(who);
+	sip_trace_mode("t");
+}`,
+			request + `		# kamailio.cfg:6, route
+		$var(who) = "user " + $fU;
+		# kamailio.cfg:8, route
+		if ($si == "192.0.2.1") {
+			setflag(5);
+		}
+		# kamailio.cfg:10, route
+		if (isflagset(5)) {
+			$avp(u) = $var(who);
+		}
+	}
+}
+`, 0,
+		},
+		{
+			"switch and while",
+			users + `route {
+	$var(i) = 0;
+	while ($var(i) < 3) { $var(i) = $var(i) + 1; if ($rU == "x") break; xlog("round"); }
+	switch ($rm) {
+		case "INVITE": $avp(u) = "call"; break;
+		case "OPTIONS":
+		case "REGISTER": xlog("x"); exit;
+		default: $avp(t) = "x" + $var(i);
+	}
+	$avp(u) = "last";
+	sip_trace_mode("t");
+}`,
+			request + `		# kamailio.cfg:6, route
+		$var(i) = 0;
+		# kamailio.cfg:7, route
+		while ($var(i) < 3) {
+			$var(i) = $var(i) + 1;
+			if ($rU == "x") {
+				break;
+			}
+		}
+		# kamailio.cfg:8, route
+		switch ($rm) {
+		case "INVITE":
+			$avp(u) = "call";
+			break;
+		case "OPTIONS":
+		case "REGISTER":
+			exit;
+		default:
+			$avp(t) = "x" + $var(i);
+		}
+		# kamailio.cfg:14, route
+		$avp(u) = "last";
+	}
+}
+`, 0,
+		},
+		{
+			"sip_trace() takes the request before it",
+			users + "route {\n\tif ($rU == \"x\") $avp(u) = \"a\";\n\tsip_trace();\n\t$avp(u) = \"late\";\n}\n",
+			open + aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps(\"replies\");\n" + `		# kamailio.cfg:6, route
+		if ($rU == "x") {
+			$avp(u) = "a";
+		}
+		# kamailio.cfg:7, route
+		exit; # sip_trace() takes the request as it is here
+		# kamailio.cfg:8, route
+		$avp(u) = "late";
+	}
+}
+`, 0,
+		},
+		{
+			"sip_trace() takes it if a flag is not set",
+			users + "modparam(\"siptrace\", \"trace_flag\", 22)\nroute {\n\tif ($rU == \"x\") setflag(22);\n\tsip_trace();\n\t$avp(u) = \"late\";\n}\n",
+			request + `		# kamailio.cfg:7, route
+		if ($rU == "x") {
+			setflag(22);
+		}
+		# kamailio.cfg:8, route
+		if (!isflagset(22)) exit; # sip_trace() takes the request as it is here
+		# kamailio.cfg:9, route
+		$avp(u) = "late";
+	}
+}
+`, 0,
+		},
+		{
+			"after the event route's own",
+			users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { if (has_totag()) exit; $avp(u) = $fU; }\nevent_route[siptrace:msg] {\n\tif (is_method(\"OPTIONS\")) drop;\n}",
+			open + "\tif (is_method(\"OPTIONS\")) drop;\n" + strings.TrimPrefix(request, open) + "\t\t# kamailio.cfg:6, route\n\t\tif (has_totag()) {\n\t\t\texit;\n\t\t}\n\t\t# kamailio.cfg:6, route\n\t\t$avp(u) = $fU;\n\t}\n}\n", 0,
+		},
 		{"beyond it", users + "route { $avp(u) = $sht(users=>$fU); if (lookup(\"location\")) $avp(t) = \"x\"; }", "", 2},
+		{"by variables beyond it", users + "route { $var(x) = $sht(a=>b); $avp(u) = $var(x); $avp(t) = $avp(loaded); if ($rc == 1) $avp(t) = \"y\"; if (route(X)) $avp(t) = \"z\"; }", "", 4},
+		{"in routes of replies and of nobody", users + "route { sip_trace(); }\nonreply_route[A] { $avp(u) = \"a\"; }\nroute[B] { $avp(u) = \"b\"; }", "", 2},
+		{"a function may change it", users + "route { $var(x) = 1; sht_lock(\"a=>$var(x)\"); $avp(u) = \"x$var(x)\"; }", "", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := mustPlan(t, head+c.text)
+			if p.route != "" {
+				if err := compile(strings.TrimPrefix(p.route, open)); err != nil {
+					t.Error(err)
+				}
+			}
 			if p.route != c.want {
 				t.Errorf("got:\n%s\nwant:\n%s", p.route, c.want)
 			}
@@ -476,6 +654,10 @@ func TestNotes(t *testing.T) {
 		{"users from a database", users + `route { avp_db_load("$fu", "$avp(u)/x"); sip_trace(); }`, "avp_db_load(), kamailio.cfg:4"},
 		{"users from nowhere", users, "no route assigns it"},
 		{"users left", users + "route { $avp(u) = $sht(a=>b); }", "as the correlation id: sip_trace(\"\", VALUE"},
+		{
+			"what can't be seen ends the script before it", users + "route {\n\tif (!mf_process_maxfwd_header(\"10\")) {\n\t\tsl_send_reply(\"483\", \"Too many hops\");\n\t\texit;\n\t}\n\t$avp(u) = $fU;\n\tsip_trace();\n}\n",
+			"kamailio.cfg:5 ends the way of some messages in route before an AVP is set for siptrace, and which these are siptraced can't work out: mf_process_maxfwd_header() is not known here",
+		},
 		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
 		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
 		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},

@@ -65,6 +65,7 @@ func (p *Plan) keeps() (out []string) {
 		"trace_ephemeral_socket": "as before",
 		"hep_capture_id":         "the id is in the proxy's mirror and in siptraced's",
 		"auth_key":               "the key is in the proxy's mirror and in siptraced's",
+		"traced_user_avp":        "the proxy mirrors the stateless replies to requests that have users, and siptraced stores the users",
 	}
 	for _, move := range []siptrace.Move{siptrace.Stays, siptrace.Both} {
 		for _, s := range siptrace.Specs() {
@@ -126,14 +127,10 @@ func (p *Plan) moves() (out []string) {
 		}
 	}
 	for _, s := range p.carried {
-		text := fmt.Sprintf("%s sets an AVP for siptrace in %s: the assignment is in siptraced's event route as well, with the conditions around it.", p.place(s.pos), s.route)
-		if !s.stable {
-			text += " They ask for what differs between the messages of a transaction: it is judged by the request as it came in, and holds for its transaction; the proxy's own answer to a CANCEL and the ACK for a 200 are taken in."
-		}
-		if s.route != "request_route" {
-			text += " When that route is called is not: add it if it isn't called for every message."
-		}
-		out = append(out, text)
+		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s: the assignment is in siptraced's event route as well, with the conditions around it, and with what ends the script before it.", p.place(s.pos), s.route))
+	}
+	if p.byRequest {
+		out = append(out, "What these AVPs depend on differs between the messages of a transaction: siptraced asks it of the request as it comes in"+either(p.transactional(), ", and what that sets holds for the transaction (keep_avps())", ", which with its stateless replies is all that sip_trace() takes")+". What the proxy changes in the request before it gets there is not seen, and of a request that sip_trace() leaves out neither is what it sets.")
 	}
 	sock := "its address is not known here; siptraced mirrors from one that the host chooses"
 	if from := p.sendFrom(); from != "" {
@@ -158,12 +155,12 @@ func (p *Plan) moves() (out []string) {
 // switching says who has the switch of trace_on.
 func (p *Plan) switching() string {
 	if !p.switched() {
-		return "Switching: trace_on is 0, and then the module traces those messages that have a user by traced_user_avp. siptraced tells which these are, so the proxy mirrors always (trace_on 1), and siptraced has trace_on 0. Send siptrace.status on to siptraced: siptraced rpc siptrace.status on."
+		return "Switching: trace_on is 0, and then the module traces those messages that have a user by traced_user_avp. It is 0 in siptraced too. To trace the others, switch both: kamcmd siptrace.status on, and siptraced rpc siptrace.status on."
 	}
 	text := fmt.Sprintf("Switching stays in the proxy, with its trace_on: kamcmd siptrace.status on, off and check work as before (at start: %s). siptraced has trace_on 1 and takes all that comes.", either(p.params.TraceOn, "on", "off"))
 	switch {
 	case p.params.TracedUserAVP != "":
-		text += " While it is off, the module goes on to trace those who have a user by traced_user_avp: for that, switch siptraced and not the proxy (siptraced rpc siptrace.status off)."
+		text += " While it is off, the module goes on to trace those who have a user by traced_user_avp, without the row that has none: for the same rows, switch siptraced as well (siptraced rpc siptrace.status off)."
 	case p.gated():
 		text += " While it is off, the proxy still mirrors the rest of the transactions that sip_trace() takes, as the module always did without storing it; the event route and trace_init_mode 2 in siptraced.yaml leave that out."
 	case p.leaks():
@@ -184,6 +181,10 @@ func (p *Plan) hidden() (out []string) {
 	users := p.params.TracedUserAVP != "" || p.params.TraceTableAVP != ""
 	if users && p.core {
 		out = append(out, "With trace_mode the module never sees the AVPs of the script: it gave users to stateless replies only, once more than they were sent. siptraced gives them to every message that the assignments are for.")
+	}
+	for _, s := range p.missed {
+		out = append(out, fmt.Sprintf("%s ends the way of some messages in %s before an AVP is set for siptrace, and which these are siptraced can't work out: %s. siptraced takes none for them, so they get the AVP all the same.\n%s",
+			p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
 	}
 	for _, s := range p.left {
 		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s, and siptraced can't work it out: %s. Carry it by a rule of siptraced that needs only what is in the messages (siptrace.trace.start with a filter, and users or table); for those who read the mirrors, as the correlation id: sip_trace(\"\", VALUE, \"t\").\n%s",

@@ -40,9 +40,6 @@ func (p *Plan) forced() []kamcfg.Param {
 		{Name: "duplicate_uri", Value: kamcfg.Value{Str: p.listen.uri()}},
 		hep, n("hep_version", 3), n("trace_to_database", 0),
 	}
-	if !p.switched() {
-		out = append(out, n("trace_on", 1))
-	}
 	if p.core {
 		out = append(out, n("trace_mode", 1))
 	}

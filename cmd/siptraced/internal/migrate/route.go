@@ -3,6 +3,7 @@ package migrate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,37 +16,24 @@ const eventRoute = "siptrace:msg"
 // readRoutes collects what the sidecar's event route has to do: what the
 // proxy's own does, and the AVPs that its other routes set for the module.
 func (p *Plan) readRoutes() {
-	for _, b := range p.cfg.Blocks {
-		if b.Name == eventRoute {
-			continue
-		}
-		for _, param := range []string{p.params.TracedUserAVP, p.params.TraceTableAVP} {
-			r := reader{toks: b.Tokens}
-			for _, n := range keep(r.list(), avpName(param)) {
-				p.carry(b, n, param)
-				if param == p.params.TraceTableAVP {
-					p.tables = append(p.tables, values(n)...)
-				}
-			}
-		}
+	assignments, after := p.assignments()
+	if p.gated() {
+		assignments = gate + assignments
 	}
-	assignments, own := p.assignments(), ""
+	own := ""
 	if b, ok := p.eventBlock(); ok && p.core {
-		own = assignments + p.body(b) + "}\n" + p.called(b, nil)
-		if err := compile(own); err != nil {
+		own = assignments + p.body(b) + after + "}\n" + p.called(b, nil)
+		if err := compile(own + p.users); err != nil {
 			p.stays = err
 			own = ""
 		}
 	}
-	if p.gated() {
-		assignments = gate + assignments
-	}
 	switch {
 	case own != "":
-		p.route = open + own
-	case assignments != "" || p.stays != nil:
+		p.route = open + own + p.users
+	case assignments+after != "" || p.stays != nil:
 		// Also where it is empty: that of kamailio.cfg would run otherwise.
-		p.route = open + assignments + "}\n"
+		p.route = open + assignments + after + "}\n" + p.users
 	}
 }
 
@@ -74,24 +62,6 @@ const gate = `	# The proxy's trace_on is 0 until kamcmd siptrace.status on. Whil
 	if (is_request() && $siptrace(direction) == "in") sip_trace_mode("t");
 `
 
-// carry takes over a statement that sets an AVP, if siptraced can run it. What
-// it asks for decides whether each message can be judged for itself.
-func (p *Plan) carry(b kamcfg.Block, n node, param string) {
-	s := statement{route: b.Kind, pos: n.tokens[0].Pos, param: param, stable: stable(n)}
-	if b.Name != "" {
-		s.route += "[" + b.Name + "]"
-	}
-	var text strings.Builder
-	write(&text, []node{n}, "\t\t")
-	s.text = text.String()
-	if err := compile(s.text + "}\n"); err != nil {
-		s.why = err.Error()
-		p.left = append(p.left, s)
-		return
-	}
-	p.carried = append(p.carried, s)
-}
-
 // The AVPs of the script are those of the request that the proxy received, and
 // of its transaction. For an INVITE's CANCEL, and its ACK of a failure, the module
 // takes those of the INVITE; for the ACK of a stateless reply, which is known by
@@ -100,52 +70,143 @@ func (p *Plan) carry(b kamcfg.Block, n node, param string) {
 const (
 	notStateless = `!(is_method("ACK") && $siptrace(direction) == "in" && $tt =~ "^[0-9a-f]{32}[.]")`
 	notCanceling = `!(is_reply() && is_method("CANCEL") && $siptrace(direction) == "out")`
-	newRequest   = `is_request() && !is_method("CANCEL|ACK") && $siptrace(direction) == "in"`
+	newRequest   = `is_request() && $siptrace(direction) == "in" && !(is_method("ACK") && $tt =~ "^[0-9a-f]{32}[.]")`
+
+	aboutStateless = "\t# A To tag of 32 hexadecimal digits and a dot is one that Kamailio's module sl makes: the module\n\t# siptrace gives the ACK for such a stateless reply neither users nor a table.\n"
+	aboutCanceling = "\t# Nor has the proxy's own answer to a CANCEL users.\n"
+	aboutKept      = "\t# AVPs are set by the request as it comes in, and hold for its transaction.\n"
+	aboutRequests  = "\t# sip_trace() takes nothing but the request that comes in, and the proxy's stateless replies to it.\n"
 )
 
-// assignments are the statements carried, within the conditions under which
-// they have the values that they have in the proxy.
-func (p *Plan) assignments() string {
-	var users, table, once strings.Builder
-	var set []string
-	for _, s := range p.carried {
-		b := &users
-		switch {
-		case !s.stable:
-			b = &once
-			if c := s.param + " != $null"; !slices.Contains(set, c) {
-				set = append(set, c)
-			}
-		case s.param == p.params.TraceTableAVP:
-			b = &table
-		}
-		fmt.Fprintf(b, "\t\t# %s, %s\n%s", p.place(s.pos), s.route, s.text)
+// assignments are the statements that set AVPs, where they have the values that they
+// have in the proxy: before the event route's own, and after it if the script may end
+// among them.
+func (p *Plan) assignments() (before, after string) {
+	f := flow{p: p, avps: []string{avpName(p.params.TracedUserAVP), avpName(p.params.TraceTableAVP)}}
+	f.avps = slices.DeleteFunc(f.avps, func(name string) bool { return name == "" })
+	if len(f.avps) == 0 {
+		return "", ""
 	}
-	text := ""
-	if users.Len() > 0 {
-		text += "\tif (" + notStateless + " && " + notCanceling + ") {\n" + users.String() + "\t}\n"
+	f.traces = !p.core && !p.later()
+	kept := f.follow()
+	p.carried, p.left, p.missed = f.set, f.left, f.missed
+	p.tables = values(slices.Concat(append(slices.Collect(maps.Values(f.routes)), kept)...), avpName(p.params.TraceTableAVP))
+	kept = f.flat(kept)
+	switch {
+	case len(f.set) == 0:
+		return "", ""
+	case !slices.ContainsFunc(kept, unstable):
+		return p.stable(kept), ""
 	}
-	if table.Len() > 0 {
-		text += "\tif (" + notStateless + ") {\n" + table.String() + "\t}\n"
-	}
-	if once.Len() > 0 {
-		text += "\tif (" + newRequest + ") {\n" + once.String() +
-			"\t\tif (" + strings.Join(set, " || ") + ") sip_trace_mode(\"t\");\n\t}\n"
-	}
-	return text
+	return "", p.perRequest(&f, kept)
 }
 
-// values are the strings that statements assign.
-func values(n node) (out []string) {
-	if !n.cond {
-		for _, t := range n.tokens[1:] {
-			if t.Kind == kamcfg.String {
-				out = append(out, t.Text)
-			}
+// stable writes assignments that can be judged for each message by itself.
+func (p *Plan) stable(kept []node) string {
+	users, table := keep(kept, avpName(p.params.TracedUserAVP)), keep(kept, avpName(p.params.TraceTableAVP))
+	var b strings.Builder
+	b.WriteString(aboutStateless)
+	if len(users) > 0 {
+		b.WriteString(aboutCanceling + "\tif (" + notStateless + " && " + notCanceling + ") {\n")
+		p.writeKept(&b, users, "\t\t")
+		b.WriteString("\t}\n")
+	}
+	if len(table) > 0 {
+		b.WriteString("\tif (" + notStateless + ") {\n")
+		p.writeKept(&b, table, "\t\t")
+		b.WriteString("\t}\n")
+	}
+	return b.String()
+}
+
+// perRequest writes assignments that the request decides as it comes in.
+func (p *Plan) perRequest(f *flow, kept []node) string {
+	p.byRequest = true
+	var b, routes strings.Builder
+	if p.transactional() {
+		b.WriteString(aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps();\n")
+	} else {
+		b.WriteString(aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps(\"replies\");\n")
+	}
+	p.writeKept(&b, kept, "\t\t")
+	b.WriteString("\t}\n")
+	for _, name := range slices.Sorted(maps.Keys(f.routes)) {
+		if f.used(kept, name) {
+			routes.WriteString("route[" + avpRoute(name) + "] {\n")
+			p.writeKept(&routes, f.flat(f.routes[name]), "\t")
+			routes.WriteString("}\n")
 		}
 	}
-	for _, m := range slices.Concat(n.then, n.or) {
-		out = append(out, values(m)...)
+	p.users = routes.String()
+	return b.String()
+}
+
+// writeKept writes statements, each with its place.
+func (p *Plan) writeKept(b *strings.Builder, list []node, indent string) {
+	for _, n := range list {
+		fmt.Fprintf(b, "%s# %s, %s\n", indent, p.place(n.at()), n.in)
+		write(b, []node{n}, indent)
+	}
+}
+
+const avpSuffix = "_AVPS"
+
+// avpRoute names the part of route[NAME] that sets AVPs: the event route may call
+// the whole of it.
+func avpRoute(name string) string { return name + avpSuffix }
+
+// flat puts what a route has in the place of its call, where nothing leaves it.
+func (f *flow) flat(list []node) (out []node) {
+	for _, n := range list {
+		n.then, n.or = f.flat(n.then), f.flat(n.or)
+		if name := n.calls(); name != "" {
+			body := f.flat(f.routes[name])
+			if !slices.ContainsFunc(body, ending) {
+				out = append(out, body...)
+				continue
+			}
+			n.tokens = slices.Clone(n.tokens)
+			n.tokens[2].Text, n.tokens[2].Kind = avpRoute(name), kamcfg.Word
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// used says that a route is called by statements of flat, or by routes that they call.
+func (f *flow) used(list []node, name string) bool {
+	return slices.ContainsFunc(list, func(n node) bool {
+		called := strings.TrimSuffix(n.calls(), avpSuffix)
+		return called != "" && (called == name || f.used(f.flat(f.routes[called]), name)) || f.used(slices.Concat(n.then, n.or), name)
+	})
+}
+
+// transactional says that more than the request at hand is traced, of which the AVPs
+// hold as well.
+func (p *Plan) transactional() bool {
+	return p.core || p.later() || slices.ContainsFunc(p.calls, func(c call) bool { return c.traces() && c.transaction(p.params.TraceFlag >= 0) })
+}
+
+// later says that some call takes a transaction in any case, or stands where replies
+// and branches come by.
+func (p *Plan) later() bool {
+	main := p.mainRoute()
+	return slices.ContainsFunc(p.calls, func(c call) bool {
+		return c.traces() && (c.transaction(false) || main == nil || c.block != main.Kind+main.Name && !strings.HasPrefix(c.block, "route"))
+	})
+}
+
+// values are the strings that statements assign to an AVP.
+func values(list []node, avp string) (out []string) {
+	for _, n := range list {
+		if avp != "" && n.target() == "$avp("+avp+")" {
+			for _, t := range n.tokens[1:] {
+				if t.Kind == kamcfg.String {
+					out = append(out, t.Text)
+				}
+			}
+		}
+		out = append(out, values(slices.Concat(n.then, n.or), avp)...)
 	}
 	return out
 }
@@ -209,32 +270,33 @@ func tidy(text string) string {
 // stableVars are the same in all messages of a transaction.
 var stableVars = []string{"fu", "fU", "fd", "fn", "ft", "tu", "tU", "td", "tn", "ci", "null"}
 
-// stable says that the conditions and values hold alike for all messages of a
-// transaction, so that each can be judged for itself.
-func stable(n node) bool {
+// unstable says that the conditions and values do not hold alike for all messages of
+// a transaction, so that each can't be judged for itself.
+func unstable(n node) bool {
+	if name, _ := n.control(); name != "" || n.ends || n.calls() != "" || n.kind != plain && n.kind != condition {
+		return true
+	}
 	for i, t := range n.tokens {
 		name := strings.TrimPrefix(t.Text, "$")
 		switch t.Kind {
 		case kamcfg.Variable:
-			if !slices.Contains(stableVars, name) && (n.cond || i > 0) {
-				return false
+			if !slices.Contains(stableVars, name) && (n.kind == condition || i > 0) {
+				return true
 			}
 		case kamcfg.String:
 			if strings.Contains(t.Text, "$") {
-				return false
+				return true
 			}
 		case kamcfg.Word:
 			call := i+2 < len(n.tokens) && n.tokens[i+1].Kind == '('
 			if call && (name != "is_method" || !sameOfCall(n.tokens[i+2].Text)) ||
 				slices.Contains([]string{"uri", "src_ip", "src_port", "method", "status", "myself"}, name) {
-				return false
+				return true
 			}
 		}
 	}
-	return !slices.ContainsFunc(n.then, unstable) && !slices.ContainsFunc(n.or, unstable)
+	return slices.ContainsFunc(n.then, unstable) || slices.ContainsFunc(n.or, unstable)
 }
-
-func unstable(n node) bool { return !stable(n) }
 
 // sameOfCall says that is_method() answers alike for an INVITE, its CANCEL and
 // its ACK.

@@ -116,17 +116,17 @@ func (c *Config) Sets() (users, tables bool) {
 	return users, tables
 }
 
-// routeTraces reports whether the event route calls sip_trace() and its kin.
-func (c *Config) routeTraces() bool {
+// routeCalls reports whether the event route calls a function whose name begins so.
+func (c *Config) routeCalls(name string) bool {
 	calls := func(r kamcfg.Route) bool {
-		return slices.ContainsFunc(r.Tokens, func(t kamcfg.Token) bool { return t.Kind == kamcfg.Word && strings.HasPrefix(t.Text, "sip_trace") })
+		return slices.ContainsFunc(r.Tokens, func(t kamcfg.Token) bool { return t.Kind == kamcfg.Word && strings.HasPrefix(t.Text, name) })
 	}
 	return c.Route != nil && (calls(*c.Route) || slices.ContainsFunc(c.Routes, calls))
 }
 
 // NamesDestinations reports whether a rule or the event route may name a mirror.
 func (c *Config) NamesDestinations() bool {
-	return c.routeTraces() || slices.ContainsFunc(c.Rules, func(r *Rule) bool { return len(r.Destinations) > 0 })
+	return c.routeCalls("sip_trace") || slices.ContainsFunc(c.Rules, func(r *Rule) bool { return len(r.Destinations) > 0 })
 }
 
 // Equal reports whether both have the same route and rules.

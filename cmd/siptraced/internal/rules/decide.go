@@ -65,6 +65,7 @@ type Decision struct {
 	table        string
 	size         int // of users
 	selected     bool
+	notOwn       bool // the AVPs are those of another request, not what the route set
 
 	tables, uris map[string]string // names seen and what became of them
 	one          [1]string
@@ -73,7 +74,7 @@ type Decision struct {
 func (w *Decision) reset() {
 	w.found, w.values, w.further = w.found[:0], w.values[:0], w.further[:0]
 	w.users, w.destinations = w.users[:0], w.destinations[:0]
-	w.correlation, w.table, w.size, w.selected = nil, "", 0, false
+	w.correlation, w.table, w.size, w.selected, w.notOwn = nil, "", 0, false, false
 }
 
 // say explains a step of a dry run.
@@ -103,7 +104,7 @@ func (w *Decision) Decide(rec *siptrace.Record, m *sipmsg.Message) (o counters.O
 	}
 	// Before anything is put to the record: it may be looked back at.
 	w.found = w.engine.scopes.Find(w.found, m, rec)
-	w.inScopes()
+	w.inScopes(rec, m)
 	if w.route != nil {
 		w.routed(&res, rec, m)
 	}
@@ -137,12 +138,17 @@ func (w *Decision) runRoute(rec *siptrace.Record, m *sipmsg.Message) (res script
 }
 
 // inScopes gives the message what the scopes that it belongs to have.
-func (w *Decision) inScopes() {
-	for _, f := range w.found {
+func (w *Decision) inScopes(rec *siptrace.Record, m *sipmsg.Message) {
+	for i := range w.found {
+		f := &w.found[i]
 		if f.Skip {
 			continue
 		}
 		a := f.Data.(*action)
+		if a.kept {
+			w.mergeKept(a, f, rec, m)
+			continue
+		}
 		w.selected = true
 		if a.rule != nil {
 			a.rule.traced.Add(1)
@@ -296,11 +302,16 @@ func (w *Decision) lookBack(a *action, before []siptrace.Record) {
 
 // routed puts into force what the event route asked for.
 func (w *Decision) routed(res *script.Result, rec *siptrace.Record, m *sipmsg.Message) {
-	w.addUsers()
-	table := w.routeTable()
+	table := ""
+	if !w.notOwn {
+		w.addUsers()
+		table = w.routeTable()
+	}
 	for i := range res.Actions {
 		a := &res.Actions[i]
 		switch {
+		case a.Kind == script.KeepAVPs:
+			w.keepAVPs(a, table, rec, m)
 		case a.Kind != script.SIPTrace:
 		case w.cfg.Params.TraceInitMode == 1:
 			w.engine.count.ignored.Add(1)
@@ -359,13 +370,7 @@ func (w *Decision) sipTrace(call *script.Action, table string, kind scope.Kind, 
 		return
 	}
 	// The scope outlives this message.
-	kept := &action{correlation: bytes.Clone(a.correlation), table: table, destinations: slices.Clone(a.destinations)}
-	if w.usersAVP >= 0 {
-		w.values = w.script.Values(w.usersAVP, w.values[:0])
-		for _, u := range w.values {
-			kept.users = append(kept.users, bytes.Clone(u[:min(len(u), maxUserBytes)]))
-		}
-	}
+	kept := &action{correlation: bytes.Clone(a.correlation), table: table, destinations: slices.Clone(a.destinations), users: w.routeUsers()}
 	before, mine := w.engine.scopes.Start(kind, number, kept, m, rec)
 	w.lookBack(kept, before)
 	if mine {

@@ -198,6 +198,68 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+// keep_avps(): who has the AVPs of a request, as in Kamailio.
+func TestKeepAVPs(t *testing.T) {
+	alice, none := `users ["INVITE"] table "sip_trace_alt" to [] cid ""`, plain
+	const stateless = "0123456789abcdef0123456789abcdef.1"
+	type step struct{ what, branch, toTag, direction, want string }
+	for _, tt := range []struct {
+		name, route string
+		steps       []step
+	}{
+		{"a call", `if (is_request() && $siptrace(direction) == "in") { keep_avps(); if (!has_totag()) { $avp(s:tu) = $rm; $avp(tt) = "sip_trace_alt"; } }`, []step{
+			{"INVITE", "1", "", siptrace.In, alice},
+			{"100 INVITE", "1", "", siptrace.Out, alice},
+			{"INVITE", "2", "", siptrace.Out, alice},
+			{"CANCEL", "1", "", siptrace.In, alice}, // not its own
+			{"200 CANCEL", "1", "x", siptrace.Out, `users [] table "sip_trace_alt" to [] cid ""`},
+			{"CANCEL", "2", "", siptrace.Out, alice},
+			{"200 CANCEL", "2", "x", siptrace.In, alice},
+			{"487 INVITE", "2", "b", siptrace.In, alice},
+			{"ACK", "2", "b", siptrace.Out, alice},
+			{"487 INVITE", "1", "b", siptrace.Out, alice},
+			{"ACK", "1", "b", siptrace.In, alice},
+			{"200 INVITE", "2", "b", siptrace.In, alice},
+			{"ACK", "3", "b", siptrace.In, none}, // for a 2xx
+			{"ACK", "1", stateless, siptrace.In, none},
+			{"BYE", "4", "b", siptrace.In, none},
+			{"200 BYE", "4", "b", siptrace.Out, none},
+		}},
+		{"no users for the INVITE are none for its CANCEL and ACK", `if (is_request() && $siptrace(direction) == "in") { keep_avps(); if (!is_method("INVITE")) $avp(s:tu) = $rm; }`, []step{
+			{"INVITE", "1", "", siptrace.In, none},
+			{"CANCEL", "1", "", siptrace.In, none},
+			{"487 INVITE", "1", "b", siptrace.Out, none},
+			{"ACK", "1", "b", siptrace.In, none},
+			{"ACK", "3", "b", siptrace.In, `users ["ACK"] table "" to [] cid ""`},
+		}},
+		{"replies alone", `if (is_request() && $siptrace(direction) == "in") { keep_avps("replies"); $avp(s:tu) = $rm; }`, []step{
+			{"INVITE", "1", "", siptrace.In, `users ["INVITE"] table "" to [] cid ""`},
+			{"480 INVITE", "1", "b", siptrace.Out, `users ["INVITE"] table "" to [] cid ""`},
+			{"INVITE", "2", "", siptrace.Out, none},
+			{"CANCEL", "1", "", siptrace.In, `users ["CANCEL"] table "" to [] cid ""`},
+			{"ACK", "1", "b", siptrace.In, `users ["ACK"] table "" to [] cid ""`},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.route, nil)
+			for _, s := range tt.steps {
+				if got := r.handle(text(s.what, "c", s.branch, s.toTag), s.direction); got != s.want {
+					t.Errorf("%s %s: got %s, want %s", s.what, s.branch, got, s.want)
+				}
+			}
+			if len(r.further) > 0 {
+				t.Errorf("%d messages were looked back at", len(r.further))
+			}
+		})
+	}
+	r := newRig(t, `if (is_request() && $siptrace(direction) == "in") { keep_avps(); $avp(s:tu) = "a"; }`, nil)
+	r.handle(text("100 INVITE", "c", "1", ""), siptrace.Out)
+	r.handle(text("INVITE", "c", "1", ""), siptrace.In)
+	if len(r.further) != 1 || describe(&r.further[0]) != `users ["a"] table "" to [] cid ""` {
+		t.Errorf("a reply that overtook the request: got %+v", r.further)
+	}
+}
+
 // Values over the bounds of a message are cut, whatever the number.
 func TestManyUsers(t *testing.T) {
 	var b strings.Builder

@@ -44,7 +44,7 @@ func (a *StatelessACKs) Has(m *sipmsg.Message, r *siptrace.Record) bool {
 	if kind == ack && (!m.IsRequest || out) {
 		return false
 	}
-	if kind == ack && ownTag(m.To.Tag, '.') {
+	if AnsweredBySL(m, r) {
 		return true
 	}
 	a.mu.Lock()
@@ -70,6 +70,12 @@ func (a *StatelessACKs) Has(m *sipmsg.Message, r *siptrace.Record) bool {
 		s.tag = tag
 	}
 	return false
+}
+
+// AnsweredBySL reports whether a message is the ACK for a reply that Kamailio's module
+// sl made, which is known by its To tag.
+func AnsweredBySL(m *sipmsg.Message, r *siptrace.Record) bool {
+	return m.IsRequest && methodOf(m.MethodName()) == ack && r.Direction != siptrace.Out && ownTag(m.To.Tag, '.')
 }
 
 // ownTag reports whether a To tag is one that Kamailio made for a reply of

@@ -56,6 +56,7 @@ type Match struct {
 	Rule uint64
 	Kind Kind
 	Skip bool // left out by the options, and shown for Options.Skipped
+	ACK  bool // the message is an ACK for a 2xx, which is a transaction of its own (RFC 3261 §13.2.2.4)
 	Data any  // given to Start
 }
 
@@ -194,13 +195,14 @@ func (t *Tracker) Find(dst []Match, m *sipmsg.Message, r *siptrace.Record) []Mat
 		if !s.has(&v) {
 			continue
 		}
-		skip := o.SkipACK && s.acknowledges(&v)
+		ack := s.acknowledges(&v)
+		skip := o.SkipACK && s.kind == Dialog && ack
 		if o.SkipSpiral && s.kind == Dialog && s.spiral(t.seed, &v) {
 			skip = true
 		}
 		t.update(sh, s, &v, now)
 		if (!skip || o.Skipped) && !slices.ContainsFunc(dst, func(m Match) bool { return m.Rule == s.rule }) {
-			dst = append(dst, Match{Rule: s.rule, Kind: s.kind, Skip: skip, Data: s.data})
+			dst = append(dst, Match{Rule: s.rule, Kind: s.kind, Skip: skip, ACK: ack, Data: s.data})
 		}
 	}
 	return dst

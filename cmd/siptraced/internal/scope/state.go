@@ -295,7 +295,7 @@ func (s *scope) far(v *view) uint64 {
 // acknowledges reports whether a message is the ACK for a 2xx: the one whose
 // branch is not that of its INVITE (RFC 3261 §13.2.2.4).
 func (s *scope) acknowledges(v *view) bool {
-	return s.kind == Dialog && v.method == ack && v.status == 0 && find(s.legs, v.leg) < 0
+	return v.method == ack && v.status == 0 && find(s.legs, v.leg) < 0
 }
 
 // learn takes from a message of the scope what decides about its end.

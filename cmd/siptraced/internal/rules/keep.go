@@ -1,0 +1,60 @@
+package rules
+
+import (
+	"bytes"
+
+	"siptraced/cmd/siptraced/internal/scope"
+	"siptraced/compat/script"
+	"siptraced/compat/sipmsg"
+	"siptraced/compat/siptrace"
+)
+
+// keepAVPs is a call of keep_avps(): the AVPs that a request has are those of its
+// transaction, as in Kamailio. An INVITE without any keeps that: its CANCEL, and its
+// ACK for a failure, have none either. CANCEL and ACK begin no transaction with AVPs
+// of its own.
+func (w *Decision) keepAVPs(call *script.Action, table string, rec *siptrace.Record, m *sipmsg.Message) {
+	if !m.IsRequest || is(m, "ACK") || is(m, "CANCEL") {
+		return
+	}
+	number := w.engine.routeNumber(call)
+	kept := &action{kept: true, replies: call.Replies, table: table, users: w.routeUsers()}
+	if kept.table == "" && len(kept.users) == 0 && (kept.replies || !is(m, "INVITE")) || inScope(w.found, number, scope.Transaction) {
+		return
+	}
+	before, _ := w.engine.scopes.Start(scope.Transaction, number, kept, m, rec)
+	w.lookBack(kept, before)
+}
+
+// mergeKept gives a message the AVPs that its transaction kept: to those messages
+// that have them in Kamailio. The ACK for a 2xx is a transaction of its own. To the
+// ACK for a stateless reply the module gives no AVPs, and to the proxy's own answer to
+// a CANCEL the table alone. A CANCEL, and an ACK for a failure, have no others.
+func (w *Decision) mergeKept(a *action, f *scope.Match, rec *siptrace.Record, m *sipmsg.Message) {
+	if f.ACK || a.replies && m.IsRequest || scope.AnsweredBySL(m, rec) {
+		return
+	}
+	w.say("it has the AVPs of its transaction")
+	w.selected = w.selected || len(a.users) > 0
+	w.notOwn = w.notOwn || m.IsRequest && (is(m, "ACK") || is(m, "CANCEL"))
+	if !m.IsRequest && is(m, "CANCEL") && rec.Direction == siptrace.Out {
+		w.table = a.table
+		return
+	}
+	w.merge(a)
+}
+
+// is compares the method of a message, of a reply that of its CSeq.
+func is(m *sipmsg.Message, method string) bool { return string(m.MethodName()) == method }
+
+// routeUsers are copies of the users that the event route gave the message.
+func (w *Decision) routeUsers() (users [][]byte) {
+	if w.usersAVP < 0 {
+		return nil
+	}
+	w.values = w.script.Values(w.usersAVP, w.values[:0])
+	for _, u := range w.values {
+		users = append(users, bytes.Clone(u[:min(len(u), maxUserBytes)]))
+	}
+	return users
+}
