@@ -1,6 +1,7 @@
 package sipmsg
 
 import (
+	"bytes"
 	"errors"
 	"reflect"
 	"testing"
@@ -71,6 +72,10 @@ func FuzzParse(f *testing.F) {
 		}
 		if m.IsRequest == (m.Status != nil) || m.IsRequest == (m.Method == nil) {
 			t.Fatalf("neither request nor reply: %+v", m)
+		}
+		cut := m
+		if n := cut.CutNULs(); len(cut.Raw)+n != len(b) || len(bytes.Trim(b[len(cut.Raw):], "\x00")) > 0 || !bytes.HasSuffix(cut.Raw, cut.Body) {
+			t.Fatalf("%d NULs cut, %q is left", n, cut.Raw)
 		}
 		if m.ContentLength < -1 {
 			t.Fatalf("ContentLength %d", m.ContentLength)
