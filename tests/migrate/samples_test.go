@@ -295,6 +295,34 @@ modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
 `,
 	},
 	{
+		name: "two collectors", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
+		lines: `loadmodule "siptrace.so"
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "hep_capture_id", 77)
+`,
+		calls: `	if(method == "REGISTER"){ sip_trace("sip:127.0.0.1:@SINK@", "", "t"); }
+	if (is_method("INVITE|BYE|UPDATE|CANCEL")) { sip_trace("sip:127.0.0.1:@SINK2@", "$ci-voip", "t"); }
+`,
+	},
+	{
+		name: "two collectors, HEP2", base: "pkg/kamailio-oob.cfg", mirrors: true, edits: oob,
+		lines: `loadmodule "siptrace.so"
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "trace_mode", 1)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 2)
+`,
+		calls: `	$var(x) = "sip:127.0.0.1:@SINK2@";
+	if (is_method("INVITE")) sip_trace("$var(x)");
+`,
+	},
+	{
 		name: "stateless ACKs", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
 		lines: standard + `modparam("siptrace", "trace_on", 1)
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")

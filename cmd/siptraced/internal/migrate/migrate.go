@@ -46,8 +46,9 @@ type Plan struct {
 	listen   address
 	sinks    sinks
 	dests    []dest
-	route    string // event_route[siptrace:msg] of the sidecar, or empty
-	users    string // the routes that it calls to set AVPs
+	apart    []string // addresses that sip_trace() of the proxy goes on to send to
+	route    string   // event_route[siptrace:msg] of the sidecar, or empty
+	users    string   // the routes that it calls to set AVPs
 	carried  []statement
 	left     []statement
 	missed   []statement // conditions that are taken for not met
@@ -258,11 +259,6 @@ func (p *Plan) destinations() {
 			p.dests = append(p.dests, dest{uri, at})
 		}
 	}
-	dup := func() {
-		for _, u := range p.params.DuplicateURI {
-			add(u, p.place(p.set["duplicate_uri"].Pos))
-		}
-	}
 	have := len(p.params.DuplicateURI) > 0
 	if p.core {
 		m := p.params.TraceMode
@@ -277,36 +273,82 @@ func (p *Plan) destinations() {
 		p.sinks.sip = have && !p.params.HEPModeOn && !p.params.TraceToDatabase
 	}
 	for _, c := range p.calls {
-		if c.fn == "hlog" && have {
-			p.sinks.hep = true
-		}
-		if !c.traces() {
-			continue
-		}
-		uri, named := c.address()
-		p.sinks.db = p.sinks.db || p.params.TraceToDatabase
-		switch {
-		case !named && !have:
-		case p.params.HEPModeOn:
-			p.sinks.hep = true
-		case named || !p.params.TraceToDatabase:
-			p.sinks.sip = true
-		default:
-			continue // with the database on, only an address named brings a SIP duplicate
-		}
-		switch {
-		case named && strings.Contains(uri, "$"):
+		p.sinksOf(c, have)
+	}
+	p.apart = p.others()
+	for _, c := range p.calls {
+		switch uri, named := c.address(); {
+		case !named || p.leftAlone(c):
+		case strings.Contains(uri, "$"):
 			p.problems = append(p.problems, fmt.Sprintf("%s: %s() works its address out while it runs; siptraced mirrors what it is about to the other destinations only. Give such messages their destination by a rule of siptraced", p.place(c.pos), c.fn))
-		case named:
+		case p.sinks.hep || p.sinks.sip:
 			add(uri, p.place(c.pos))
 		}
 	}
-	if p.sinks.hep || p.sinks.sip {
-		dup()
+	if (p.sinks.hep || p.sinks.sip) && p.duplicates() {
+		for _, u := range p.params.DuplicateURI {
+			add(u, p.place(p.set["duplicate_uri"].Pos))
+		}
 	}
 	if p.core && p.script && core.db != p.sinks.db {
 		p.problems = append(p.problems, "trace_mode mirrors all traffic without storing it, and the script stores some of it: siptraced can't tell the copies apart and stores all. Take trace_mode away, or drop in the event route what is not to be stored")
 	}
+}
+
+// sinksOf adds the sinks that a call brings in the module.
+func (p *Plan) sinksOf(c call, have bool) {
+	if c.fn == "hlog" && have {
+		p.sinks.hep = true
+	}
+	if !c.traces() {
+		return
+	}
+	_, named := c.address()
+	p.sinks.db = p.sinks.db || p.params.TraceToDatabase
+	switch {
+	case !named && !have:
+	case p.params.HEPModeOn:
+		p.sinks.hep = true
+	case named || !p.params.TraceToDatabase:
+		p.sinks.sip = true
+	default: // with the database on, only an address named brings a SIP duplicate
+	}
+}
+
+// others are the addresses of sip_trace() that the proxy goes on to send to by itself:
+// as long as nothing is stored, siptraced is needed for one collector only, that of
+// duplicate_uri, or else the first one that is named.
+func (p *Plan) others() (out []string) {
+	if p.sinks.db || !p.params.HEPModeOn || p.relay || p.listen.network == "tcp" && p.params.HEPVersion != 3 { // HEP1 and HEP2 have no streams
+		return nil
+	}
+	var named []string
+	for _, c := range p.calls {
+		if uri, ok := c.address(); ok && !slices.Contains(named, uri) {
+			named = append(named, uri)
+		}
+	}
+	own := p.params.DuplicateURI
+	if !p.duplicates() {
+		if i := slices.IndexFunc(named, func(uri string) bool { return !strings.Contains(uri, "$") }); i >= 0 {
+			own = named[i : i+1]
+		}
+	}
+	return slices.DeleteFunc(named, func(uri string) bool { return slices.Contains(own, uri) })
+}
+
+// duplicates says that something goes to duplicate_uri.
+func (p *Plan) duplicates() bool {
+	return len(p.params.DuplicateURI) > 0 && (p.core || p.acks || slices.ContainsFunc(p.calls, func(c call) bool {
+		uri, named := c.address()
+		return !named && (c.traces() || c.fn == "hlog") || slices.Contains(p.params.DuplicateURI, uri)
+	}))
+}
+
+// leftAlone says that a call goes on to send to its own address.
+func (p *Plan) leftAlone(c call) bool {
+	uri, named := c.address()
+	return named && slices.Contains(p.apart, uri)
 }
 
 // place is a position with the path that the patch has.

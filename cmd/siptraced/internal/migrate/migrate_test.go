@@ -203,6 +203,43 @@ request_route {
 `,
 		},
 		{
+			"calls to other collectors while nothing is stored",
+			head + `modparam("siptrace", "duplicate_uri", "sip:10.1.1.1:9060")
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 2)
+request_route {
+	if(method == "REGISTER"){ sip_trace("sip:10.1.1.1:9060", "", "t"); }
+	if (is_method("INVITE|BYE|UPDATE|CANCEL")) { sip_trace("sip:10.2.2.2:9060", "", "t"); sip_trace("$var(x)"); }
+}
+`,
+			head + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 2)
+request_route {
+	if(method == "REGISTER"){ sip_trace("sip:127.0.0.1:9060", "", "t"); }
+	if (is_method("INVITE|BYE|UPDATE|CANCEL")) { sip_trace("sip:10.2.2.2:9060", "", "t"); sip_trace("$var(x)"); }
+}
+`,
+		},
+		{
+			"duplicate_uri that nothing is sent to",
+			head + `modparam("siptrace", "duplicate_uri", "sip:10.1.1.1:9060")
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "hep_mode_on", 1)
+request_route { sip_trace("sip:10.2.2.2:9060", "", "t"); }
+`,
+			head + marker + `
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+request_route { sip_trace("sip:127.0.0.1:9060", "", "t"); }
+`,
+		},
+		{
 			"duplicates of other nodes go on as SIP",
 			head + `modparam("siptrace", "xheaders_read", 1)
 modparam("siptrace", "hep_mode_on", 1)
@@ -275,6 +312,19 @@ func TestSinks(t *testing.T) {
 			text = dup + text
 		}
 		try(fmt.Sprintf("%+v", c), text, c.want)
+	}
+	// Collectors that the proxy sends to by itself are none of siptraced's.
+	for calls, want := range map[string]string{
+		`sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2");`: "[sip:192.0.2.1]",
+		`sip_trace("sip:192.0.2.2"); sip_trace("$var(x)");`:       "[sip:192.0.2.2]",
+		`sip_trace(); sip_trace("sip:192.0.2.2");`:                "[sip:192.0.2.1]",
+		`hlog("x"); sip_trace("sip:192.0.2.2");`:                  "[sip:192.0.2.1]",
+		`sip_trace("$var(x)"); sip_trace_mode("t");`:              "[sip:192.0.2.1]",
+	} {
+		p := mustPlan(t, head+dup+"modparam(\"siptrace\", \"trace_to_database\", 0)\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\nroute { "+calls+" }\n")
+		if got := fmt.Sprint(p.effective().DuplicateURI); got != want {
+			t.Errorf("%s: siptraced mirrors to %s, want %s", calls, got, want)
+		}
 	}
 	// trace_init_mode can switch trace_mode off.
 	try("rules only", dup+"modparam(\"siptrace\",\"trace_mode\",7)\nmodparam(\"siptrace\",\"trace_init_mode\",2)\nroute { sip_trace(); }\n", want{db: true})
@@ -659,6 +709,8 @@ func TestNotes(t *testing.T) {
 			"kamailio.cfg:5 ends the way of some messages in route before an AVP is set for siptrace, and which these are siptraced can't work out: mf_process_maxfwd_header() is not known here",
 		},
 		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
+		{"other collectors", "modparam(\"siptrace\", \"trace_to_database\", 0)\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\nroute { sip_trace(\"sip:192.0.2.1\"); sip_trace(\"sip:192.0.2.2\"); sip_trace(\"$avp(d)\"); }",
+			"past siptraced. They are sip:192.0.2.2 (kamailio.cfg:5), $avp(d) (kamailio.cfg:5). For their sake the proxy's hep_version stays 1."},
 		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
 		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},
 		{"no duplicates", `modparam("siptrace", "duplicate_uri", "sip:192.0.2.1")` + "\nroute { sip_trace(); }", "nothing went to sip:192.0.2.1"},

@@ -36,6 +36,9 @@ func (p *Plan) Notes() string {
 
 func (p *Plan) keeps() (out []string) {
 	how := "HEP3"
+	if len(p.apart) > 0 {
+		how = fmt.Sprintf("HEP%d", p.params.HEPVersion)
+	}
 	if p.relay {
 		how = "SIP duplicates, their X-Siptrace headers untouched,"
 	}
@@ -44,6 +47,15 @@ func (p *Plan) keeps() (out []string) {
 	}
 	if at := p.callsOf("sip_trace", "sip_trace_mode"); at != "" {
 		out = append(out, fmt.Sprintf("sip_trace() and sip_trace_mode() choose as before what is traced: message, transaction or dialog (%s). What they take goes as %s to %s; a correlation id goes with it.", at, how, p.listen.uri()))
+	}
+	if len(p.apart) > 0 {
+		var at []string
+		for _, c := range p.calls {
+			if uri, _ := c.address(); p.leftAlone(c) {
+				at = append(at, fmt.Sprintf("%s (%s)", uri, p.place(c.pos)))
+			}
+		}
+		out = append(out, fmt.Sprintf("sip_trace() to other collectors stays as it is: the proxy sends to them by itself, past siptraced. They are %s. For their sake the proxy's hep_version stays %d.", strings.Join(at, ", "), p.params.HEPVersion))
 	}
 	if p.core && p.script {
 		out = append(out, "What the script traces comes twice, as before: by trace_mode and by sip_trace().")
@@ -264,11 +276,11 @@ func (p *Plan) steps() []string {
 	}
 }
 
-// callsOf lists the places where the functions are called.
+// callsOf lists the places where the functions are called, to send to siptraced.
 func (p *Plan) callsOf(names ...string) string {
 	var at []string
 	for _, c := range p.calls {
-		if s := p.place(c.pos); slices.Contains(names, c.fn) && !slices.Contains(at, s) {
+		if s := p.place(c.pos); slices.Contains(names, c.fn) && !p.leftAlone(c) && !slices.Contains(at, s) {
 			at = append(at, s)
 		}
 	}

@@ -38,7 +38,11 @@ func (p *Plan) forced() []kamcfg.Param {
 	}
 	out := []kamcfg.Param{
 		{Name: "duplicate_uri", Value: kamcfg.Value{Str: p.listen.uri()}},
-		hep, n("hep_version", 3), n("trace_to_database", 0),
+		hep, n("trace_to_database", 0),
+	}
+	if len(p.apart) == 0 {
+		// Else the version is that of the collectors that the proxy sends to by itself.
+		out = slices.Insert(out, 2, n("hep_version", 3))
 	}
 	if p.core {
 		out = append(out, n("trace_mode", 1))
@@ -100,7 +104,7 @@ func (p *Plan) change() {
 	}
 	p.insert(anchor, forced, here, marked)
 	for _, c := range p.calls {
-		if _, named := c.address(); named {
+		if _, named := c.address(); named && !p.leftAlone(c) {
 			a := c.args[0]
 			if from, to := a[0].Span, a[len(a)-1].Span; from.File == to.File {
 				p.put(from.File, edit{from.From, to.To, kamcfg.Value{Str: p.listen.uri()}.String()})

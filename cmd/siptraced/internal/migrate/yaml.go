@@ -90,7 +90,7 @@ func (p *Plan) effective() siptrace.Params {
 	for _, d := range p.dests {
 		q.DuplicateURI = append(q.DuplicateURI, d.uri)
 	}
-	if p.set["duplicate_uri"].Name != "" && len(p.dests) > 1 {
+	if p.duplicates() && len(p.dests) > 1 {
 		// The others get what a rule gives them.
 		q.DuplicateURI = p.params.DuplicateURI
 	} else if len(q.DuplicateURI) > 1 {
