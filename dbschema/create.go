@@ -35,22 +35,9 @@ func Create(d Dialect, table string, cols siptrace.Columns) ([]string, error) {
 	if utf8.RuneCountInString(table) > versionNameWidth {
 		return nil, &NameError{Kind: "table", Name: table, Reason: "is longer than the 32 characters that the table version has room for"}
 	}
-	columns := []string{columnText(r, "id", r.idType())}
-	names := make([]string, len(layout))
-	for i, c := range layout {
-		f := Field(i)
-		if names[i] = configured(cols, f); names[i] == "" {
-			names[i] = f.String()
-		}
-		if err := checkName(r, "column", names[i], names[i]); err != nil {
-			return nil, err
-		}
-		for _, other := range append([]string{"id"}, names[:i]...) {
-			if strings.EqualFold(names[i], other) {
-				return nil, &NameError{Kind: "column", Name: names[i], Reason: "is the name of two columns"}
-			}
-		}
-		columns = append(columns, columnText(r, names[i], columnDef(r, c)))
+	columns, names, err := createColumns(r, cols)
+	if err != nil {
+		return nil, err
 	}
 	stmts := append(createVersion(r), tableText("CREATE TABLE "+n.quoted, columns))
 	for _, f := range indexOrder {
@@ -61,6 +48,49 @@ func Create(d Dialect, table string, cols siptrace.Columns) ([]string, error) {
 		stmts = append(stmts, createIndex(r, n, index, r.quote(names[f])))
 	}
 	return append(stmts, setVersion(table)...), nil
+}
+
+// Scratch returns the statements that make a table with the columns of Create's, and
+// remove it: without indexes, and without a version row. It is for trying things out.
+//
+// The error is a *NameError.
+func Scratch(d Dialect, table string, cols siptrace.Columns) (create, drop string, err error) {
+	r, err := d.impl()
+	if err != nil {
+		return "", "", err
+	}
+	n, err := splitTable(r, table)
+	if err != nil {
+		return "", "", err
+	}
+	columns, _, err := createColumns(r, cols)
+	if err != nil {
+		return "", "", err
+	}
+	return tableText("CREATE TABLE "+n.quoted, columns), "DROP TABLE " + n.quoted, nil
+}
+
+// createColumns are the definitions of the columns, and the names of those that hold
+// fields.
+func createColumns(r dialect, cols siptrace.Columns) (columns, names []string, err error) {
+	columns = []string{columnText(r, "id", r.idType())}
+	names = make([]string, len(layout))
+	for i, c := range layout {
+		f := Field(i)
+		if names[i] = configured(cols, f); names[i] == "" {
+			names[i] = f.String()
+		}
+		if err := checkName(r, "column", names[i], names[i]); err != nil {
+			return nil, nil, err
+		}
+		for _, other := range append([]string{"id"}, names[:i]...) {
+			if strings.EqualFold(names[i], other) {
+				return nil, nil, &NameError{Kind: "column", Name: names[i], Reason: "is the name of two columns"}
+			}
+		}
+		columns = append(columns, columnText(r, names[i], columnDef(r, c)))
+	}
+	return columns, names, nil
 }
 
 func columnText(r dialect, name, typ string) string { return r.quote(name) + " " + typ }

@@ -206,6 +206,17 @@ func (t *Table) missing() []Field {
 	return m
 }
 
+// SelectMessages is the statement that reads the messages of a call, whose Call-ID is
+// its argument; "" where the columns for that are missing.
+func (t *Table) SelectMessages() string {
+	r, err := t.Dialect.impl()
+	if err != nil || !t.has(fieldMsg, fieldCallID) {
+		return ""
+	}
+	msg, call := r.quoteExact(t.Column(fieldMsg).Name), r.quoteExact(t.Column(fieldCallID).Name)
+	return placeholders(r, "SELECT "+msg+" FROM "+t.name.quoted+" WHERE "+call+" = ?")
+}
+
 func (t *Table) has(fields ...Field) bool {
 	for _, f := range fields {
 		if t.fields[f] == 0 {

@@ -3,12 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"os/signal"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/dryrun"
+	"siptraced/cmd/siptraced/internal/livecheck"
 )
 
 func checkCommand() *cobra.Command {
@@ -18,6 +21,7 @@ func checkCommand() *cobra.Command {
 	all := f.Bool("all", false, "print every setting, those with their defaults too")
 	keys := f.Bool("keys", false, "print every key with its default and meaning, as Markdown, and read nothing")
 	dry := f.String("dry-run", "", "say for each message of a capture (pcap, or JSON lines) what each rule does with it")
+	live := f.Bool("live", false, "ask the database, the ports, the spool and the files too, and send one message through; it leaves nothing behind")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		out := cmd.OutOrStdout()
 		if *keys {
@@ -28,11 +32,18 @@ func checkCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *dry != "" {
-			printConfig(out, cfg, *all)
-			return dryrun.Run(cfg, *dry, out)
-		}
 		printConfig(out, cfg, *all)
+		if *dry != "" {
+			if err := dryrun.Run(cfg, *dry, out); err != nil {
+				return err
+			}
+		}
+		if *live {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return livecheck.Run(ctx, cfg, out)
+		}
+		fmt.Fprintln(out, "the configuration is good; whether database, ports, spool and files are as it says: siptraced check --live")
 		return nil
 	}
 	return cmd

@@ -11,16 +11,13 @@ import (
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/store"
-	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
 )
 
 // schemaTarget is the table that a schema command is about.
 type schemaTarget struct {
-	url     siptrace.DBURL
+	store   store.Config
 	dialect dbschema.Dialect
-	table   string
-	columns siptrace.Columns
 }
 
 func schemaCommand() *cobra.Command {
@@ -61,12 +58,12 @@ func target(src config.Sources) (schemaTarget, error) {
 	if !ok {
 		return schemaTarget{}, fmt.Errorf("db_url: %q has no SQL schema: use mysql, postgres or sqlite", cfg.Store.URL.Driver)
 	}
-	return schemaTarget{cfg.Store.URL, d, cfg.Store.Table, cfg.Store.Columns}, nil
+	return schemaTarget{cfg.Store, d}, nil
 }
 
 // statements make the table and siptraced's own beside it.
 func (t schemaTarget) statements() ([]string, error) {
-	texts, err := dbschema.Create(t.dialect, t.table, t.columns)
+	texts, err := dbschema.Create(t.dialect, t.store.Table, t.store.Columns)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +87,7 @@ func printSchema(_ context.Context, out io.Writer, t schemaTarget) error {
 }
 
 func createSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
-	db, err := store.Database(ctx, t.url)
+	db, err := store.Database(ctx, t.store.URL)
 	if err != nil {
 		return err
 	}
@@ -99,12 +96,12 @@ func createSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 	if err != nil {
 		return err
 	}
-	_, err = dbschema.Inspect(ctx, db, t.dialect, t.table, t.columns)
+	_, err = dbschema.Inspect(ctx, db, t.dialect, t.store.Table, t.store.Columns)
 	switch {
 	case err == nil:
 		// Only what stands beside it can be missing.
 		texts = t.beside()
-		fmt.Fprintf(out, "%s is there already and stays as it is; see: siptraced schema check\n", t.table)
+		fmt.Fprintf(out, "%s is there already and stays as it is; see: siptraced schema check\n", t.store.Table)
 	case !errors.Is(err, dbschema.ErrNoTable):
 		return err
 	}
@@ -114,7 +111,7 @@ func createSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(out, "%s made\n", t.table)
+		fmt.Fprintf(out, "%s made\n", t.store.Table)
 	}
 	return nil
 }
@@ -123,12 +120,12 @@ func createSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 var errProblems = errors.New("the table has errors")
 
 func checkSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
-	db, err := store.Database(ctx, t.url)
+	exam, err := store.Examine(ctx, t.store)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	found, err := dbschema.Inspect(ctx, db, t.dialect, t.table, t.columns)
+	defer exam.Close()
+	found, err := exam.Table(ctx)
 	if errors.Is(err, dbschema.ErrNoTable) {
 		return fmt.Errorf("%w; make it with: siptraced schema create", err)
 	}
@@ -147,9 +144,14 @@ func checkSchema(ctx context.Context, out io.Writer, t schemaTarget) error {
 	if _, err := dbschema.NewPlan(found); err != nil {
 		return err
 	}
+	for _, b := range exam.Beside(ctx) {
+		if b.Err != nil {
+			fmt.Fprintf(out, "warning: %s: %s: %v\n    fix: siptraced schema create, as a user that may make tables\n", b.Table, b.Without, b.Err)
+		}
+	}
 	if bad {
 		return errProblems
 	}
-	fmt.Fprintf(out, "%s is %s and can be written\n", t.table, found.Form)
+	fmt.Fprintf(out, "%s is %s and can be written\n", t.store.Table, found.Form)
 	return nil
 }

@@ -62,7 +62,7 @@ func TestForward(t *testing.T) {
 	t.Run("answers", equal)
 	t.Run("list of methods", func(t *testing.T) {
 		list := methods(d.ends)
-		want := append(methods(theirs), "siptrace.sinks", "siptrace.sources", "siptrace.reload")
+		want := append(methods(theirs), "siptrace.info", "siptrace.sinks", "siptrace.sources", "siptrace.reload")
 		slices.Sort(want)
 		want = slices.Compact(want)
 		for _, m := range want {

@@ -97,6 +97,13 @@ func RunSiptraced(tb testing.TB, c Command) Result {
 	return Result{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
 }
 
+// StartProgram starts a call of siptraced that the test ends. It ends with the test.
+func StartProgram(tb testing.TB, c Command) *Process {
+	tb.Helper()
+	c.prepare(tb)
+	return start(tb, command{name: "siptraced", path: c.Bin, args: c.Args, dir: c.Dir, env: c.Env})
+}
+
 // Siptraced is a running daemon.
 type Siptraced struct {
 	*Process

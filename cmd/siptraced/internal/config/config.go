@@ -89,6 +89,9 @@ func (v Value) String() string {
 	return s
 }
 
+// Origin is where the value of a key comes from, as in Value.
+func (c *Config) Origin(key string) string { return c.place(key) }
+
 // byDefault begins the origins of what nobody has set; why may follow.
 const byDefault = "default"
 

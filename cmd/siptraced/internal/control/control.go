@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -118,6 +119,7 @@ func (c *Control) Register(r *rpc.Registry) error {
 		{Name: "siptrace.reload", Help: "Read the configuration again; returns what changed.", Array: true, Handler: c.reload},
 		{Name: "siptrace.sinks", Help: "The sinks with what waits for them.", Array: true, Handler: c.sinks},
 		{Name: "siptrace.sources", Help: "The senders of mirrored packets.", Array: true, Handler: c.sources},
+		{Name: "siptrace.info", Help: "This siptraced: its process, version, sockets and spool.", Handler: c.self},
 		{Name: "stats.get_statistics", Help: "Get the statistics: all, GROUP: or NAME.", Array: true, Handler: c.forwards(r, c.getStatistics)},
 		{Name: "stats.fetch", Help: "Fetch the statistics as strings: all, GROUP: or NAME.", Handler: c.forwards(r, c.fetch(false))},
 		{Name: "stats.fetchn", Help: "Fetch the statistics as numbers: all, GROUP: or NAME.", Handler: c.forwards(r, c.fetch(true))},
@@ -251,6 +253,24 @@ func (c *Control) info(context.Context, *rpc.Call) (any, error) {
 	}, nil
 }
 
+// self is siptrace.info. Unlike core.* it is never the Kamailio behind us that
+// answers.
+func (c *Control) self(context.Context, *rpc.Call) (any, error) {
+	var listen rpc.List
+	for _, s := range c.daemon.Sockets() {
+		listen = append(listen, s.Net+":"+s.Addr.String())
+	}
+	return rpc.Struct{
+		{Name: "version", Value: c.build.Version},
+		{Name: "revision", Value: c.build.Revision + c.build.state()},
+		{Name: "pid", Value: int64(os.Getpid())},
+		{Name: "uid", Value: int64(os.Geteuid())},
+		{Name: "up_since", Value: c.started.Format(time.ANSIC)},
+		{Name: "spool", Value: c.daemon.Spool().path()},
+		{Name: "listen", Value: listen},
+	}, nil
+}
+
 const processName = "main process - siptraced"
 
 func (c *Control) ps(context.Context, *rpc.Call) (any, error) {
@@ -351,6 +371,14 @@ func (s Sink) members() rpc.Struct {
 		{Name: "waiting_bytes", Value: s.WaitingBytes},
 		{Name: "named_by", Value: named},
 	}
+}
+
+// path is the absolute path of its directory, or the cluster.
+func (s Spool) path() string {
+	if path, err := filepath.Abs(s.Place); err == nil && s.HasDisk {
+		return path
+	}
+	return s.Place
 }
 
 func (s Spool) members() rpc.Struct {

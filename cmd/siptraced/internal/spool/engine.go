@@ -152,8 +152,11 @@ func (e *engine) diskFull() bool {
 	if !ok {
 		return false // the engine will say what is wrong
 	}
-	return free < max(min(size/20, reserve), min(size/4, leastReserve))
+	return free < kept(size)
 }
+
+// kept is what the spool leaves free of a file system of that size.
+func kept(size uint64) uint64 { return max(min(size/20, reserve), min(size/4, leastReserve)) }
 
 func dialCluster(ctx context.Context, cfg Config, log *slog.Logger) (*engine, error) {
 	opts := []nats.Option{

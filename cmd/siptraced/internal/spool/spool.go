@@ -865,19 +865,25 @@ func (s *Spool) release() {
 	}
 }
 
+const lockFile = "lock"
+
 // lockDir keeps a second process off the directory. The kernel frees the lock
 // when the process ends, however it ends.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("spool: directory (key spool.dir): %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("spool: directory (key spool.dir): %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("spool: %s is in use by another siptraced: stop it, or name another directory (key spool.dir)", dir)
+		defer f.Close()
+		return nil, &InUseError{dir, holder(f)}
+	}
+	// For who finds it in use; a full disk must not keep anybody from starting.
+	if f.Truncate(0) == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid())
 	}
 	return f, nil
 }

@@ -29,6 +29,9 @@ type Config struct {
 	// line. It grows to RejectMaxBytes; 0: no bound.
 	RejectFile     string
 	RejectMaxBytes int64
+	// RowsOnly: nothing is written but rows, neither positions nor log lines, and no
+	// table is made. A crash may write rows twice then.
+	RowsOnly bool
 	// Rejects is that file when others write it too; nil: the store's own.
 	Rejects *rejects.File
 }

@@ -12,6 +12,9 @@ import (
 // findLog looks for the table of log lines, and makes it where that is allowed:
 // without it log lines are counted, and nothing else waits.
 func (w *writer) findLog(ctx context.Context, s *session) error {
+	if w.logs = false; w.cfg.RowsOnly {
+		return nil
+	}
 	text := dbschema.LogSQL(s.dialect)
 	_, err := s.exec(ctx, text.Probe)
 	for _, create := range text.Create {

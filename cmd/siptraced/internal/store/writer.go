@@ -165,6 +165,9 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 
 // locate finds out up to which batch the rows are in the database already.
 func (w *writer) locate(ctx context.Context, s *session) error {
+	if w.cfg.RowsOnly {
+		return nil
+	}
 	start := w.shard.Offset()
 	if w.shard.Shared {
 		start = 0 // that of a cluster is not exact
