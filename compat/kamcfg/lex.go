@@ -35,6 +35,8 @@ type token struct {
 	put bool // by a define: Span is the define's use
 }
 
+func (t token) known() bool { return t.Unresolved == nil }
+
 // source is one open file, or the main one.
 type source struct {
 	name string
@@ -537,7 +539,8 @@ func (l *lexer) include(word string, at Pos) error {
 		b = append(b, l.take())
 	}
 	l.take()
-	file, err := l.substitute(string(b), at)
+	name, _, _ := strings.Cut(string(b), unknownMark) // where Kamailio's string ends
+	file, err := l.substitute(name, at)
 	if err != nil {
 		return err
 	}

@@ -357,7 +357,7 @@ func (p *parser) modparamValue(statement token) (Value, error) {
 	switch {
 	case val.null:
 		return Value{}, fail(t.Pos, "define it further up", "%s has no value, and Kamailio refuses that here", v.raw)
-	case val.unknown != nil:
+	case !val.known():
 		return Value{Str: v.raw, Unresolved: val.unknown}, nil
 	case !val.isNumber:
 		return Value{Str: val.text}, nil
@@ -380,7 +380,7 @@ func (p *parser) value(hint string) (Value, error) {
 	if p.accept(tString) {
 		return Value{Str: t.Text, Unresolved: t.Unresolved}, nil
 	}
-	if t.Unresolved != nil {
+	if !t.known() {
 		return Value{Str: p.joined(p.run()), Unresolved: t.Unresolved}, nil
 	}
 	minus := p.is(0, '-') && p.is(1, tWord)

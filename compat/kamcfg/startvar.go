@@ -33,6 +33,8 @@ type startValue struct {
 	unknown  *Error
 }
 
+func (v startValue) known() bool { return v.unknown == nil }
+
 var variableForm = regexp.MustCompile(`^\$(?:([A-Za-z0-9_.?]+)|\(([A-Za-z0-9_.?]+))`)
 
 // variableAt reads the variable that s begins with: $name, $name(inner), or either
@@ -231,8 +233,10 @@ func (l *lexer) reason(text string) *Error {
 	if i, err := strconv.Atoi(index); err == nil && i >= 0 && i < len(l.unknown) {
 		return l.unknown[i].why
 	}
-	// A substitution has changed the mark.
-	return l.unknown[0].why
+	if len(l.unknown) > 0 { // a substitution has changed the mark
+		return l.unknown[0].why
+	}
+	return fail(Pos{File: l.srcs[0].name}, "take it out", "there is a NUL in a define")
 }
 
 // settle takes the marks out of a token's text; the token says what is unknown.
@@ -240,9 +244,7 @@ func (l *lexer) settle(t *token) {
 	if !strings.Contains(t.Text, unknownMark) {
 		return
 	}
-	if len(l.unknown) > 0 {
-		t.Unresolved = l.reason(t.Text)
-	}
+	t.Unresolved = l.reason(t.Text)
 	t.Text = l.shown(t.Text)
 }
 
