@@ -122,6 +122,42 @@ type Module struct {
 	Span Span
 }
 
+// Skipped is a loadmodule line that doesn't hold, and the conditions that leave it
+// out, the outermost first.
+type Skipped struct {
+	Module
+	Within []Condition
+}
+
+// Condition is an #!ifdef, #!ifndef or #!ifexp whose text is left out.
+type Condition struct {
+	Text string // "#!ifdef NAME"
+	Else bool   // it is its #!else that is left out
+	Pos  Pos
+}
+
+// Define is the name that has to be defined for the text to count; "" if that
+// isn't what is missing.
+func (c Condition) Define() string {
+	word := "#!ifdef "
+	if c.Else {
+		word = "#!ifndef "
+	}
+	name, ok := strings.CutPrefix(c.Text, word)
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+// String is "#!ifdef NAME", or "the #!else of #!ifdef NAME".
+func (c Condition) String() string {
+	if c.Else {
+		return "the #!else of " + c.Text
+	}
+	return c.Text
+}
+
 // Global is a core parameter or a "group.name = value" variable.
 type Global struct {
 	Name  string
@@ -181,6 +217,7 @@ const (
 type Config struct {
 	Params      []Param
 	Modules     []Module
+	Skipped     []Skipped
 	Listens     []Listen
 	Aliases     []Alias
 	Globals     []Global
@@ -216,6 +253,11 @@ func (c *Config) Settings() map[string]Value {
 		}
 	}
 	return out
+}
+
+// Loads says whether the file loads a module, by its name without ".so".
+func (c *Config) Loads(module string) bool {
+	return slices.ContainsFunc(c.Modules, func(m Module) bool { return m.Name == module })
 }
 
 // EventRoute finds an event route by its name, e.g. "siptrace:msg".

@@ -322,7 +322,7 @@ func (l *lexer) branch(directive string, at Pos) {
 	case n == 0:
 		l.cfg.note(at, "Kamailio ignores an #!else without #!ifdef")
 	default:
-		l.conds[n-1].on = !l.conds[n-1].on
+		l.conds[n-1].on, l.conds[n-1].alt = !l.conds[n-1].on, !l.conds[n-1].alt
 	}
 }
 

@@ -1,9 +1,11 @@
 package kamcfg
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -58,6 +60,7 @@ type condition struct {
 	on   bool
 	what string // "#!ifdef NAME"
 	pos  Pos
+	alt  bool   // its #!else was reached
 	hint string // what looks like its #!endif and isn't
 }
 
@@ -205,6 +208,7 @@ func (l *lexer) next(c byte) error {
 	}
 	switch {
 	case l.skipping():
+		l.skippedModule()
 		l.blank()
 	case c == '#', c == '/' && d == '/':
 		l.lineComment()
@@ -228,6 +232,28 @@ func (l *lexer) next(c byte) error {
 		}
 	}
 	return nil
+}
+
+var loadForm = regexp.MustCompile(`^loadmodule\s*\(?\s*["']([^"'\n]+)["']`)
+
+// skippedModule keeps a loadmodule line in text that doesn't count, if it begins
+// a line.
+func (l *lexer) skippedModule() {
+	s := l.src
+	if len(s.back) > 0 || s.data[s.off] != 'l' || strings.TrimLeft(string(s.data[bytes.LastIndexByte(s.data[:s.off], '\n')+1:s.off]), " \t") != "" {
+		return
+	}
+	m := loadForm.FindSubmatch(s.data[s.off:min(len(s.data), s.off+maxSubst)])
+	if m == nil {
+		return
+	}
+	skipped := Skipped{Module: Module{Name: moduleName(string(m[1])), Pos: l.pos(), Span: Span{s.name, s.off, s.off + len(m[0])}}}
+	for _, c := range l.conds {
+		if !c.on {
+			skipped.Within = append(skipped.Within, Condition{c.what, c.alt, c.pos})
+		}
+	}
+	l.cfg.Skipped = append(l.cfg.Skipped, skipped)
 }
 
 func isWord(c int) bool {

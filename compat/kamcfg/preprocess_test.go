@@ -388,3 +388,43 @@ func TestEventRoute(t *testing.T) {
 		})
 	}
 }
+
+// TestSkipped: modules that a define would load.
+func TestSkipped(t *testing.T) {
+	c := parse(t, `loadmodule "pv.so"
+#!ifdef WITH_HOMER
+# loadmodule "no.so"
+loadmodule "siptrace.so"
+  loadmodule( '/usr/lib/sl.so' )
+x loadmodule "no.so"
+#!ifndef B
+loadmodule "tm.so"
+#!else
+loadmodule "rr.so"
+#!endif
+#!endif
+#!ifndef WITH_HOMER
+loadmodule "kex.so"
+#!else
+loadmodule "xlog.so"
+#!endif
+`, Options{})
+	var got []string
+	for _, s := range c.Skipped {
+		text := fmt.Sprintf("%s %s:", s.Name, s.Pos)
+		for _, w := range s.Within {
+			text += fmt.Sprintf(" %s (%s)", w, w.Define())
+		}
+		got = append(got, text)
+	}
+	diff(t, "skipped", got, []string{
+		"siptrace kamailio.cfg:4: #!ifdef WITH_HOMER (WITH_HOMER)",
+		"sl kamailio.cfg:5: #!ifdef WITH_HOMER (WITH_HOMER)",
+		"tm kamailio.cfg:8: #!ifdef WITH_HOMER (WITH_HOMER)",
+		"rr kamailio.cfg:10: #!ifdef WITH_HOMER (WITH_HOMER) the #!else of #!ifndef B (B)",
+		"xlog kamailio.cfg:16: the #!else of #!ifndef WITH_HOMER (WITH_HOMER)",
+	})
+	if !c.Loads("pv") || c.Loads("siptrace") {
+		t.Error("modules that are loaded and not")
+	}
+}

@@ -353,6 +353,7 @@ func (c *Config) note() {
 	if !p.TraceOn {
 		c.Notes = append(c.Notes, "trace_on is 0: nothing is traced until it is switched on")
 	}
+	c.warnModule()
 	c.noteSinks()
 	c.noteExposed()
 	c.noteMirrors()

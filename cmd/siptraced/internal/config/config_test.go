@@ -11,7 +11,7 @@ import (
 	"siptraced/compat/kamcfg"
 )
 
-const kamailioCfg = `#!KAMAILIO
+const kamailioCfg = `loadmodule "siptrace.so"
 #!define DBURL "mysql://u:secret@127.0.0.1/db"
 listen=udp:192.0.2.1:5060 advertise 203.0.113.7:5070
 listen=tcp:192.0.2.1:5060
@@ -96,12 +96,41 @@ func TestEmbeddedDefaults(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	// With a kamailio.cfg the module's own defaults hold.
-	c, err = Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "request_route { exit; }\n")})
+	c, err = Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "loadmodule \"siptrace\"\nrequest_route { exit; }\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Params.TraceOn || !strings.HasPrefix(c.Params.DBURL, "mysql://kamailio") {
-		t.Errorf("with kamailio.cfg: got %+v", c.Params)
+	if c.Params.TraceOn || !strings.HasPrefix(c.Params.DBURL, "mysql://kamailio") || !c.ProxyTraces() || len(c.Warnings) != 0 {
+		t.Errorf("with kamailio.cfg: got %+v, warnings %q", c.Params, c.Warnings)
+	}
+}
+
+// A proxy without the module has no say in what is traced; its sockets hold.
+func TestModuleNotLoaded(t *testing.T) {
+	for _, tt := range []struct{ name, src, warning string }{
+		{"none", "listen=udp:192.0.2.1:5060\n", "that proxy mirrors nothing. siptraced runs as without a kamailio.cfg, but for the sockets. Put the lines that siptraced run prints into it"},
+		{"others", "loadmodule \"sl.so\"\nmodparam(\"acc|siptrace\", \"trace_on\", 0)\nlisten=udp:192.0.2.1:5060\n", "Put the lines that siptraced run prints into it"},
+		{"within a define", "#!ifdef WITH_HOMER\nloadmodule \"siptrace.so\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\n#!endif\nlisten=udp:192.0.2.1:5060\n",
+			"kamailio.cfg:2 only within #!ifdef WITH_HOMER: if Kamailio is started with that (-A), say so here too: --define WITH_HOMER"},
+		{"within two", "#!ifdef A\n#!ifndef C\n#!ifdef B\nloadmodule \"siptrace.so\"\n#!endif\n#!endif\n#!endif\nlisten=udp:192.0.2.1:5060\n", "only within #!ifdef A and #!ifdef B: if Kamailio is started with that (-A), say so here too: --define A --define B"},
+		{"without a define", "#!define NO\n#!ifndef NO\nloadmodule \"siptrace.so\"\n#!endif\nlisten=udp:192.0.2.1:5060\n", "kamailio.cfg:3 only within #!ifndef NO, which doesn't hold"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := file(t, "kamailio.cfg", tt.src)
+			c, err := Load(Sources{KamailioCfg: cfg})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], "siptrace is not loaded in "+cfg+": ") || !strings.Contains(c.Warnings[0], tt.warning) {
+				t.Errorf("got warnings %q, want %s", c.Warnings, tt.warning)
+			}
+			if !c.Params.TraceOn || c.Params.DBURL != "sqlite://siptraced.db" || c.ProxyTraces() || len(c.Own) != 1 {
+				t.Errorf("got %+v, sockets %v", c.Params, c.Own)
+			}
+			if v := value(t, c, "siptrace.db_url"); v.Origin != "default, siptrace is not loaded in "+cfg {
+				t.Errorf("db_url: got %s", v)
+			}
+		})
 	}
 }
 
@@ -146,7 +175,9 @@ func TestDBMode(t *testing.T) {
 
 // Every error says where, what, and what to do.
 func TestErrors(t *testing.T) {
-	cfg := func(text string) Sources { return Sources{KamailioCfg: file(t, "kamailio.cfg", text)} }
+	cfg := func(text string) Sources {
+		return Sources{KamailioCfg: file(t, "kamailio.cfg", `loadmodule "siptrace.so" `+text)}
+	}
 	yaml := func(text string) Sources { return Sources{File: file(t, "siptraced.yaml", text)} }
 	set := func(s ...string) Sources { return Sources{Set: s} }
 	tests := []struct {
@@ -158,6 +189,8 @@ func TestErrors(t *testing.T) {
 		{"wrong type", cfg("modparam(\"siptrace\", \"trace_on\", \"1\")\n"), []string{"kamailio.cfg:1", "trace_on", "without quotes"}},
 		{"out of range", cfg("modparam(\"siptrace\", \"hep_version\", 4)\n"), []string{"kamailio.cfg:1", "hep_version", "1 to 3"}},
 		{"combination", cfg("modparam(\"siptrace\", \"trace_init_mode\", 1)\n"), []string{"kamailio.cfg:1", "trace_init_mode"}},
+		{"without the module", Sources{KamailioCfg: file(t, "kamailio.cfg", "\nmodparam(\"siptrace\", \"trace_on\", 1)\n")}, []string{"kamailio.cfg:2: modparam(\"siptrace\", \"trace_on\") without loadmodule \"siptrace.so\": Kamailio refuses the file (no module matching siptrace). If the file is a part of another one, name that one"}},
+		{"the module within a define", Sources{KamailioCfg: file(t, "kamailio.cfg", "#!ifdef H\nloadmodule \"siptrace.so\"\n#!endif\nmodparam(\"siptrace\", \"trace_on\", 1)\n")}, []string{"kamailio.cfg:4: modparam", "only within #!ifdef H: if Kamailio is started with that (-A), say so here too: --define H"}},
 		{"unclosed string", cfg("listen=udp:1.2.3.4:5060\nmodparam(\"siptrace\", \"table\", \"x)\n"), []string{"kamailio.cfg:2", "string"}},
 		{"missing include", cfg("include_file \"nope.cfg\"\n"), []string{"kamailio.cfg:1", "nope.cfg"}},
 		{"missing file", Sources{KamailioCfg: "/nonexistent/kamailio.cfg"}, []string{"/nonexistent/kamailio.cfg"}},
@@ -224,7 +257,7 @@ func TestErrors(t *testing.T) {
 // What Kamailio has from its own command line comes by flags, keys and the
 // environment, and the later of them wins.
 func TestKamailioCommandLine(t *testing.T) {
-	cfg := file(t, "kamailio.cfg", `#!ifdef WITH_HOMER
+	cfg := file(t, "kamailio.cfg", `loadmodule "siptrace.so" #!ifdef WITH_HOMER
 modparam("siptrace", "duplicate_uri", HEPURI)
 #!endif
 #!ifdef KAMAILIO_6
@@ -292,5 +325,50 @@ listen=udp:127.0.0.1:5060
 	}
 	if !slices.ContainsFunc(c.Notes, func(n string) bool { return strings.Contains(n, "say how to read a kamailio.cfg, and none is named") }) {
 		t.Errorf("defines without a kamailio.cfg: got notes %q", c.Notes)
+	}
+}
+
+// What only the proxy can decide is refused with the ways out, and these work.
+func TestRouteThatCantRun(t *testing.T) {
+	const load = "loadmodule \"siptrace.so\"\nmodparam(\"siptrace\", \"trace_on\", 1)\n"
+	for _, tt := range []struct {
+		name, src string
+		want      []string
+		out       string // the way out
+	}{
+		{"function", load + "event_route[siptrace:msg] {\n\tif (ds_is_from_list()) drop;\n}\n",
+			[]string{"kamailio.cfg:4: ds_is_from_list()", "siptraced migrate ", "kamailio.cfg leaves it in the proxy", "--set event_route= goes without it"}, "event_route="},
+		{"variable", load + "event_route[siptrace:msg] { if ($dlg_var(x) == 1) drop; }\n",
+			[]string{"kamailio.cfg:3: $dlg_var has no value outside the proxy", "siptraced migrate ", "--set event_route="}, "event_route="},
+		{"KEMI", load + "modparam(\"siptrace\", \"evcb_msg\", \"ksr_siptrace_event\")\n",
+			[]string{"kamailio.cfg:3: evcb_msg: a KEMI function \"ksr_siptrace_event\" can't run here", "event_route[ksr_siptrace_event] { ... }", "siptraced migrate ", "--set siptrace.evcb_msg= goes without it"}, "siptrace.evcb_msg="},
+		{"KEMI, other way", load + "modparam(\"siptrace\", \"evcb_msg\", \"ksr_siptrace_event\")\n", []string{"evcb_msg"}, "event_route="},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := Sources{KamailioCfg: file(t, "kamailio.cfg", tt.src)}
+			_, err := Load(src)
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %s", err, want)
+				}
+			}
+			src.Set = []string{tt.out}
+			c, err := Load(src)
+			if err != nil {
+				t.Fatalf("--set %s: %v", tt.out, err)
+			}
+			if c.Rules.Route != nil {
+				t.Errorf("--set %s: there is an event route still: %v", tt.out, c.Rules.Route.Pos)
+			}
+		})
+	}
+	_, err := Load(Sources{Set: []string{"siptrace.evcb_msg=x"}})
+	if err == nil || strings.Contains(err.Error(), "migrate") {
+		t.Errorf("without a kamailio.cfg: got %v", err)
+	}
+	// One that can run does, and has the configuration's own variables.
+	c, err := Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "own.ignored = \"OPTIONS\" desc \"x\"\n"+load+"event_route[siptrace:msg] { if ($rm =~ $sel(cfg_get.own.ignored)) drop; }\n")})
+	if err != nil || c.Rules.Route == nil {
+		t.Errorf("got %v", err)
 	}
 }

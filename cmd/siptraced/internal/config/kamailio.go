@@ -83,6 +83,9 @@ func (f *sources) readKamailio() ([]setting, error) {
 		return nil, err
 	}
 	f.proxy = parser.Config()
+	if err := f.withoutModule(); err != nil {
+		return nil, err
+	}
 	// The sockets stand beside the operator's own key local; see readSockets.
 	k.Delete("local")
 	for _, n := range f.proxy.Notes {
@@ -92,6 +95,56 @@ func (f *sources) readKamailio() ([]setting, error) {
 	return settingsOf(k, func(key string) setting {
 		return setting{place: places[key][len(places[key])-1].String(), by: byProxy}
 	}), nil
+}
+
+// withoutModule refuses parameters of a module that isn't loaded, as Kamailio does.
+func (f *sources) withoutModule() error {
+	if f.proxy.Loads(moduleName) {
+		return nil
+	}
+	for _, par := range f.proxy.Params {
+		if par.Module == moduleName {
+			return &Problem{par.Pos.String(), fmt.Errorf("modparam(%q, %q) without loadmodule \"siptrace.so\": Kamailio refuses the file (no module matching siptrace). %s", par.Module, par.Name, f.howToLoad("If the file is a part of another one, name that one"))}
+		}
+	}
+	return nil
+}
+
+// howToLoad says what would load the module; otherwise is for a file without any
+// loadmodule for it.
+func (f *sources) howToLoad(otherwise string) string {
+	for _, s := range f.proxy.Skipped {
+		if s.Name != moduleName {
+			continue
+		}
+		var within, flags []string
+		for _, c := range s.Within {
+			within = append(within, c.String())
+			if name := c.Define(); name != "" {
+				flags = append(flags, "--define "+name)
+			}
+		}
+		text := fmt.Sprintf("It is loaded at %s only within %s", s.Pos, strings.Join(within, " and "))
+		if len(flags) < len(within) {
+			return text + ", which doesn't hold"
+		}
+		return text + ": if Kamailio is started with that (-A), say so here too: " + strings.Join(flags, " ")
+	}
+	return otherwise
+}
+
+// ProxyTraces reports whether the proxy's own configuration was read and has the
+// module.
+func (c *Config) ProxyTraces() bool {
+	return c.sources.proxy != nil && c.sources.proxy.Loads(moduleName)
+}
+
+// warnModule says that the proxy mirrors nothing yet.
+func (c *Config) warnModule() {
+	if c.sources.proxy != nil && !c.ProxyTraces() {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("siptrace is not loaded in %s: that proxy mirrors nothing. siptraced runs as without a kamailio.cfg, but for the sockets. %s",
+			c.KamailioCfg, c.sources.howToLoad("Put the lines that siptraced run prints into it")))
+	}
 }
 
 // readAs are those for reading a kamailio.cfg: the proxy is taken to run on

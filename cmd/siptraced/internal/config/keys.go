@@ -15,7 +15,10 @@ import (
 )
 
 // module begins the names of the module's parameters.
-const module = "siptrace."
+const (
+	moduleName = "siptrace"
+	module     = moduleName + "."
+)
 
 // Keys lists every setting: the module's parameters, then the daemon's own.
 func Keys() []Key {
@@ -178,7 +181,7 @@ func storeKeys() []Key {
 
 func ruleKeys() []Key {
 	return []Key{
-		{Name: "event_route", Doc: "file with `event_route[siptrace:msg]` in Kamailio's syntax, or its text; wins over the one of `kamailio_cfg`", access: access{
+		{Name: "event_route", Doc: "file with `event_route[siptrace:msg]` in Kamailio's syntax, or its text; wins over the one of `kamailio_cfg`; empty: none, not that one either", access: access{
 			get:  func(c *Config) any { return c.EventRoute },
 			set:  func(c *Config, v []string) error { c.EventRoute = v[0]; return nil },
 			show: func(c *Config) string { return format(c.describeRoute()) },

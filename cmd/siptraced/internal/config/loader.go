@@ -95,10 +95,9 @@ type sources struct {
 	notes       []string
 }
 
-// embedded is what holds when there is no kamailio.cfg: the main job, without
-// any set-up.
-func (f *sources) embedded() []setting {
-	const why = "there is no kamailio.cfg"
+// embedded is what holds when no kamailio.cfg has the module: the main job, without
+// any set-up. why is the reason.
+func (f *sources) embedded(why string) []setting {
 	return []setting{
 		{name: module + "db_url", value: f.ownDatabase(), place: f.directories.state.origin(why), by: byNobody},
 		{name: module + "trace_on", value: int64(1), place: defaultFor(why), by: byNobody},
@@ -122,10 +121,13 @@ func read(src Sources) (from sources, merged settings, err error) {
 			problems = append(problems, &Problem{s.place, fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
-	list := from.embedded()
+	list := from.embedded("there is no kamailio.cfg")
 	if from.kamailioCfg != "" {
 		if list, err = from.readKamailio(); err != nil {
 			return from, nil, err
+		}
+		if !from.proxy.Loads(moduleName) {
+			list = from.embedded("siptrace is not loaded in " + from.kamailioCfg)
 		}
 	}
 	merged = settings{}

@@ -64,12 +64,33 @@ func (c *Config) finishRules() (problems []error) {
 	if route != nil && c.EventRoute == "" {
 		c.derived["event_route"] = route.Pos.String()
 	}
-	if len(problems) == 0 {
-		if err := r.Validate(); err != nil {
-			problems = append(problems, err)
-		}
+	if len(problems) > 0 {
+		return problems
+	}
+	if err := r.CheckRoute(); err != nil {
+		return append(problems, c.routeRefused(err))
+	}
+	if err := r.Validate(); err != nil {
+		problems = append(problems, err)
 	}
 	return problems
+}
+
+// routeRefused adds to the error of an event route of the proxy what can be done
+// about it.
+func (c *Config) routeRefused(err error) error {
+	if c.EventRoute != "" {
+		return err
+	}
+	return fmt.Errorf("%w. An event route with that can't run here: %s--set event_route= goes without it", err, c.leaveInProxy())
+}
+
+// leaveInProxy is the way out for what only the proxy can decide.
+func (c *Config) leaveInProxy() string {
+	if !c.ProxyTraces() {
+		return ""
+	}
+	return "siptraced migrate " + c.KamailioCfg + " leaves it in the proxy, which then mirrors only what it lets pass; "
 }
 
 // describeRoute is the event route in force for people.
@@ -107,17 +128,23 @@ func (c *Config) findRoute() (*kamcfg.Route, error) {
 		}
 		return nil, &Problem{place, fmt.Errorf("event_route: there is no event_route[%s] in it", name)}
 	}
-	if proxy := c.sources.proxy; proxy != nil {
+	if proxy := c.sources.proxy; c.ProxyTraces() && !c.withoutRoute() {
 		if r, ok := proxy.EventRoute(name); ok {
 			c.leanOn(proxy)
 			return &r, nil
 		}
 	}
-	if name != eventRoute {
-		err := fmt.Errorf("evcb_msg: a KEMI function %q can't run here: write it as event_route[%s] { ... } into a file, and name that with the key event_route", name, name)
+	if name != eventRoute && !c.withoutRoute() {
+		err := fmt.Errorf("evcb_msg: a KEMI function %q can't run here. Write it as event_route[%s] { ... } into a file, and name that with the key event_route; or %s--set siptrace.evcb_msg= goes without it", name, name, c.leaveInProxy())
 		return nil, &Problem{c.place(module + "evcb_msg"), err}
 	}
 	return nil, nil
+}
+
+// withoutRoute reports whether the operator says that there is no event route.
+func (c *Config) withoutRoute() bool {
+	s, ok := c.setting("event_route")
+	return ok && s.value != nil && c.EventRoute == ""
 }
 
 // noteRules says where parameters wait for rules that are not there. RPC may

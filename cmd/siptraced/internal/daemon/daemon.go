@@ -179,8 +179,8 @@ func (d *daemon) gaugeSpool() {
 	}
 }
 
-// greet says that messages are taken, and without a kamailio.cfg what to put
-// into one.
+// greet says that messages are taken, and without a kamailio.cfg that has the module
+// what to put into one.
 func (d *daemon) greet() {
 	c := d.cfg.Load()
 	sockets := d.ingest.Sockets()
@@ -188,7 +188,7 @@ func (d *daemon) greet() {
 	for _, s := range sockets {
 		addrs = append(addrs, s.String())
 	}
-	if c.KamailioCfg == "" {
+	if !c.ProxyTraces() {
 		fmt.Fprint(d.opt.Stderr, hint(sockets))
 	}
 	var control []string

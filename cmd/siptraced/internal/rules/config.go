@@ -136,11 +136,14 @@ func (c *Config) Equal(o *Config) bool {
 		slices.EqualFunc(c.Rules, o.Rules, func(a, b *Rule) bool { return a.same(b) }) && slices.Equal(c.Tables, o.Tables)
 }
 
-// Validate compiles everything, and reports the first mistake.
+// CheckRoute compiles the event route. The error is a *kamcfg.Error.
+func (c *Config) CheckRoute() error {
+	_, err := compileRoute(c)
+	return err
+}
+
+// Validate compiles the rules, and reports the first mistake.
 func (c *Config) Validate() error {
-	if _, err := compileRoute(c); err != nil {
-		return err
-	}
 	e := &Engine{}
 	for _, r := range c.Rules {
 		if _, err := e.compile(r, c); err != nil {
