@@ -548,7 +548,7 @@ func (w *worker) failed(err error) bool {
 	}
 	text, pending := "sink: messages wait in the spool, trying again", w.Pending()
 	if pending == 0 {
-		text = "sink: it can't be reached, trying again"
+		text = "sink: not connected, trying again"
 	}
 	w.log.Error(text, "err", err, "pending", pending, "retries", retries, "down_since", since.Format(time.DateTime))
 	return true
