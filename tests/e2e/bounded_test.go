@@ -65,7 +65,7 @@ func TestBounded(t *testing.T) {
 	file.exec(t, "UPDATE sip_trace SET time_stamp = '2001-02-03 04:05:06'")
 	run = start(t, options{dir: dir, dbURL: "sqlite://" + path})
 	run.feed(t, "udp", good("named"))
-	c = settled(run, 1)
+	settled(run, 1)
 	time.Sleep(2 * time.Second) // a bound would be looked at
 	if c = run.stop(t); c["store.pruned.keep"]+c["store.pruned.keep_bytes"] != 0 || file.count("sip_trace") != left+1 {
 		t.Errorf("a database that the operator named was pruned: %d rows of %d, %v", file.count("sip_trace"), left+1, c)

@@ -20,7 +20,9 @@ func TestKept(t *testing.T) {
 	listen := fmt.Sprintf("listen=udp:127.0.0.1:%d", port)
 	dir := t.TempDir()
 	cfg := filepath.Join(dir, "kamailio.cfg")
-	proxy := func(lines string) { write(t, cfg, "#!KAMAILIO\nlisten=udp:192.0.2.1:5060\n"+lines+"request_route { exit; }\n") }
+	proxy := func(lines string) {
+		write(t, cfg, "#!KAMAILIO\nlisten=udp:192.0.2.1:5060\n"+lines+"request_route { exit; }\n")
+	}
 
 	hint := servers.StartSiptraced(t, servers.Command{Bin: program, Args: append([]string{"run", "--set", listen}, noControl...)})
 	hint.MustStop(t)

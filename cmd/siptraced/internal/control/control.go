@@ -407,9 +407,13 @@ func (c *Control) sources(context.Context, *rpc.Call) (any, error) {
 	var out rpc.List
 	for _, s := range c.daemon.Sources() {
 		out = append(out, rpc.Struct{
-			{Name: "source", Value: s.Addr}, {Name: "packets", Value: int64(s.Packets)}, {Name: "last_seen", Value: s.LastSeen.Format(time.ANSIC)},
-			{Name: "first_seen", Value: s.FirstSeen.Format(time.ANSIC)}, {Name: "rejected", Value: int64(s.Rejected)},
-			{Name: "transport", Value: s.Transport}, {Name: "protocol", Value: s.Protocol},
+			{Name: "source", Value: s.Addr},
+			{Name: "packets", Value: int64(s.Packets)},
+			{Name: "last_seen", Value: s.LastSeen.Format(time.ANSIC)},
+			{Name: "first_seen", Value: s.FirstSeen.Format(time.ANSIC)},
+			{Name: "rejected", Value: int64(s.Rejected)},
+			{Name: "transport", Value: s.Transport},
+			{Name: "protocol", Value: s.Protocol},
 		})
 	}
 	return out, nil

@@ -36,6 +36,7 @@ func (f *fake) IsGauge(name string) bool { return name == "store.pending" }
 func (f *fake) Sink(string) Sink {
 	return Sink{LastError: "refused", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local), WaitingBytes: 70, ByRules: true}
 }
+
 func (f *fake) Spool() Spool {
 	return Spool{Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, DiskFree: 9, HasDisk: true}
 }
@@ -245,13 +246,23 @@ func TestSinks(t *testing.T) {
 	got, fault := call(r, "siptrace.sinks")
 	want := rpc.List{
 		rpc.Struct{
-			{Name: "sink", Value: "store"}, {Name: "pending", Value: int64(1)}, {Name: "written", Value: int64(8)},
-			{Name: "connected", Value: int64(0)}, {Name: "last_error", Value: "refused"}, {Name: "since", Value: "Fri Jan  2 03:04:05 2026"},
-			{Name: "waiting_bytes", Value: int64(70)}, {Name: "named_by", Value: "rules"},
+			{Name: "sink", Value: "store"},
+			{Name: "pending", Value: int64(1)},
+			{Name: "written", Value: int64(8)},
+			{Name: "connected", Value: int64(0)},
+			{Name: "last_error", Value: "refused"},
+			{Name: "since", Value: "Fri Jan  2 03:04:05 2026"},
+			{Name: "waiting_bytes", Value: int64(70)},
+			{Name: "named_by", Value: "rules"},
 		},
 		rpc.Struct{
-			{Name: "spool", Value: "dir"}, {Name: "bytes", Value: int64(5)}, {Name: "max_bytes", Value: int64(10)}, {Name: "share_percent", Value: int64(50)},
-			{Name: "oldest_seconds", Value: int64(7)}, {Name: "full", Value: int64(0)}, {Name: "disk_free_bytes", Value: int64(9)},
+			{Name: "spool", Value: "dir"},
+			{Name: "bytes", Value: int64(5)},
+			{Name: "max_bytes", Value: int64(10)},
+			{Name: "share_percent", Value: int64(50)},
+			{Name: "oldest_seconds", Value: int64(7)},
+			{Name: "full", Value: int64(0)},
+			{Name: "disk_free_bytes", Value: int64(9)},
 		},
 	}
 	if fault != "" || !reflect.DeepEqual(got, want) {

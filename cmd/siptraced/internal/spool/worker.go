@@ -546,10 +546,12 @@ func (w *worker) failed(err error) bool {
 	if !due {
 		return true
 	}
-	text, pending := "sink: messages wait in the spool, trying again", w.Pending()
+	pending := w.Pending()
+	attrs := []any{"err", err, "pending", pending, "retries", retries, "down_since", since.Format(time.DateTime)}
 	if pending == 0 {
-		text = "sink: not connected, trying again"
+		w.log.Error("sink: not connected, trying again", attrs...)
+	} else {
+		w.log.Error("sink: messages wait in the spool, trying again", attrs...)
 	}
-	w.log.Error(text, "err", err, "pending", pending, "retries", retries, "down_since", since.Format(time.DateTime))
 	return true
 }
