@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type sample struct {
 	// tail at the end.
 	lines, calls, tail string
 	files              map[string]string // included ones
+	over               string            // where the proxy finds siptraced; empty: udp:127.0.0.1:@HEP@
 	domain             string            // alias of the proxy; empty: its address
 	pair               bool              // runs end to end in the short form
 	quiet              bool              // takes no calls: only the two halves are checked
@@ -42,6 +44,10 @@ const (
 	standard = `loadmodule "db_mysql.so"
 loadmodule "siptrace.so"
 modparam("siptrace", "db_url", "@DBURL@")
+`
+	traced = `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_mode", 3)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
 `
 	listen = "listen=udp:127.0.0.1:@PORT@\nauto_aliases=no\n"
 )
@@ -323,6 +329,21 @@ modparam("siptrace", "hep_version", 2)
 `,
 	},
 	{
+		name: "over TCP", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, over: "tcp:127.0.0.1:@HEP@",
+		edits: slices.Concat(oob, [][2]string{{"auto_aliases=no\n", "auto_aliases=no\nlisten=tcp:127.0.0.1:@PORT@\n"}}),
+		lines: standard + traced,
+	},
+	{
+		name: "over IPv6", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, over: "udp:[::1]:@HEP@",
+		edits: slices.Concat(oob, [][2]string{{"auto_aliases=no\n", "auto_aliases=no\nlisten=udp:[::1]:@PORT@\n"}}),
+		lines: standard + traced,
+	},
+	{
+		name: "over TCP and IPv6", base: "pkg/kamailio-oob.cfg", mirrors: true, over: "tcp:[::1]:@HEP@",
+		edits: slices.Concat(oob, [][2]string{{"auto_aliases=no\n", "auto_aliases=no\nlisten=tcp:[::1]:@PORT@\n"}}),
+		lines: standard + traced,
+	},
+	{
 		name: "stateless ACKs", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
 		lines: standard + `modparam("siptrace", "trace_on", 1)
 modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
@@ -427,16 +448,18 @@ func (s sample) build(tb testing.TB, dir string, values map[string]string) strin
 		}
 		text = text[:at[0]] + s.lines + "\n" + text[at[0]:at[1]] + "\n" + s.calls + text[at[1]:]
 	}
-	fill := func(text string) string {
-		for k, v := range values {
-			text = strings.ReplaceAll(text, "@"+k+"@", v)
-		}
-		return text
-	}
 	for name, text := range s.files {
-		write(tb, filepath.Join(dir, name), fill(text))
+		write(tb, filepath.Join(dir, name), filled(text, values))
 	}
-	return write(tb, filepath.Join(dir, "kamailio.cfg"), fill(text+s.tail))
+	return write(tb, filepath.Join(dir, "kamailio.cfg"), filled(text+s.tail, values))
+}
+
+// filled is a text with the values in the place of their names.
+func filled(text string, values map[string]string) string {
+	for k, v := range values {
+		text = strings.ReplaceAll(text, "@"+k+"@", v)
+	}
+	return text
 }
 
 // halves are the two sides of a migration.
@@ -454,7 +477,11 @@ func (s sample) migrate(t *testing.T, values map[string]string) halves {
 	if o := command(t, h.dir, "", "kamailio", "-c", "-f", h.cfg); o.code != 0 {
 		t.Fatalf("kamailio -c of the original: %v", o)
 	}
-	args := []string{"migrate", "--listen", "udp:127.0.0.1:" + values["HEP"], h.cfg}
+	over := s.over
+	if over == "" {
+		over = "udp:127.0.0.1:@HEP@"
+	}
+	args := []string{"migrate", "--listen", filled(over, values), h.cfg}
 	all := must(t, h.dir, "", program, args...)
 	patch := must(t, h.dir, "", program, append(args, "--patch")...)
 	yaml := must(t, h.dir, "", program, append(args, "--yaml")...)

@@ -181,6 +181,9 @@ func (p *Plan) chooseListen(want string) error {
 			return fmt.Errorf("--listen %q: want udp:host:port or tcp:host:port with the address that the proxy sends to", want)
 		}
 		p.listen = address{network, host, port}
+		if !p.reaches(p.listen) {
+			return fmt.Errorf("--listen %s: the proxy would not send there, because it listens on no socket of that transport and family, and Kamailio mirrors from such a one only (\"no corresponding listening socket\"): add one by listen=, or name an address that its sockets can reach", want)
+		}
 		if taken := p.taken(p.listen); taken != "" {
 			return fmt.Errorf("--listen %s: %s is there already: siptraced would mirror to itself; choose another port", want, taken)
 		}
@@ -199,6 +202,9 @@ func (p *Plan) chooseListen(want string) error {
 			p.listen.network = "udp"
 		}
 	}
+	if !p.reaches(p.listen) {
+		p.problems = append(p.problems, fmt.Sprintf("Kamailio mirrors from a socket of the same transport only, and the proxy has none for %s: add one by listen=, or name another address by --listen", p.listen.network))
+	}
 	for port := 9060; ; port++ {
 		p.listen.port = strconv.Itoa(port)
 		taken := p.taken(p.listen)
@@ -207,6 +213,23 @@ func (p *Plan) chooseListen(want string) error {
 		}
 		p.problems = append(p.problems, fmt.Sprintf("port %d is taken by %s, so siptraced listens on the next one", port, taken))
 	}
+}
+
+// reaches says that the proxy has a socket to send from: of the same transport, and of
+// the same family if both are known.
+func (p *Plan) reaches(a address) bool {
+	tcp := true
+	if g, ok := p.cfg.Global("disable_tcp"); ok {
+		tcp = g.Value.Str == "no" || g.Value.Str == "off" || g.Value.IsInt && g.Value.Int == 0
+	}
+	if a.network == "tcp" && !tcp {
+		return false
+	}
+	to := net.ParseIP(a.host)
+	return len(p.cfg.Listens) == 0 || slices.ContainsFunc(p.cfg.Listens, func(l kamcfg.Listen) bool {
+		from := net.ParseIP(l.Host)
+		return (l.Proto == a.network || l.Proto == "") && (to == nil || from == nil || (to.To4() == nil) == (from.To4() == nil))
+	})
 }
 
 // taken names what has that address: a destination of today's mirrors, or the

@@ -240,7 +240,8 @@ func (p *Plan) hidden() (out []string) {
 	}
 	out = append(out, p.sockets()...)
 	if p.listen.network == "udp" && !p.relay {
-		out = append(out, "A message whose HEP packet would be over 65,507 bytes never leaves the proxy over UDP: with --listen tcp:"+p.listen.hostPort()+" it does.")
+		tcp := address{"tcp", p.listen.host, p.listen.port}
+		out = append(out, "A message whose HEP packet would be over 65,507 bytes never leaves the proxy over UDP: with --listen tcp:"+tcp.hostPort()+" it does"+either(p.reaches(tcp), ".", ", if the proxy has a TCP socket of that family (listen=): Kamailio mirrors from such a one only."))
 	}
 	for _, at := range p.idle() {
 		out = append(out, fmt.Sprintf("%s is not in force (an #!ifdef that doesn't hold, or a comment) and is left as it is. Should it come into force, look at it again.", p.place(at)))
