@@ -14,6 +14,9 @@ type Capture struct {
 	Proto    Proto
 	Src, Dst netip.AddrPort
 	Payload  []byte
+	// HEP: Proto is what HEP says of the hop on which the message was seen, and not
+	// that of the socket to which a duplicate came.
+	HEP bool
 
 	Meta
 }
@@ -34,7 +37,7 @@ func (b *Builder) Build(rec *Record, c *Capture, m *sipmsg.Message) {
 	// HEP carries TLS, WS and WSS as IP protocol 22, and some agents carry them as
 	// TCP; the top Via of a message, request or reply, names the transport of the
 	// hop it was seen on.
-	if proto == TLS || proto == TCP {
+	if c.HEP && (proto == TLS || proto == TCP) {
 		switch {
 		case equalFold(m.Via.Transport, "wss"):
 			proto = WSS

@@ -78,6 +78,7 @@ func TestBuild(t *testing.T) {
 		own        []Socket
 		advertise  bool
 		localIP    string
+		duplicate  bool // SIP, not HEP
 		proto      Proto
 		src, dst   string
 		source     string // of the mirror packet
@@ -100,6 +101,8 @@ func TestBuild(t *testing.T) {
 		{name: "wss on the tls socket", proto: TLS, via: "WSS", src: "192.0.2.1:5061", dst: "192.0.2.9:1", from: "wss:192.0.2.1:5061", to: "wss:192.0.2.9:1", directions: Out},
 		{name: "ws", proto: TLS, via: "ws", src: "192.0.2.9:1", dst: "192.0.2.1:5061", from: "ws:192.0.2.9:1", to: "ws:192.0.2.1:5061", directions: In},
 		{name: "tls as tcp", proto: TCP, via: "TLS", src: "192.0.2.1:5061", dst: "192.0.2.9:1", from: "tls:192.0.2.1:5061", to: "tls:192.0.2.9:1", directions: Out},
+		{name: "duplicate over tcp", duplicate: true, proto: TCP, via: "TLS", src: "192.0.2.9:1", dst: "192.0.2.1:5061", from: "tcp:192.0.2.9:1", to: "tcp:192.0.2.1:5061", directions: In},
+		{name: "duplicate over tls", duplicate: true, proto: TLS, via: "WSS", src: "192.0.2.9:1", dst: "192.0.2.1:5061", from: "tls:192.0.2.9:1", to: "tls:192.0.2.1:5061", directions: In},
 		{name: "tcp", proto: TCP, via: "TCP", src: "192.0.2.9:1", dst: "192.0.2.1:5061", from: "tcp:192.0.2.9:1", to: "tcp:192.0.2.1:5061", directions: In},
 		{name: "udp stays udp", proto: UDP, via: "TLS", src: "192.0.2.9:1", dst: "192.0.2.1:5060", from: "udp:192.0.2.9:1", to: "udp:192.0.2.1:5060", directions: In},
 		{name: "advertised already", proto: UDP, src: "203.0.113.7:5070", dst: "192.0.2.9:1", from: "udp:203.0.113.7:5070", to: "udp:192.0.2.9:1", directions: Out},
@@ -126,7 +129,7 @@ func TestBuild(t *testing.T) {
 			var directions []string
 			for range strings.Fields(tt.directions) {
 				var rec Record
-				b.Build(&rec, &Capture{Time: time.Unix(1, 0), Proto: tt.proto, Src: ap(tt.src), Dst: ap(tt.dst), Payload: []byte(text), Meta: Meta{Source: ap(tt.source)}}, message(t, text))
+				b.Build(&rec, &Capture{Time: time.Unix(1, 0), Proto: tt.proto, Src: ap(tt.src), Dst: ap(tt.dst), Payload: []byte(text), HEP: !tt.duplicate, Meta: Meta{Source: ap(tt.source)}}, message(t, text))
 				if from, to := rec.From.String(), rec.To.String(); from != tt.from || to != tt.to {
 					t.Errorf("got %s -> %s, want %s -> %s", from, to, tt.from, tt.to)
 				}

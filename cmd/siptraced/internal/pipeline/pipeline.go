@@ -428,7 +428,7 @@ func (p *Pipeline) unwrap(w *work, in *ingest.Packet) counters.Outcome {
 		return counters.HEPKeepalive
 	}
 	w.capture = siptrace.Capture{
-		Time: in.Time, Proto: hepmap.Transport(k.Proto), Src: k.Src, Dst: k.Dst, Payload: k.Payload,
+		Time: in.Time, Proto: hepmap.Transport(k.Proto), Src: k.Src, Dst: k.Dst, Payload: k.Payload, HEP: true,
 		Meta: siptrace.Meta{
 			Source: in.Source, CorrelationID: k.CorrelationID, CaptureID: k.CaptureID, NodeName: k.NodeName, VLAN: k.VLAN,
 		},
