@@ -38,65 +38,6 @@ func blocks(document, language string) []string {
 	return list
 }
 
-// TestReadme does what README.md says, in its order and in one scratch directory:
-// every command of its shell blocks. Three are not run as they stand: the build
-// leaves its program in the scratch directory, the daemon runs beside the rest, and
-// the proxy's configuration is one with the lines of README.md.
-func TestReadme(t *testing.T) {
-	t.Parallel()
-	defaultPorts(t)
-	text := readme(t)
-	dir := t.TempDir()
-	proxy := write(t, filepath.Join(dir, "kamailio.cfg"), "#!KAMAILIO\nlisten=udp:192.0.2.1:5060\n"+
-		strings.Join(blocks(text, "cfg"), "")+"request_route { drop; }\n")
-	// What a command prints, once the datagram before it has gone all the way.
-	prints := map[string]string{
-		"stats.get_statistics":     "siptraced:received = 1\n",
-		"siptrace.sinks":           "sink: store",
-		"sqlite3":                  "first|OPTIONS",
-		"./siptraced check":        "siptrace.duplicate_uri = ",
-		"./siptraced migrate":      "siptraced.yaml",
-		"./siptraced run":          "",
-		"go build -o siptraced ":   "",
-		">/dev/tcp/127.0.0.1/9060": "",
-	}
-	var daemon *servers.Siptraced
-	seen := make(map[string]bool)
-	for _, block := range blocks(text, "sh") {
-		for line := range strings.Lines(block) {
-			line = strings.TrimSpace(line)
-			part, want := expected(prints, line)
-			if part == "" {
-				t.Errorf("nobody knows what this prints: %s", line)
-				continue
-			}
-			seen[part] = true
-			line = strings.ReplaceAll(line, "/etc/kamailio/kamailio.cfg", proxy)
-			if args, ok := strings.CutPrefix(line, "./siptraced run"); ok {
-				daemon = servers.StartSiptraced(t, servers.Command{
-					Bin: filepath.Join(dir, "siptraced"), Args: append([]string{"run"}, strings.Fields(args)...), Dir: dir,
-				})
-				printsAll(t, daemon.Stderr(), blocks(text, "cfg")...)
-				continue
-			}
-			in := dir
-			if rest, ok := strings.CutPrefix(line, "go build -o "); ok {
-				in, line = root, "go build -o "+dir+"/"+rest
-			}
-			awaitOutput(t, in, line, want)
-		}
-	}
-	for part := range prints {
-		if !seen[part] {
-			t.Errorf("README.md has no %q any more", part)
-		}
-	}
-	if daemon == nil {
-		t.Fatal("README.md starts no daemon")
-	}
-	daemon.MustStop(t)
-}
-
 // printsAll checks that each line of the texts is in an output; the output may
 // indent it.
 func printsAll(tb testing.TB, output string, texts ...string) {
@@ -108,16 +49,6 @@ func printsAll(tb testing.TB, output string, texts ...string) {
 			}
 		}
 	}
-}
-
-// expected finds the part of the table that a line has, and what the line prints.
-func expected(prints map[string]string, line string) (part, want string) {
-	for part, want = range prints {
-		if strings.Contains(line, part) {
-			return part, want
-		}
-	}
-	return "", ""
 }
 
 // awaitOutput runs a line in bash until it prints what it should. It may not fail.
@@ -136,15 +67,15 @@ func awaitOutput(tb testing.TB, dir, line, want string) {
 	}
 }
 
-// TestReadmeService starts what the systemd unit of README.md starts, as far as
-// checking its configuration.
-func TestReadmeService(t *testing.T) {
+// TestService starts what the systemd unit of OPERATION.md starts, as far as checking
+// its configuration.
+func TestService(t *testing.T) {
 	t.Parallel()
-	text := readme(t)
-	proxy := write(t, filepath.Join(t.TempDir(), "kamailio.cfg"), "#!KAMAILIO\n"+strings.Join(blocks(text, "cfg"), ""))
-	m := regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/siptraced run (.*)$`).FindStringSubmatch(strings.Join(blocks(text, "ini"), ""))
+	proxy := write(t, filepath.Join(t.TempDir(), "kamailio.cfg"), "#!KAMAILIO\n"+strings.Join(blocks(readme(t), "cfg"), ""))
+	units := blocks(readFile(t, filepath.Join(root, "cmd/siptraced/OPERATION.md")), "ini")
+	m := regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/siptraced run (.*)$`).FindStringSubmatch(strings.Join(units, ""))
 	if m == nil {
-		t.Fatal("README.md has no systemd unit that runs siptraced")
+		t.Fatal("OPERATION.md has no systemd unit that runs siptraced")
 	}
 	args := strings.Fields(strings.ReplaceAll(m[1], "/etc/kamailio/kamailio.cfg", proxy))
 	if r := servers.RunSiptraced(t, servers.Command{Bin: program, Args: append([]string{"check"}, args...)}); r.Code != 0 {
