@@ -3,8 +3,10 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
+	"siptraced/compat/kamcfg"
 	"siptraced/compat/siptrace"
 )
 
@@ -44,7 +46,7 @@ func (c *Config) goesNowhere() bool {
 func (c *Config) keeps() bool {
 	s, ok := c.stored[toDatabase]
 	var proxy siptrace.Params
-	if !ok || s.by != byProxy || len(c.toSelf) == 0 || proxy.Set("trace_to_database", s.value) != nil || proxy.TraceToDatabase {
+	if !ok || s.by != byProxy || len(c.mirroredHere()) == 0 || proxy.Set("trace_to_database", s.value) != nil || proxy.TraceToDatabase {
 		return false
 	}
 	on := c.Params.TraceToDatabase
@@ -55,6 +57,28 @@ func (c *Config) keeps() bool {
 	c.Params.TraceToDatabase = false
 	defer func() { c.Params.TraceToDatabase = on }()
 	return c.goesNowhere()
+}
+
+// mirroredHere are the addresses of ours that the proxy mirrors to: by duplicate_uri,
+// or by sip_trace() in its script.
+func (c *Config) mirroredHere() []string {
+	uris := slices.Clone(c.toSelf)
+	proxy := c.sources.proxy
+	if proxy == nil {
+		return uris
+	}
+	for _, b := range proxy.Blocks {
+		for i, t := range b.Tokens {
+			if t.Kind != kamcfg.Word || t.Text != "sip_trace" || i+2 >= len(b.Tokens) || b.Tokens[i+1].Kind != '(' {
+				continue
+			}
+			uri := b.Tokens[i+2].Text
+			if d, err := c.Mirror.Dynamic.At(uri); err == nil && c.literalSelf(d.Target) && !slices.Contains(uris, uri) {
+				uris = append(uris, uri)
+			}
+		}
+	}
+	return uris
 }
 
 // keep has messages stored: in the database that the operator named, else in a
@@ -119,8 +143,8 @@ func (c *Config) noteSinks() {
 	p := &c.Params
 	switch {
 	case c.kept:
-		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has trace_to_database 0 and mirrors to siptraced itself (duplicate_uri %s), and nothing else takes the messages: siptraced keeps them in %s. %s",
-			c.KamailioCfg, strings.Join(c.toSelf, ", "), c.keptIn(), otherWays))
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has trace_to_database 0 and mirrors to siptraced itself (%s), and nothing else takes the messages: siptraced keeps them in %s. %s",
+			c.KamailioCfg, strings.Join(c.mirroredHere(), ", "), c.keptIn(), otherWays))
 	case !c.goesNowhere():
 		if !p.Stores() {
 			c.Remarks = append(c.Remarks, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written, only mirrors get the messages")

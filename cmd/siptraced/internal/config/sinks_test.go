@@ -42,6 +42,8 @@ func TestSinks(t *testing.T) {
 	}{
 		{"no configuration", "", nil, true, own, 2 << 30, 168 * time.Hour, "", ""},
 		{"HEP to siptraced", hepOnly, nil, true, own, 2 << 30, 168 * time.Hour, kept, "not a mirror"},
+		{"HEP to siptraced by script", strings.ReplaceAll(strings.ReplaceAll(hepOnly, `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")`, ""), "exit;", `sip_trace("sip:127.0.0.1:9060", "$ci"); exit;`), nil, true, own, 2 << 30, 168 * time.Hour, kept, ""},
+		{"HEP to another one by script", strings.ReplaceAll(strings.ReplaceAll(hepOnly, `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")`, ""), "exit;", `sip_trace("sip:192.0.2.9:9060"); exit;`), nil, false, "", 0, 0, dropped, ""},
 		{"other bounds", hepOnly, []string{"store.keep=3d", "store.keep_bytes=0"}, true, own, 0, 72 * time.Hour, "siptraced.db (SQLite; store.keep 72h)", ""},
 		{"nothing is traced yet", strings.ReplaceAll(hepOnly, `"trace_on", 1`, `"trace_on", 0`), nil, true, own, 2 << 30, 168 * time.Hour, kept, ""},
 		{"siptraced on another address", hepOnly, []string{"listen=udp:127.0.0.1:9061"}, false, "", 0, 0, "", remark},
