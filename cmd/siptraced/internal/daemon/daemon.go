@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/counters"
@@ -202,13 +205,27 @@ func (d *daemon) greet() {
 	d.log.Info("ready", attrs...)
 }
 
-// printCounters prints the counters as one JSON object on a line of its own.
+// printCounters prints the counters as one JSON object on a line of its own: all of
+// them for a program, those that are not 0 for a person at a terminal.
 func (d *daemon) printCounters() {
-	text, err := json.Marshal(map[string]any{"counters": d.counters.Snapshot()})
+	all := d.counters.Snapshot()
+	if isTerminal(d.opt.Stdout) {
+		maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	}
+	text, err := json.Marshal(map[string]any{"counters": all})
 	if err == nil {
 		_, err = d.opt.Stdout.Write(append(text, '\n'))
 	}
 	if err != nil && !errors.Is(err, os.ErrClosed) {
 		d.log.Error("counters can't be printed", "err", err)
 	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
