@@ -229,6 +229,7 @@ type Config struct {
 	Notes       []Note
 
 	ifaces []Interface
+	noted  map[Note]bool
 }
 
 // Global finds a core parameter; of several settings the last one holds.
@@ -270,8 +271,16 @@ func (c *Config) EventRoute(name string) (Route, bool) {
 	return Route{}, false
 }
 
+// note adds a note, once.
 func (c *Config) note(at Pos, format string, args ...any) {
-	c.Notes = append(c.Notes, Note{at, fmt.Sprintf(format, args...)})
+	n := Note{at, fmt.Sprintf(format, args...)}
+	if c.noted == nil {
+		c.noted = map[Note]bool{}
+	}
+	if !c.noted[n] {
+		c.noted[n] = true
+		c.Notes = append(c.Notes, n)
+	}
 }
 
 // quote writes a string so that Kamailio's lexer reads it back.

@@ -350,7 +350,7 @@ func (p *parser) modparamValue(statement token) (Value, error) {
 	}
 	v, n := variableAt(t.Text, t.Pos)
 	if statement.Text != "modparamx" || t.Kind != tVar || !strings.Contains(t.Text, "(") || v == nil || n != len(t.Text) {
-		return p.value("put a string in quotes; a name is taken only if it is defined by #!define further up")
+		return p.value("put a string in quotes; a name is taken only if it is defined, by #!define further up or by --define")
 	}
 	p.i++
 	val := p.lexer.startValue(v)

@@ -242,7 +242,7 @@ var specs = [...]Spec{
 		get: func(p *Params) any { return p.AuthKey },
 		set: func(p *Params, v any) error { p.AuthKey = v.(string); return nil },
 	},
-	text("evcb_msg", Stays, "name of another `event_route[...]`, in the file of `event_route` or in `kamailio.cfg`; a KEMI function can't run here and is refused", func(p *Params) *string { return &p.EvcbMsg }),
+	text("evcb_msg", Stays, "name of another `event_route[...]`, in the file of `event_route` or in `kamailio.cfg`; a KEMI function can't run here and is refused: `siptraced migrate` leaves it in the proxy, an empty value goes without it", func(p *Params) *string { return &p.EvcbMsg }),
 	onOff("trace_dialog_ack", 1, Stays, "0: a dialog that is traced goes without its ACK for a 2xx", func(p *Params) *bool { return &p.TraceDialogAck }),
 	onOff("trace_dialog_spiral", 1, Stays, "0: a dialog that is traced goes without its second way through the proxy", func(p *Params) *bool { return &p.TraceDialogSpiral }),
 	onOff("trace_ephemeral_socket", 0, Stays, "1: the proxy reports the port that a TCP or TLS connection has of its own, and the rows have it too; the direction is found by the address then", func(p *Params) *bool { return &p.TraceEphemeralSocket }),
