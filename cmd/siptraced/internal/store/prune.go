@@ -117,10 +117,13 @@ func (w *writer) prune(ctx context.Context, s *session) {
 	if wait {
 		return
 	}
-	turn := pruneTurn{writer: w, session: s, until: now.Add(pruneTime), least: 2 * w.wrote}
+	turn := pruneTurn{writer: w, session: s, until: now.Add(pruneTime), least: 2 * w.wrote, tables: w.agings(s)}
 	w.wrote = 0
 	var err error
-	if w.cfg.KeepBytes > 0 {
+	if t := s.tables[w.cfg.Table]; t != nil && t.plan.Prune().Oldest == "" {
+		err = errNotPruned
+	}
+	if err == nil && w.cfg.KeepBytes > 0 {
 		err = turn.bySize(ctx)
 	}
 	if err == nil && w.cfg.Keep > 0 && aged {
@@ -130,6 +133,9 @@ func (w *writer) prune(ctx context.Context, s *session) {
 		w.tellPruned(err)
 	}
 }
+
+// errNotPruned says that the bounds are in vain.
+var errNotPruned = errors.New("the table is a view, or has no column of times: take the keys out, and remove rows by other means")
 
 // tellPruned logs how many rows went, and what keeps them.
 func (w *writer) tellPruned(err error) {
@@ -153,6 +159,7 @@ func (w *writer) tellPruned(err error) {
 type pruneTurn struct {
 	*writer
 	session *session
+	tables  []aging
 	until   time.Time
 	least   int // rows to remove, however long that takes
 	removed int
@@ -208,7 +215,6 @@ func (s *session) fileSize(ctx context.Context) (size, used int64, err error) {
 func (t *pruneTurn) bySize(ctx context.Context) error {
 	bound := t.cfg.KeepBytes
 	target := bound - min(bound/pruneReserve, mostPruneReserve)
-	tables := t.agings(t.session)
 	for {
 		size, used, err := t.session.fileSize(ctx)
 		if err != nil {
@@ -218,7 +224,7 @@ func (t *pruneTurn) bySize(ctx context.Context) error {
 		if used <= target || t.over() {
 			return t.giveBack(ctx, size, used)
 		}
-		n, err := t.removeOldest(ctx, tables)
+		n, err := t.removeOldest(ctx, t.tables)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -317,7 +323,7 @@ func (s *session) pragma(ctx context.Context, text string) error {
 // byAge removes the rows that are too old.
 func (t *pruneTurn) byAge(ctx context.Context, now time.Time) error {
 	keep := t.cfg.Keep
-	for _, a := range t.agings(t.session) {
+	for _, a := range t.tables {
 		for !t.over() {
 			chunk := t.chunk()
 			n, err := t.remove(ctx, t.stats.pruned.byAge, a.Aged, a.time(now.Add(-keep)), a.name, now.Unix(), chunk)

@@ -201,3 +201,22 @@ func TestBoundByAge(t *testing.T) {
 		f.exec(t, "UPDATE "+dbschema.LateTable+" SET until = 1")
 	}
 }
+
+// Bounds that can't be held, because the table is a view, are said to be in vain, and
+// rows are written all the same.
+func TestBoundInVain(t *testing.T) {
+	f := newBoundedFile(t)
+	b := f.look(t)
+	b.create(t, "ALTER TABLE sip_trace RENAME TO behind", "CREATE VIEW sip_trace AS SELECT * FROM behind",
+		"CREATE TRIGGER fill INSTEAD OF INSERT ON sip_trace BEGIN INSERT INTO behind (msg, time_stamp) VALUES (NEW.msg, NEW.time_stamp); END")
+	r := f.run(t, 1<<20, time.Hour)
+	r.putAt(t, time.Now(), "call", "a message")
+	r.await(t, "the row", func(c map[string]uint64) bool { return c["store.written"] == 1 })
+	got := r.stop(t)
+	if n := len(b.rowsOf(t, "behind")); n != 1 || got["store.pruned.keep"]+got["store.pruned.keep_bytes"] != 0 {
+		t.Errorf("%d rows: %v", n, got)
+	}
+	if !strings.Contains(r.log.String(), errNotPruned.Error()) {
+		t.Errorf("nobody is told:\n%s", r.log)
+	}
+}

@@ -124,7 +124,6 @@ func (c *connection) Flush(ctx context.Context) error {
 	if len(c.writer.batches) == 0 && c.writer.wanted.Load() != c.writer.cfg {
 		return spool.ErrReopen
 	}
-	defer c.writer.prune(ctx, c.session)
 	for w := c.writer; len(w.batches) > 0; c.progress = true {
 		err := w.flush(ctx, c.session)
 		if err != nil && !c.progress {
@@ -138,6 +137,7 @@ func (c *connection) Flush(ctx context.Context) error {
 			return err
 		}
 	}
+	c.writer.prune(ctx, c.session)
 	return nil
 }
 
