@@ -16,10 +16,10 @@
 // $siptrace(direction) have values in the event route; an index of an AVP may
 // count from the end; !~ is taken; $siptraced(defects), which Kamailio refuses, names
 // what is wrong with a message ("missing_call_id,short_body", see sipmsg.Defect), and is
-// $null where nothing is; keep_avps(), which Kamailio refuses as well, asks that the
-// AVPs that a request has when the run ends hold for its transaction, as those of a
-// request route do in the proxy, and keep_avps("replies") that they hold for its
-// replies alone.
+// $null where nothing is; keep_trace(), which Kamailio refuses as well, asks that the
+// AVPs that a request has when the run ends, and the addresses that sip_trace() names for
+// it, hold for its transaction, as those of a request route do in the proxy, and
+// keep_trace("replies") that they hold for its replies alone.
 //
 // Left out: whatever changes, answers or routes a message, and what lives in
 // the proxy's memory (transactions, dialogs, hash tables, XAVPs, selects but cfg_get). It is

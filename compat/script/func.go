@@ -65,7 +65,7 @@ func builtins() map[string]builtin {
 		"sip_trace":        {0, 3, `sip_trace("sip:192.0.2.1:9060", "$ci", "t")`, sipTrace},
 		"sip_trace_mode":   {1, 1, `sip_trace_mode("t")`, sipTraceMode},
 		"sip_trace_msg":    {5, 5, `sip_trace_msg("text", "udp:192.0.2.1:5060", "udp:192.0.2.2:5060", "sip:192.0.2.3:9060", "id")`, sipTraceMsg},
-		"keep_avps":        {0, 1, `keep_avps() or keep_avps("replies")`, keepAVPs},
+		"keep_trace":       {0, 1, `keep_trace() or keep_trace("replies")`, keepTrace},
 		"hlog":             {1, 2, `hlog("$ci", "text")`, hlog},
 	}
 }
@@ -739,16 +739,16 @@ func sipTraceMode(c *compiler, e *call) (function, error) {
 	}, nil
 }
 
-func keepAVPs(_ *compiler, e *call) (function, error) {
+func keepTrace(_ *compiler, e *call) (function, error) {
 	replies := len(e.args) == 1
 	if replies {
 		if what, err := constant(e, 0); err != nil || what != "replies" {
-			return nil, fail(e.pos, refuse("write "+builtins()[e.name].usage, "keep_avps() has another argument than \"replies\""))
+			return nil, fail(e.pos, refuse("write "+builtins()[e.name].usage, "keep_trace() has another argument than \"replies\""))
 		}
 	}
 	at := e.pos
 	return func(m *Message) int32 {
-		a := m.act(KeepAVPs, at)
+		a := m.act(KeepTrace, at)
 		if a == nil {
 			return -1
 		}

@@ -47,7 +47,7 @@ func TestRefused(t *testing.T) {
 		`is_method($rm);`:                    "k.cfg:1: argument 1 of is_method() is not a string constant",
 		`setflag(32);`:                       "k.cfg:1: the flag of setflag() is not a number from 0 to 31",
 		`setflag("5");`:                      "k.cfg:1: the flag of setflag() is not a number from 0 to 31",
-		`keep_avps("t");`:                    `k.cfg:1: keep_avps() has another argument than "replies"; write keep_avps() or keep_avps("replies")`,
+		`keep_trace("t");`:                   `k.cfg:1: keep_trace() has another argument than "replies"; write keep_trace() or keep_trace("replies")`,
 		`xlog("L_INF", "x");`:                `k.cfg:1: "L_INF" is no level; did you mean L_INFO?`,
 		`sip_trace("10.0.0.1");`:             `k.cfg:1: argument 1 of sip_trace() is "10.0.0.1"; write "sip:host:port;transport=udp"`,
 		`sip_trace("sip:a", "b", "x");`:      `k.cfg:1: argument 3 of sip_trace() is "x"; write "m" (message), "t" (transaction) or "d" (dialog)`,

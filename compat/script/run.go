@@ -67,7 +67,7 @@ const (
 	SIPTraceMsg                       // sip_trace_msg(): Text, From, To, Address, CorrelationID
 	HLog                              // hlog(): CorrelationID, Text
 	Log                               // xlog() and log(): Level, Text
-	KeepAVPs                          // keep_avps(): Replies
+	KeepTrace                         // keep_trace(): Replies
 )
 
 // Action is what a function asks of the caller. Its bytes live until the next
@@ -81,7 +81,7 @@ type Action struct {
 	CorrelationID []byte
 	Text          []byte
 	From, To      []byte // proto:address:port
-	Replies       bool   // keep_avps("replies")
+	Replies       bool   // keep_trace("replies")
 }
 
 // Result is what a run decided.

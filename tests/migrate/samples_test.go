@@ -315,6 +315,28 @@ modparam("siptrace", "hep_capture_id", 77)
 `,
 	},
 	{
+		name: "two collectors and rows", base: "pkg/kamailio-oob.cfg", pair: true, mirrors: true, edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "traced_user_avp", "$avp(s:traced)")
+`,
+		calls: `	if(method == "REGISTER"){ sip_trace("sip:127.0.0.1:@SINK@", "", "t"); }
+	if (is_method("INVITE|BYE|UPDATE|CANCEL")) { $avp(s:traced) = $rm; sip_trace("sip:127.0.0.1:@SINK2@", "", "t"); }
+`,
+	},
+	{
+		// The proxy's own replies are left out of the duplicates there.
+		name: "two collectors and duplicates", base: "pkg/kamailio-oob.cfg", edits: oob,
+		lines: standard + `modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:@SINK@")
+`,
+		calls: `	if(method == "REGISTER"){ sip_trace("sip:127.0.0.1:@SINK@", "", "t"); }
+	if (is_method("INVITE|BYE|UPDATE|CANCEL")) { sip_trace("sip:127.0.0.1:@SINK2@", "", "t"); }
+`,
+	},
+	{
 		name: "two collectors, HEP2", base: "pkg/kamailio-oob.cfg", mirrors: true, edits: oob,
 		lines: `loadmodule "siptrace.so"
 modparam("siptrace", "trace_on", 1)

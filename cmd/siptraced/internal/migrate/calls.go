@@ -100,6 +100,7 @@ type statement struct {
 	route string // where it stands
 	pos   kamcfg.Pos
 	why   string // why it isn't carried
+	calls bool   // it names an address for sip_trace()
 }
 
 // The kinds of node.
@@ -136,6 +137,16 @@ func (n node) control() (name string, zero bool) {
 // calls is the NAME of a statement that is route(NAME).
 func (n node) calls() string {
 	if n.kind == plain && len(n.tokens) == 4 && n.tokens[0].Text == "route" && n.tokens[1].Kind == '(' && n.tokens[2].Kind != kamcfg.Variable {
+		return n.tokens[2].Text
+	}
+	return ""
+}
+
+// address is the destination that a call of sip_trace() names; empty where it names
+// none, or works it out.
+func (n node) address() string {
+	if n.kind == plain && len(n.tokens) > 3 && n.tokens[0].Text == "sip_trace" && n.tokens[2].Kind == kamcfg.String && !strings.Contains(n.tokens[2].Text, "$") &&
+		(n.tokens[3].Kind == ')' || n.tokens[3].Kind == ',') {
 		return n.tokens[2].Text
 	}
 	return ""

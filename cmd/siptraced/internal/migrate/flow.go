@@ -19,6 +19,7 @@ import (
 type flow struct {
 	p      *Plan
 	avps   []string                 // of the parameters
+	calls  bool                     // of sip_trace() that name an address are kept as well
 	traces bool                     // sip_trace() ends what the AVPs of a request are taken from
 	blocks map[string]*kamcfg.Block // route[NAME]
 	within []string                 // the routes at hand, one called by the other
@@ -149,8 +150,11 @@ func variable(text string) string {
 	return ""
 }
 
-// assigns says that a statement sets an AVP of siptrace.
+// assigns says that a statement sets an AVP of siptrace, or sends to an address.
 func (f *flow) assigns(n node) bool {
+	if f.calls && n.address() != "" {
+		return true
+	}
 	name, ok := strings.CutPrefix(n.target(), "$avp(")
 	return ok && slices.Contains(f.avps, strings.TrimSuffix(name, ")"))
 }
@@ -188,6 +192,9 @@ func (f *flow) plain(n node, next, out after) ([]node, after) {
 		}
 		f.ask(n)
 		f.set = append(f.set, f.statement(n, ""))
+		if n.address() != "" { // what it takes is the proxy's to say
+			n.tokens = append(slices.Clone(n.tokens[:3]), kamcfg.Token{Kind: ')', Text: ")", Adjoins: true})
+		}
 		return []node{n}, after{set: true, kept: true}
 	case name != "" && f.asked[name]:
 		if f.why(n) != "" {
@@ -427,5 +434,5 @@ func (p *Plan) assigned(name string) bool {
 func (f *flow) statement(n node, why string) statement {
 	var text strings.Builder
 	write(&text, []node{n}, "")
-	return statement{text: text.String(), route: n.in, pos: n.at(), why: why}
+	return statement{text: text.String(), route: n.in, pos: n.at(), why: why, calls: slices.ContainsFunc(f.assignments(n), func(a node) bool { return a.address() != "" })}
 }

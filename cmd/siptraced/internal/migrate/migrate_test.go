@@ -332,7 +332,7 @@ func TestSinks(t *testing.T) {
 
 // TestRoute shows siptraced's event route.
 func TestRoute(t *testing.T) {
-	const request = open + aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps();\n"
+	const request = open + aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_trace();\n"
 	const users = "modparam(\"siptrace\", \"traced_user_avp\", \"$avp(s:u)\")\nmodparam(\"siptrace\", \"trace_table_avp\", \"$avp(t)\")\n"
 	for _, c := range []struct {
 		name, text, want string
@@ -538,7 +538,7 @@ route[B_AVPS] {
 		{
 			"sip_trace() takes the request before it",
 			users + "route {\n\tif ($rU == \"x\") $avp(u) = \"a\";\n\tsip_trace();\n\t$avp(u) = \"late\";\n}\n",
-			open + aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps(\"replies\");\n" + `		# kamailio.cfg:6, route
+			open + aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_trace(\"replies\");\n" + `		# kamailio.cfg:6, route
 		if ($rU == "x") {
 			$avp(u) = "a";
 		}
@@ -569,6 +569,39 @@ route[B_AVPS] {
 			"after the event route's own",
 			users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { if (has_totag()) exit; $avp(u) = $fU; }\nevent_route[siptrace:msg] {\n\tif (is_method(\"OPTIONS\")) drop;\n}",
 			open + "\tif (is_method(\"OPTIONS\")) drop;\n" + strings.TrimPrefix(request, open) + "\t\t# kamailio.cfg:6, route\n\t\tif (has_totag()) {\n\t\t\texit;\n\t\t}\n\t\t# kamailio.cfg:6, route\n\t\t$avp(u) = $fU;\n\t}\n}\n", 0,
+		},
+		{
+			"several collectors",
+			`modparam("siptrace", "duplicate_uri", "sip:192.0.2.1")
+request_route {
+	sip_trace();
+	if (method == "REGISTER") sip_trace("sip:192.0.2.1", "$ci", "t");
+	if (is_method("INVITE")) { sip_trace("sip:192.0.2.2", "", "t"); exit; }
+	if (lookup("location")) sip_trace("sip:192.0.2.3", "", "t");
+	if (is_method("BYE")) sip_trace("sip:192.0.2.2");
+}
+`,
+			request + `		# kamailio.cfg:6, request_route
+		if (method == "REGISTER") {
+			sip_trace("sip:192.0.2.1");
+		}
+		# kamailio.cfg:7, request_route
+		if (is_method("INVITE")) {
+			sip_trace("sip:192.0.2.2");
+			exit;
+		}
+		# kamailio.cfg:9, request_route
+		if (is_method("BYE")) {
+			sip_trace("sip:192.0.2.2");
+		}
+	}
+}
+`, 1,
+		},
+		{
+			"duplicates by name only", // with the database on, sip_trace() alone brings none
+			"route { sip_trace_mode(\"t\"); if ($rU == \"x\") sip_trace(\"sip:192.0.2.1\", \"\", \"t\"); }\n",
+			request + "\t\t# kamailio.cfg:3, route\n\t\tif ($rU == \"x\") {\n\t\t\tsip_trace(\"sip:192.0.2.1\");\n\t\t}\n\t}\n}\n", 0,
 		},
 		{"beyond it", users + "route { $avp(u) = $sht(users=>$fU); if (lookup(\"location\")) $avp(t) = \"x\"; }", "", 2},
 		{"by variables beyond it", users + "route { $var(x) = $sht(a=>b); $avp(u) = $var(x); $avp(t) = $avp(loaded); if ($rc == 1) $avp(t) = \"y\"; if (route(X)) $avp(t) = \"z\"; }", "", 4},
@@ -715,8 +748,11 @@ func TestNotes(t *testing.T) {
 			"kamailio.cfg:5 ends the way of some messages in route before an AVP is set for siptrace, and which these are siptraced can't work out: mf_process_maxfwd_header() is not known here",
 		},
 		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
-		{"other collectors", "modparam(\"siptrace\", \"trace_to_database\", 0)\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\nroute { sip_trace(\"sip:192.0.2.1\"); sip_trace(\"sip:192.0.2.2\"); sip_trace(\"$avp(d)\"); }",
-			"past siptraced. They are sip:192.0.2.2 (kamailio.cfg:5), $avp(d) (kamailio.cfg:5). For their sake the proxy's hep_version stays 1."},
+		{
+			"other collectors", "modparam(\"siptrace\", \"trace_to_database\", 0)\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\nroute { sip_trace(\"sip:192.0.2.1\"); sip_trace(\"sip:192.0.2.2\"); sip_trace(\"$avp(d)\"); }",
+			"past siptraced. They are sip:192.0.2.2 (kamailio.cfg:5), $avp(d) (kamailio.cfg:5). For their sake the proxy's hep_version stays 1.",
+		},
+		{"a collector that can't be told", `route { sip_trace("sip:192.0.2.1"); if (lookup("location")) sip_trace("sip:192.0.2.2"); }`, "kamailio.cfg:3 names a collector in route, and for which messages siptraced can't work out: lookup() can't be run"},
 		{"several destinations", `route { sip_trace("sip:192.0.2.1"); sip_trace("sip:192.0.2.2"); }`, "sip:192.0.2.2 (kamailio.cfg:3)"},
 		{"destination at run time", `route { sip_trace("$avp(d)"); }`, "works its address out"},
 		{"no duplicates", `modparam("siptrace", "duplicate_uri", "sip:192.0.2.1")` + "\nroute { sip_trace(); }", "nothing went to sip:192.0.2.1"},

@@ -139,10 +139,14 @@ func (p *Plan) moves() (out []string) {
 		}
 	}
 	for _, s := range p.carried {
-		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s: the assignment is in siptraced's event route as well, with the conditions around it, and with what ends the script before it.", p.place(s.pos), s.route))
+		what := "sets an AVP for siptrace in %s: the assignment"
+		if s.calls {
+			what = "names a collector in %s: the call"
+		}
+		out = append(out, fmt.Sprintf("%s "+what+" is in siptraced's event route as well, with the conditions around it, and with what ends the script before it.", p.place(s.pos), s.route))
 	}
 	if p.byRequest {
-		out = append(out, "What these AVPs depend on differs between the messages of a transaction: siptraced asks it of the request as it comes in"+either(p.transactional(), ", and what that sets holds for the transaction (keep_avps())", ", which with its stateless replies is all that sip_trace() takes")+". What the proxy changes in the request before it gets there is not seen, and of a request that sip_trace() leaves out neither is what it sets.")
+		out = append(out, "What this depends on differs between the messages of a transaction: siptraced asks it of the request as it comes in"+either(p.transactional(), ", and what that sets holds for the transaction (keep_trace())", ", which with its stateless replies is all that sip_trace() takes")+". What the proxy changes in the request before it gets there is not seen, and of a request that sip_trace() leaves out neither is what it sets.")
 	}
 	sock := "its address is not known here; siptraced mirrors from one that the host chooses"
 	if from := p.sendFrom(); from != "" {
@@ -199,6 +203,11 @@ func (p *Plan) hidden() (out []string) {
 			p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
 	}
 	for _, s := range p.left {
+		if s.calls {
+			out = append(out, fmt.Sprintf("%s names a collector in %s, and for which messages siptraced can't work out: %s. They go to the others only. Name it by a rule of siptraced (siptrace.trace.start with a filter and the destination).\n%s",
+				p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
+			continue
+		}
 		out = append(out, fmt.Sprintf("%s sets an AVP for siptrace in %s, and siptraced can't work it out: %s. Carry it by a rule of siptraced that needs only what is in the messages (siptrace.trace.start with a filter, and users or table); for those who read the mirrors, as the correlation id: sip_trace(\"\", VALUE, \"t\").\n%s",
 			p.place(s.pos), s.route, s.why, strings.TrimSpace(s.text)))
 	}
@@ -219,7 +228,7 @@ func (p *Plan) hidden() (out []string) {
 		for _, d := range p.dests {
 			list = append(list, fmt.Sprintf("%s (%s)", d.uri, d.at))
 		}
-		out = append(out, fmt.Sprintf("Several addresses get mirrors: %s. siptraced.yaml has the first of duplicate_uri's or else of these for all; which messages go to which other one is for a rule: sip_trace(\"ADDRESS\") in the event route, under the condition that the call in kamailio.cfg has.", strings.Join(list, ", ")))
+		out = append(out, fmt.Sprintf("Several addresses get mirrors: %s. duplicate_uri in siptraced.yaml has what gets those that the event route says nothing of. A message that two calls take comes to siptraced twice, and goes twice to each of their addresses.", strings.Join(list, ", ")))
 	}
 	if p.core && !p.sinks.db && p.params.TraceToDatabase && p.params.TraceSLAcks {
 		out = append(out, "trace_mode stored nothing, but with trace_to_database on the module wrote rows of the ACKs for its own stateless replies; siptraced doesn't.")

@@ -74,7 +74,7 @@ const (
 
 	aboutStateless = "\t# A To tag of 32 hexadecimal digits and a dot is one that Kamailio's module sl makes: the module\n\t# siptrace gives the ACK for such a stateless reply neither users nor a table.\n"
 	aboutCanceling = "\t# Nor has the proxy's own answer to a CANCEL users.\n"
-	aboutKept      = "\t# AVPs are set by the request as it comes in, and hold for its transaction.\n"
+	aboutKept      = "\t# What kamailio.cfg gives a request as it comes in holds for its transaction.\n"
 	aboutRequests  = "\t# sip_trace() takes nothing but the request that comes in, and the proxy's stateless replies to it.\n"
 )
 
@@ -84,10 +84,11 @@ const (
 func (p *Plan) assignments() (before, after string) {
 	f := flow{p: p, avps: []string{avpName(p.params.TracedUserAVP), avpName(p.params.TraceTableAVP)}}
 	f.avps = slices.DeleteFunc(f.avps, func(name string) bool { return name == "" })
-	if len(f.avps) == 0 {
+	f.calls = p.carriesCalls()
+	if len(f.avps) == 0 && !f.calls {
 		return "", ""
 	}
-	f.traces = !p.core && !p.later()
+	f.traces = !p.core && !p.later() && !f.calls
 	kept := f.follow()
 	p.carried, p.left, p.missed = f.set, f.left, f.missed
 	p.tables = values(slices.Concat(append(slices.Collect(maps.Values(f.routes)), kept)...), avpName(p.params.TraceTableAVP))
@@ -100,6 +101,19 @@ func (p *Plan) assignments() (before, after string) {
 	}
 	return "", p.perRequest(&f, kept)
 }
+
+// carriesCalls says that the event route has the calls of sip_trace() that name an
+// address: there are several, or what names none isn't mirrored.
+func (p *Plan) carriesCalls() bool {
+	return !p.core && (len(p.dests) > 1 || p.namedOnly() && slices.ContainsFunc(p.calls, func(c call) bool {
+		_, named := c.address()
+		return c.traces() && !named
+	}))
+}
+
+// namedOnly says that only those calls bring mirrors: with the database on, a SIP
+// duplicate goes to none but the address that a call names.
+func (p *Plan) namedOnly() bool { return !p.core && p.sinks.db && p.sinks.sip && !p.sinks.hep }
 
 // stable writes assignments that can be judged for each message by itself.
 func (p *Plan) stable(kept []node) string {
@@ -124,9 +138,9 @@ func (p *Plan) perRequest(f *flow, kept []node) string {
 	p.byRequest = true
 	var b, routes strings.Builder
 	if p.transactional() {
-		b.WriteString(aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps();\n")
+		b.WriteString(aboutKept + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_trace();\n")
 	} else {
-		b.WriteString(aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_avps(\"replies\");\n")
+		b.WriteString(aboutRequests + aboutStateless + "\tif (" + newRequest + ") {\n\t\tkeep_trace(\"replies\");\n")
 	}
 	p.writeKept(&b, kept, "\t\t")
 	b.WriteString("\t}\n")

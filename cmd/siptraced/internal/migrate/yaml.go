@@ -96,6 +96,9 @@ func (p *Plan) effective() siptrace.Params {
 	} else if len(q.DuplicateURI) > 1 {
 		q.DuplicateURI = q.DuplicateURI[:1]
 	}
+	if p.carriesCalls() && p.namedOnly() && !slices.ContainsFunc(p.left, func(s statement) bool { return s.calls }) {
+		q.DuplicateURI = nil
+	}
 	d := siptrace.DefaultParams()
 	q.TraceSLAcks, q.TraceDialogAck, q.TraceDialogSpiral = d.TraceSLAcks, d.TraceDialogAck, d.TraceDialogSpiral
 	q.TraceInitMode, q.EvcbMsg, q.TraceEphemeralSocket = d.TraceInitMode, d.EvcbMsg, d.TraceEphemeralSocket
@@ -174,6 +177,7 @@ func (p *Plan) value(s siptrace.Spec, q *siptrace.Params) string {
 // comment says where a value comes from.
 func (p *Plan) comment(name string, neutral bool) string {
 	par, set := p.set[name]
+	after := p.effective()
 	switch {
 	case name == "trace_init_mode" && p.gated():
 		return " # only what sip_trace_mode() of the event route takes"
@@ -181,6 +185,8 @@ func (p *Plan) comment(name string, neutral bool) string {
 		return " # the proxy sees to it"
 	case name == "trace_on" && !p.params.TraceOn && p.switched():
 		return " # the proxy has the switch, siptrace.status: off, it mirrors nothing"
+	case name == "duplicate_uri" && len(p.dests) > 0 && len(after.DuplicateURI) == 0:
+		return " # the event route names the addresses"
 	case name == "duplicate_uri" && len(p.dests) == 0:
 		return " # mirrored nowhere"
 	case name == "duplicate_uri":
@@ -189,7 +195,6 @@ func (p *Plan) comment(name string, neutral bool) string {
 		return ""
 	}
 	before := p.params
-	after := p.effective()
 	spec, err := siptrace.Lookup(name)
 	if strings.Contains(name, "send_sock") {
 		return " # " + p.place(par.Pos) + " has the proxy's own port"

@@ -65,7 +65,7 @@ type Decision struct {
 	table        string
 	size         int // of users
 	selected     bool
-	notOwn       bool // the AVPs are those of another request, not what the route set
+	notOwn       bool // it has what another request kept, not what the route gives it
 
 	tables, uris map[string]string // names seen and what became of them
 	one          [1]string
@@ -310,13 +310,16 @@ func (w *Decision) routed(res *script.Result, rec *siptrace.Record, m *sipmsg.Me
 	for i := range res.Actions {
 		a := &res.Actions[i]
 		switch {
-		case a.Kind == script.KeepAVPs:
-			w.keepAVPs(a, table, rec, m)
-		case a.Kind != script.SIPTrace:
+		case a.Kind != script.SIPTrace || w.notOwn:
 		case w.cfg.Params.TraceInitMode == 1:
 			w.engine.count.ignored.Add(1)
 		default:
 			w.sipTrace(a, table, w.mode(a.Mode, res.Flags), rec, m)
+		}
+	}
+	for i := range res.Actions {
+		if a := &res.Actions[i]; a.Kind == script.KeepTrace {
+			w.keepTrace(a, table, rec, m)
 		}
 	}
 }

@@ -198,16 +198,17 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// keep_avps(): who has the AVPs of a request, as in Kamailio.
-func TestKeepAVPs(t *testing.T) {
+// keep_trace(): who has the AVPs of a request, and goes where it goes, as in Kamailio.
+func TestKeepTrace(t *testing.T) {
 	alice, none := `users ["INVITE"] table "sip_trace_alt" to [] cid ""`, plain
+	to := func(uri string) string { return fmt.Sprintf(`users [] table "" to [%q] cid ""`, uri) }
 	const stateless = "0123456789abcdef0123456789abcdef.1"
 	type step struct{ what, branch, toTag, direction, want string }
 	for _, tt := range []struct {
 		name, route string
 		steps       []step
 	}{
-		{"a call", `if (is_request() && $siptrace(direction) == "in") { keep_avps(); if (!has_totag()) { $avp(s:tu) = $rm; $avp(tt) = "sip_trace_alt"; } }`, []step{
+		{"a call", `if (is_request() && $siptrace(direction) == "in") { keep_trace(); if (!has_totag()) { $avp(s:tu) = $rm; $avp(tt) = "sip_trace_alt"; } }`, []step{
 			{"INVITE", "1", "", siptrace.In, alice},
 			{"100 INVITE", "1", "", siptrace.Out, alice},
 			{"INVITE", "2", "", siptrace.Out, alice},
@@ -225,14 +226,25 @@ func TestKeepAVPs(t *testing.T) {
 			{"BYE", "4", "b", siptrace.In, none},
 			{"200 BYE", "4", "b", siptrace.Out, none},
 		}},
-		{"no users for the INVITE are none for its CANCEL and ACK", `if (is_request() && $siptrace(direction) == "in") { keep_avps(); if (!is_method("INVITE")) $avp(s:tu) = $rm; }`, []step{
+		{"no users for the INVITE are none for its CANCEL and ACK", `if (is_request() && $siptrace(direction) == "in") { keep_trace(); if (!is_method("INVITE")) $avp(s:tu) = $rm; }`, []step{
 			{"INVITE", "1", "", siptrace.In, none},
 			{"CANCEL", "1", "", siptrace.In, none},
 			{"487 INVITE", "1", "b", siptrace.Out, none},
 			{"ACK", "1", "b", siptrace.In, none},
 			{"ACK", "3", "b", siptrace.In, `users ["ACK"] table "" to [] cid ""`},
 		}},
-		{"replies alone", `if (is_request() && $siptrace(direction) == "in") { keep_avps("replies"); $avp(s:tu) = $rm; }`, []step{
+		{"a collector", `if (is_request() && $siptrace(direction) == "in") { keep_trace(); if (is_method("INVITE")) sip_trace("sip:h:1"); else sip_trace("sip:h:2"); }`, []step{
+			{"INVITE", "1", "", siptrace.In, to("sip:h:1")},
+			{"INVITE", "2", "", siptrace.Out, to("sip:h:1")},
+			{"180 INVITE", "2", "b", siptrace.In, to("sip:h:1")},
+			{"CANCEL", "1", "", siptrace.In, none}, // the module takes duplicate_uri
+			{"200 CANCEL", "1", "x", siptrace.Out, to("sip:h:1")},
+			{"CANCEL", "2", "", siptrace.Out, to("sip:h:1")},
+			{"ACK", "3", "b", siptrace.In, to("sip:h:2")}, // for a 2xx
+			{"BYE", "4", "b", siptrace.In, to("sip:h:2")},
+			{"200 BYE", "4", "b", siptrace.Out, to("sip:h:2")},
+		}},
+		{"replies alone", `if (is_request() && $siptrace(direction) == "in") { keep_trace("replies"); $avp(s:tu) = $rm; }`, []step{
 			{"INVITE", "1", "", siptrace.In, `users ["INVITE"] table "" to [] cid ""`},
 			{"480 INVITE", "1", "b", siptrace.Out, `users ["INVITE"] table "" to [] cid ""`},
 			{"INVITE", "2", "", siptrace.Out, none},
@@ -252,7 +264,7 @@ func TestKeepAVPs(t *testing.T) {
 			}
 		})
 	}
-	r := newRig(t, `if (is_request() && $siptrace(direction) == "in") { keep_avps(); $avp(s:tu) = "a"; }`, nil)
+	r := newRig(t, `if (is_request() && $siptrace(direction) == "in") { keep_trace(); $avp(s:tu) = "a"; }`, nil)
 	r.handle(text("100 INVITE", "c", "1", ""), siptrace.Out)
 	r.handle(text("INVITE", "c", "1", ""), siptrace.In)
 	if len(r.further) != 1 || describe(&r.further[0]) != `users ["a"] table "" to [] cid ""` {

@@ -72,7 +72,7 @@ type active struct {
 // action is what a rule does with a message.
 type action struct {
 	rule         *active // nil: the event route
-	kept         bool    // by keep_avps()
+	kept         bool    // by keep_trace()
 	replies      bool    // for replies alone
 	users        [][]byte
 	destinations []string
@@ -372,7 +372,7 @@ func (e *Engine) Decider() *Decider {
 	}
 	e.scopes.SetOptions(scope.Options{
 		Skipped: true, SkipACK: !p.TraceDialogAck, SkipSpiral: !p.TraceDialogSpiral,
-		LookBack: e.cfg.routeCalls("sip_trace") || e.cfg.routeCalls("keep_avps") || slices.ContainsFunc(d.rules, func(a *active) bool { return a.kind != scope.Message }),
+		LookBack: e.cfg.routeCalls("sip_trace") || e.cfg.routeCalls("keep_trace") || slices.ContainsFunc(d.rules, func(a *active) bool { return a.kind != scope.Message }),
 	})
 	if d.route == nil && len(d.rules) == 0 && d.acks == nil && p.TraceInitMode != 2 {
 		return nil

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"slices"
 
 	"siptraced/cmd/siptraced/internal/scope"
 	"siptraced/compat/script"
@@ -9,39 +10,44 @@ import (
 	"siptraced/compat/siptrace"
 )
 
-// keepAVPs is a call of keep_avps(): the AVPs that a request has are those of its
-// transaction, as in Kamailio. An INVITE without any keeps that: its CANCEL, and its
-// ACK for a failure, have none either. CANCEL and ACK begin no transaction with AVPs
-// of its own.
-func (w *Decision) keepAVPs(call *script.Action, table string, rec *siptrace.Record, m *sipmsg.Message) {
+// keepTrace is a call of keep_trace(): the AVPs that a request has, and the addresses
+// that sip_trace() names for it, are those of its transaction, as in Kamailio. An INVITE
+// without any keeps that: its CANCEL, and its ACK for a failure, have none either. CANCEL
+// and ACK begin no transaction with any of their own.
+func (w *Decision) keepTrace(call *script.Action, table string, rec *siptrace.Record, m *sipmsg.Message) {
 	if !m.IsRequest || is(m, "ACK") || is(m, "CANCEL") {
 		return
 	}
 	number := w.engine.routeNumber(call)
-	kept := &action{kept: true, replies: call.Replies, table: table, users: w.routeUsers()}
-	if kept.table == "" && len(kept.users) == 0 && (kept.replies || !is(m, "INVITE")) || inScope(w.found, number, scope.Transaction) {
+	kept := &action{kept: true, replies: call.Replies, table: table, users: w.routeUsers(), destinations: slices.Clone(w.destinations)}
+	if kept.table == "" && len(kept.users)+len(kept.destinations) == 0 && (kept.replies || !is(m, "INVITE")) || inScope(w.found, number, scope.Transaction) {
 		return
 	}
 	before, _ := w.engine.scopes.Start(scope.Transaction, number, kept, m, rec)
 	w.lookBack(kept, before)
 }
 
-// mergeKept gives a message the AVPs that its transaction kept: to those messages
-// that have them in Kamailio. The ACK for a 2xx is a transaction of its own. To the
-// ACK for a stateless reply the module gives no AVPs, and to the proxy's own answer to
-// a CANCEL the table alone. A CANCEL, and an ACK for a failure, have no others.
+// mergeKept gives a message what its transaction kept: to those messages that have it
+// in Kamailio. The ACK for a 2xx is a transaction of its own. To the ACK for a
+// stateless reply the module gives no AVPs, and to the proxy's own answer to a CANCEL no
+// users; a CANCEL that comes in goes to duplicate_uri. A CANCEL, and an ACK for a
+// failure, have nothing else.
 func (w *Decision) mergeKept(a *action, f *scope.Match, rec *siptrace.Record, m *sipmsg.Message) {
 	if f.ACK || a.replies && m.IsRequest || scope.AnsweredBySL(m, rec) {
 		return
 	}
-	w.say("it has the AVPs of its transaction")
-	w.selected = w.selected || len(a.users) > 0
+	w.say("it has what keep_trace() kept for its transaction")
+	w.selected = w.selected || len(a.users)+len(a.destinations) > 0
 	w.notOwn = w.notOwn || m.IsRequest && (is(m, "ACK") || is(m, "CANCEL"))
-	if !m.IsRequest && is(m, "CANCEL") && rec.Direction == siptrace.Out {
-		w.table = a.table
-		return
+	kept := *a
+	if is(m, "CANCEL") && m.IsRequest == (rec.Direction != siptrace.Out) {
+		if m.IsRequest {
+			kept.destinations = nil
+		} else {
+			kept.users = nil
+		}
 	}
-	w.merge(a)
+	w.merge(&kept)
 }
 
 // is compares the method of a message, of a reply that of its CSeq.
