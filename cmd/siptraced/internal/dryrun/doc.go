@@ -3,9 +3,5 @@
 //
 //	err := dryrun.Run(cfg, "call.pcap", os.Stdout)
 //
-// Captures are pcap and pcapng files with SIP or HEP over UDP, and files with one
-// JSON object per line: hex (the packet), t (epoch seconds), transport, src and
-// dst (address:port).
-//
-// What it leaves out: SIP over TCP, which a capture shows in segments.
+// The files are those of package capture.
 package dryrun

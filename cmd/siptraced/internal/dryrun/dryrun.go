@@ -2,13 +2,16 @@ package dryrun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
+	"siptraced/cmd/siptraced/internal/capture"
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/ingest"
@@ -41,7 +44,7 @@ func Run(cfg *config.Config, file string, out io.Writer) error {
 		in.NewDecision = func() pipeline.Decision { return d.NewDecision() }
 	}
 	r.pipeline = pipeline.New(in, r, c)
-	err = readCapture(file, r.handle)
+	err = r.read(file)
 	sums := map[string]int{}
 	for _, what := range r.ended {
 		sums[what]++
@@ -52,6 +55,30 @@ func Run(cfg *config.Config, file string, out io.Writer) error {
 	}
 	fmt.Fprintln(out)
 	return err
+}
+
+// read has the messages of a file handled; other traffic in it is passed over.
+func (r *run) read(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = capture.Read(f, func(i capture.Item) error {
+		switch {
+		case i.Packet != nil:
+			r.handle(i.Packet)
+		case i.Refused != nil:
+			r.handle(&ingest.Packet{Data: i.Refused.Packet, Time: i.Refused.Time, Net: "udp"})
+		case !errors.Is(i.Problem, capture.ErrOther):
+			return fmt.Errorf("line %d: %w", i.Number, i.Problem)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }
 
 // run is one dry run. It is the spool of its pipeline.

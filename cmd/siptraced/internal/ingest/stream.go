@@ -163,7 +163,7 @@ type handshaker interface{ Handshake() error }
 // cut hands on every whole packet of buf and returns what is left.
 func (s *Server) cut(p *Packet, buf []byte, ask func(netip.AddrPort, []byte) error, end *ending) ([]byte, error) {
 	for len(buf) > 0 {
-		skip, n, err := split(buf)
+		skip, n, err := Split(buf)
 		if err != nil {
 			s.received.Add(1)
 			s.counters.Counter("rejected." + cause(err)).Add(1)
@@ -188,9 +188,9 @@ func (s *Server) cut(p *Packet, buf []byte, ask func(netip.AddrPort, []byte) err
 	return buf, nil
 }
 
-// split finds the next packet, HEP3 or SIP, behind the line ends that keep a
+// Split finds the next packet of a stream, HEP3 or SIP: n bytes (0: it is not whole yet) behind skip, the line ends that keep a
 // connection alive (RFC 3261 §7.5, RFC 5626 §3.5.1).
-func split(buf []byte) (skip, n int, err error) {
+func Split(buf []byte) (skip, n int, err error) {
 	for skip < len(buf) && (buf[skip] == '\r' || buf[skip] == '\n') {
 		skip++
 	}

@@ -58,17 +58,21 @@ type logLine struct {
 
 // addLog takes a log line: one that was made here, or one that came by HEP.
 func (w *writer) addLog(s *session, rec *siptrace.Record, number int) {
+	w.logLines = append(w.logLines, logLine{number, s.logArgs(rec, &w.packet, w.cfg.Location)})
+}
+
+// logArgs are the arguments of a log line's row; packet is memory.
+func (s *session) logArgs(rec *siptrace.Record, packet *hep.Packet, loc *time.Location) []any {
 	l := dbschema.Log{Time: rec.Time, CallID: rec.CallID, Text: rec.Msg, CaptureID: rec.CaptureID}
 	if rec.Packet != nil {
-		if err := w.packet.Decode(rec.Packet); err == nil {
-			l.Text = w.packet.Payload
+		if err := packet.Decode(rec.Packet); err == nil {
+			l.Text = packet.Payload
 		}
 	}
 	if rec.Source.IsValid() {
 		l.Source = rec.Source.String()
 	}
-	w.logArrivals.add(rec.Time, 1)
-	w.logLines = append(w.logLines, logLine{number, dbschema.AppendLogArgs(nil, s.dialect, l, w.cfg.Location)})
+	return dbschema.AppendLogArgs(nil, s.dialect, l, loc)
 }
 
 // insertLogs writes the log lines in hand, one by one: there are few.
