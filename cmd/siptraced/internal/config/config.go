@@ -59,8 +59,6 @@ type Config struct {
 	ruleList any // of the key rules.list, as it is written
 	mirror   destination
 	entries  []any // of the key destinations, as they are written
-	// toSelf are the entries of duplicate_uri that are our own listening sockets.
-	toSelf []string
 	// kept: what would go nowhere is stored all the same.
 	kept bool
 

@@ -261,7 +261,6 @@ func (c *Config) finishDuplicates() (problems []error) {
 		}
 		if self {
 			// The proxy's own file says where it mirrors to: here.
-			c.toSelf = append(c.toSelf, uri)
 			c.Remarks = append(c.Remarks, fmt.Sprintf("duplicate_uri %s: that is siptraced's own listen address, not a mirror", uri))
 			continue
 		}

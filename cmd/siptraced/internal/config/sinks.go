@@ -61,20 +61,25 @@ func (c *Config) keeps() bool {
 
 // mirroredHere are the addresses of ours that the proxy mirrors to: by duplicate_uri,
 // or by sip_trace() in its script.
-func (c *Config) mirroredHere() []string {
-	uris := slices.Clone(c.toSelf)
+func (c *Config) mirroredHere() (uris []string) {
 	proxy := c.sources.proxy
 	if proxy == nil {
-		return uris
+		return nil
+	}
+	look := func(uri string) {
+		if d, err := c.Mirror.Dynamic.At(uri); err == nil && c.literalSelf(d.Target) && !slices.Contains(uris, uri) {
+			uris = append(uris, uri)
+		}
+	}
+	for _, p := range proxy.Params {
+		if p.Module == moduleName && p.Name == "duplicate_uri" {
+			look(p.Value.Str)
+		}
 	}
 	for _, b := range proxy.Blocks {
 		for i, t := range b.Tokens {
-			if t.Kind != kamcfg.Word || t.Text != "sip_trace" || i+2 >= len(b.Tokens) || b.Tokens[i+1].Kind != '(' {
-				continue
-			}
-			uri := b.Tokens[i+2].Text
-			if d, err := c.Mirror.Dynamic.At(uri); err == nil && c.literalSelf(d.Target) && !slices.Contains(uris, uri) {
-				uris = append(uris, uri)
+			if t.Kind == kamcfg.Word && t.Text == "sip_trace" && i+2 < len(b.Tokens) && b.Tokens[i+1].Kind == '(' {
+				look(b.Tokens[i+2].Text)
 			}
 		}
 	}
@@ -141,6 +146,9 @@ func (c *Config) boundStore() (problems []error) {
 // noteSinks says where messages go that nobody sent there, or that they go nowhere.
 func (c *Config) noteSinks() {
 	p := &c.Params
+	if c.ProxyTraces() && len(c.mirroredHere()) == 0 {
+		c.Remarks = append(c.Remarks, fmt.Sprintf("%s mirrors to no address that siptraced listens on (%s): nothing comes from that proxy yet", c.KamailioCfg, formatAll(c.Ingest.Listen)))
+	}
 	switch {
 	case c.kept:
 		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has trace_to_database 0 and mirrors to siptraced itself (%s), and nothing else takes the messages: siptraced keeps them in %s. %s",
