@@ -271,10 +271,10 @@ func (l *lexer) condition(directive string, at Pos, skipping bool) error {
 			return err
 		}
 		c.what = "#!ifexp"
+		if err := l.newer(); err != nil { // before 5.7 it opens nothing, so that its #!endif is one too many
+			return err
+		}
 		if !skipping {
-			if err := l.newer(); err != nil {
-				return err
-			}
 			v, err := l.eval(stm, at)
 			if err != nil {
 				l.cfg.note(at, "#!ifexp counts as false, since Kamailio can't evaluate its expression: %v", err)

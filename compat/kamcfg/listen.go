@@ -422,9 +422,7 @@ func (c *Config) Expand(l Listen) []netip.AddrPort {
 }
 
 // Local lists the proxy's own sockets as "udp:192.0.2.1:5060", IPv6 in brackets:
-// every listen line expanded, or, without any, what Kamailio then listens on. A
-// listen line without protocol is udp, tcp unless disable_tcp, and with
-// enable_tls also tls on the next port.
+// every listen line expanded, or, without any, what Kamailio then listens on.
 func (c *Config) Local() []string {
 	listens := c.Listens
 	if len(listens) == 0 {
@@ -432,18 +430,9 @@ func (c *Config) Local() []string {
 	}
 	var out []string
 	for _, l := range listens {
-		for _, proto := range c.protocols(l) {
-			n := l
-			if proto == "tls" && l.Proto == "" {
-				if n.Port++; l.noPort {
-					n.Port = c.tlsPort()
-				}
-			}
-			if n.Port > 65535 {
-				continue
-			}
-			for _, ap := range c.Expand(n) {
-				if s := fmt.Sprintf("%s:%s", proto, ap); !slices.Contains(out, s) {
+		for _, one := range c.Protocols(l) {
+			for _, ap := range c.Expand(one) {
+				if s := fmt.Sprintf("%s:%s", one.Proto, ap); !slices.Contains(out, s) {
 					out = append(out, s)
 				}
 			}
@@ -452,16 +441,24 @@ func (c *Config) Local() []string {
 	return out
 }
 
-func (c *Config) protocols(l Listen) []string {
+// Protocols gives a listen line as one for each protocol that it is for: without
+// one that is UDP, TCP unless disable_tcp, and with enable_tls also TLS on the next
+// port.
+func (c *Config) Protocols(l Listen) []Listen {
 	if l.Proto != "" {
-		return []string{l.Proto}
+		return []Listen{l}
 	}
-	protos := []string{"udp"}
+	udp, tcp, tls := l, l, l
+	udp.Proto, tcp.Proto, tls.Proto = "udp", "tcp", "tls"
+	out := []Listen{udp}
 	if c.number(0, "disable_tcp") == 0 {
-		protos = append(protos, "tcp")
+		out = append(out, tcp)
 	}
 	if c.number(0, "enable_tls", "tls_enable") != 0 {
-		protos = append(protos, "tls")
+		if tls.Port++; l.noPort || tls.Port > 65535 {
+			tls.Port = c.tlsPort()
+		}
+		out = append(out, tls)
 	}
-	return protos
+	return out
 }

@@ -29,51 +29,53 @@ func startOptions() Options {
 	}
 }
 
-// TestStartVariables is a table of facts: what Kamailio 5.6.3 with pv, textops and
-// ipops makes of a variable in #!substdef, first within a string, then by itself.
-// unknown is what we don't know.
-func TestStartVariables(t *testing.T) {
-	const defs = "#!define D q\n#!define L a1b2\n#!define N 7\n#!define E\n#!define Q \"str val\"\n"
-	tests := []struct{ name, repl, inString, alone, unknown string }{
-		{"version", "$version(num)", "5.6.3", "5.6.3", ""},
-		{"version and text", "$version(num){s.len}", "5.6.3{s.len}", "5.6.3{s.len}", ""},
-		{"major and minor", `$(version(num){re.subst,/^(([^\.])*\.([^\.])*)\..*/\1/})x`, "5.6x", "5.6x", ""},
-		{"two transformations", "$(version(num){re.subst,/[.].*//}{s.len})", "1", "1", ""},
-		{"and space between", "$(version(num){s.len} {s.len})", "1", "1", ""},
-		{"flags of a transformation", "$(def(D){re.subst,/Q/zz/i})", "zz", "zz", ""},
-		{"host", "$HN(n)", "vm", "vm", ""},
-		{"host with domain", "$HN(f)", "vm.example.com", "vm.example.com", ""},
-		{"domain", "$HN(d)", "example.com", "example.com", ""},
-		{"address", "$HN(i)", "192.0.2.2", "192.0.2.2", ""},
-		{"define", "<$def(D)$(def(D))>", "<qq>", "<qq>", ""},
-		{"define with quotes", "$def(Q)", `"str val"`, `"str val"`, ""},
-		{"define without value", "a$def(E)b", "ab", "ab", ""},
-		{"not defined", "a$def(NOSUCH)b", "ab", "a<null>b", ""},
-		{"not defined, transformed", "a$(def(NOSUCH){s.len})b", "ab", "ab", ""},
-		{"number", "$defn(N)", "7", "7", ""},
-		{"number, not defined", "$defn(NOSUCH)", "0", "0", ""},
-		{"number, with quotes", "$defn(Q)", `"str val"`, `"str val"`, ""},
-		{"value without quotes (since 6.0)", "$defv(Q)$defv(D)", "str valq", "str valq", ""},
-		{"environment", "$env(SET)$(env(SET))$envn(NUMBER)", "valval7", "valval7", ""},
-		{"empty in the environment", "a$env(EMPTY)b", "ab", "ab", ""},
-		{"dollar", "a$$b", "a$b", "a$b", ""},
-		{"text behind", "$def(D).x$def(D)(x)$(def(D))x", "q.xq(x)qx", "q.xq(x)qx", ""},
-		{"parentheses in a name", "a$def(a(b)c)b", "ab", "a<null>b", ""},
+const variableDefs = "#!define D q\n#!define L a1b2\n#!define N 7\n#!define E\n#!define Q \"str val\"\n"
 
-		// Kamailio knows these; it takes a message of its own for those of messages.
-		{"not in the environment", "a$env(NOSUCH)b", "a$env(NOSUCH)b", "a$env(NOSUCH)b", "$env(NOSUCH) has no value here; set the environment variable for siptraced"},
-		{"variable", "$var(x)", "$var(x)", "$var(x)", "$var(x) has no value here; its value is known only within Kamailio"},
-		{"of a message", "$ci-$rU", "$ci-$rU", "$ci-$rU", "$ci has no value here"},
-		{"index", "$(avp(x)[0])", "$(avp(x)[0])", "$(avp(x)[0])", "$(avp(x)[0]) has no value here"},
-		{"other transformation", "$(def(D){s.nosuch})", "$(def(D){s.nosuch})", "$(def(D){s.nosuch})", "$(def(D){s.nosuch}) has no value here; {s.nosuch} is not known here: it is not known"},
-		{"bad transformation", "$(def(D){re.subst,/(/})", "$(def(D){re.subst,/(/})", "$(def(D){re.subst,/(/})", "{re.subst} has no third separator"},
-		{"part of the host's name", "$HN(x)", "$HN(x)", "$HN(x)", "$HN(x) has no value here; write n, f, d or i"},
-		{"part of the version", "$version(x)", "$version(x)", "$version(x)", "$version(x) has no value here"},
-	}
-	for _, tt := range tests {
+// variableFacts is a table of facts: what Kamailio 5.6.3 with pv, textops and ipops
+// makes of a variable in #!substdef, first within a string, then by itself. unknown is
+// what we don't know.
+var variableFacts = []struct{ name, repl, inString, alone, unknown string }{
+	{"version", "$version(num)", "5.6.3", "5.6.3", ""},
+	{"version and text", "$version(num){s.len}", "5.6.3{s.len}", "5.6.3{s.len}", ""},
+	{"major and minor", `$(version(num){re.subst,/^(([^\.])*\.([^\.])*)\..*/\1/})x`, "5.6x", "5.6x", ""},
+	{"two transformations", "$(version(num){re.subst,/[.].*//}{s.len})", "1", "1", ""},
+	{"and space between", "$(version(num){s.len} {s.len})", "1", "1", ""},
+	{"flags of a transformation", "$(def(D){re.subst,/Q/zz/i})", "zz", "zz", ""},
+	{"host", "$HN(n)", "vm", "vm", ""},
+	{"host with domain", "$HN(f)", "vm.example.com", "vm.example.com", ""},
+	{"domain", "$HN(d)", "example.com", "example.com", ""},
+	{"address", "$HN(i)", "192.0.2.2", "192.0.2.2", ""},
+	{"define", "<$def(D)$(def(D))>", "<qq>", "<qq>", ""},
+	{"define with quotes", "$def(Q)", `"str val"`, `"str val"`, ""},
+	{"define without value", "a$def(E)b", "ab", "ab", ""},
+	{"not defined", "a$def(NOSUCH)b", "ab", "a<null>b", ""},
+	{"not defined, transformed", "a$(def(NOSUCH){s.len})b", "ab", "ab", ""},
+	{"number", "$defn(N)", "7", "7", ""},
+	{"number, not defined", "$defn(NOSUCH)", "0", "0", ""},
+	{"number, with quotes", "$defn(Q)", `"str val"`, `"str val"`, ""},
+	{"value without quotes (since 6.0)", "$defv(Q)$defv(D)", "str valq", "str valq", ""},
+	{"environment", "$env(SET)$(env(SET))$envn(NUMBER)", "valval7", "valval7", ""},
+	{"empty in the environment", "a$env(EMPTY)b", "ab", "ab", ""},
+	{"dollar", "a$$b", "a$b", "a$b", ""},
+	{"text behind", "$def(D).x$def(D)(x)$(def(D))x", "q.xq(x)qx", "q.xq(x)qx", ""},
+	{"parentheses in a name", "a$def(a(b)c)b", "ab", "a<null>b", ""},
+
+	// Kamailio knows these; it takes a message of its own for those of messages.
+	{"not in the environment", "a$env(NOSUCH)b", "a$env(NOSUCH)b", "a$env(NOSUCH)b", "$env(NOSUCH) has no value here; set the environment variable for siptraced"},
+	{"variable", "$var(x)", "$var(x)", "$var(x)", "$var(x) has no value here; its value is known only within Kamailio"},
+	{"of a message", "$ci-$rU", "$ci-$rU", "$ci-$rU", "$ci has no value here"},
+	{"index", "$(avp(x)[0])", "$(avp(x)[0])", "$(avp(x)[0])", "$(avp(x)[0]) has no value here"},
+	{"other transformation", "$(def(D){s.nosuch})", "$(def(D){s.nosuch})", "$(def(D){s.nosuch})", "$(def(D){s.nosuch}) has no value here; {s.nosuch} is not known here: it is not known"},
+	{"bad transformation", "$(def(D){re.subst,/(/})", "$(def(D){re.subst,/(/})", "$(def(D){re.subst,/(/})", "{re.subst} has no third separator"},
+	{"part of the host's name", "$HN(x)", "$HN(x)", "$HN(x)", "$HN(x) has no value here; write n, f, d or i"},
+	{"part of the version", "$version(x)", "$version(x)", "$version(x)", "$version(x) has no value here"},
+}
+
+func TestStartVariables(t *testing.T) {
+	for _, tt := range variableFacts {
 		t.Run(tt.name, func(t *testing.T) {
 			repl := strings.ReplaceAll(tt.repl, `\`, `\\`)
-			c := parse(t, defs+"#!substdefs \"!FOO!"+repl+"!g\"\nlog_name=\"<FOO>\"\nalias=FOO\n#!substdef '!BAR!"+tt.repl+"!'\n", startOptions())
+			c := parse(t, variableDefs+"#!substdefs \"!FOO!"+repl+"!g\"\nlog_name=\"<FOO>\"\nalias=FOO\n#!substdef '!BAR!"+tt.repl+"!'\n", startOptions())
 			g, _ := c.Global("log_name")
 			if g.Value.Str != "<"+tt.inString+">" {
 				t.Errorf("in a string: got %q, want %q", g.Value.Str, tt.inString)

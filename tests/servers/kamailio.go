@@ -1,9 +1,14 @@
 package servers
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,3 +108,47 @@ func listenPort(tb testing.TB, listen string) (string, int) {
 	}
 	return proto, port
 }
+
+// Verdict is what "kamailio -c" says of a configuration.
+type Verdict struct {
+	Accepted bool
+	// Sockets are the addresses it would listen on, "udp:127.0.0.1:5060 advertise
+	// 192.0.2.1:5060"; Aliases the host names it would take for its own, in the order
+	// of the file, "*:example.com:5060" with * for any protocol or port.
+	Sockets, Aliases []string
+	Output           string // what it printed altogether
+}
+
+// CheckKamailio has Kamailio check a configuration. env adds to the environment, args
+// to its command line.
+func CheckKamailio(tb testing.TB, file string, env []string, args ...string) Verdict {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, find(tb, "kamailio"), append([]string{"-c", "-E", "-m", "16", "-M", "8", "-f", file}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		tb.Fatalf("servers: kamailio -c -f %s: %v\n%s", file, err, stderr.String())
+	}
+	sockets, aliases, _ := strings.Cut(stdout.String(), "Aliases: \n")
+	v := Verdict{Accepted: err == nil, Output: stdout.String() + stderr.String()}
+	for _, m := range socketLine.FindAllStringSubmatch(sockets, -1) {
+		if strings.Contains(m[2], ":") {
+			m[2] = "[" + m[2] + "]"
+		}
+		v.Sockets = append(v.Sockets, m[1]+":"+m[2]+":"+m[3]+m[4])
+	}
+	for _, m := range aliasLine.FindAllStringSubmatch(aliases, -1) {
+		v.Aliases = append(v.Aliases, m[1]+":"+m[2])
+	}
+	slices.Reverse(v.Aliases) // the last one is printed first
+	return v
+}
+
+var (
+	socketLine = regexp.MustCompile(`(?m)^ +(\w+): (?:\S+ )?\[?([0-9a-f.:]+?)\]?:(\d+)(?: virtual)?(?: name \S+)?( advertise \S+)?\s*$`)
+	aliasLine  = regexp.MustCompile(`(?m)^ {13}(\w+|\*): ((?s:.*?:(?:\d+|\*)))$`)
+)

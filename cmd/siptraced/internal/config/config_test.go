@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"siptraced/compat/kamcfg"
+	"siptraced/tests/servers"
 )
 
 const kamailioCfg = `loadmodule "siptrace.so"
@@ -370,5 +371,45 @@ func TestRouteThatCantRun(t *testing.T) {
 	c, err := Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "own.ignored = \"OPTIONS\" desc \"x\"\n"+load+"event_route[siptrace:msg] { if ($rm =~ $sel(cfg_get.own.ignored)) drop; }\n")})
 	if err != nil || c.Rules.Route == nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A listen line without a protocol is a socket for each that the proxy has.
+func TestSocketsOfAllProtocols(t *testing.T) {
+	for _, tt := range []struct{ src, want string }{
+		{"listen=192.0.2.1:5070\n", "udp:192.0.2.1:5070, tcp:192.0.2.1:5070"},
+		{"disable_tcp=yes\nlisten=192.0.2.1\n", "udp:192.0.2.1:5060"},
+		{"enable_tls=yes\nlisten=192.0.2.1:5070\n", "udp:192.0.2.1:5070, tcp:192.0.2.1:5070, tls:192.0.2.1:5071"},
+		{"enable_tls=yes\nlisten=192.0.2.1\n", "udp:192.0.2.1:5060, tcp:192.0.2.1:5060, tls:192.0.2.1:5061"},
+	} {
+		c, err := Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "loadmodule \"siptrace.so\"\n"+tt.src)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := socketList(c); got != tt.want || len(c.Own) != len(c.Sockets) {
+			t.Errorf("%q: got %s, want %s", tt.src, got, tt.want)
+		}
+	}
+}
+
+// $HN is the host's name as the module ipops has it.
+func TestHostName(t *testing.T) {
+	dir := t.TempDir()
+	parts := []string{"n", "f", "d", "i"}
+	src := "auto_aliases=no\nloadmodule \"ipops.so\"\n"
+	for _, p := range parts {
+		src += "#!subst \"/HN_" + p + "/<$HN(" + p + ")>/\"\nalias=\"" + p + "HN_" + p + "\"\n"
+	}
+	path := filepath.Join(dir, "kamailio.cfg")
+	overwrite(t, path, src+"request_route { exit; }\n")
+	v := servers.CheckKamailio(t, path, nil)
+	for i, p := range parts {
+		got, err := HostName(p)
+		if want := "*:" + p + "<" + got + ">:*"; err != nil || i >= len(v.Aliases) || v.Aliases[i] != want {
+			t.Errorf("$HN(%s): got %q, %v; Kamailio has %q\n%s", p, want, err, v.Aliases, v.Output)
+		}
+	}
+	if _, err := HostName("x"); err == nil {
+		t.Error("$HN(x) has a value")
 	}
 }

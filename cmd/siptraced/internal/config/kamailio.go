@@ -241,14 +241,16 @@ func (c *Config) readSockets() (problems []error) {
 				c.Notes = append(c.Notes, fmt.Sprintf("%s: advertised name %q is not looked up: name its address with the key local", li.Pos, li.AdvertiseHost))
 			}
 		}
-		proto, ok := siptrace.ParseProto(li.Proto)
-		if !ok {
-			proto = siptrace.Any
-		}
-		for _, a := range proxy.Expand(li) {
-			s := siptrace.Socket{Proto: proto, Addr: a, Advertised: adv}
-			c.Own = append(c.Own, s)
-			c.Sockets = append(c.Sockets, Value{Name: "socket", Text: socketText(s), Origin: li.Pos.String()})
+		for _, one := range proxy.Protocols(li) {
+			proto, ok := siptrace.ParseProto(one.Proto)
+			if !ok {
+				proto = siptrace.Any
+			}
+			for _, a := range proxy.Expand(one) {
+				s := siptrace.Socket{Proto: proto, Addr: a, Advertised: adv}
+				c.Own = append(c.Own, s)
+				c.Sockets = append(c.Sockets, Value{Name: "socket", Text: socketText(s), Origin: li.Pos.String()})
+			}
 		}
 	}
 	return problems
