@@ -151,8 +151,15 @@ func TestDrop(t *testing.T) {
 // TestTransform: as Kamailio 5.6.3 has them in #!substdef.
 func TestTransform(t *testing.T) {
 	for _, tt := range [][3]string{
-		{"q", "{s.len}", "1"}, {"q", "{s.toupper}", "Q"}, {"q", "{s.replace,q,z}", "z"}, {"q", "{s.select,0,q}", ""}, {"q", "{s.substr,5,1}", ""},
-		{"5.6.3", "{s.substr,0,1}", "5"}, {"5.6.3", "{s.select,1,.}", "6"}, {"5.6.3", "{s.rm,.}", "563"}, {"5.6.3", "{s.replace,.,_}{s.len}", "5"},
+		{"q", "{s.len}", "1"},
+		{"q", "{s.toupper}", "Q"},
+		{"q", "{s.replace,q,z}", "z"},
+		{"q", "{s.select,0,q}", ""},
+		{"q", "{s.substr,5,1}", ""},
+		{"5.6.3", "{s.substr,0,1}", "5"},
+		{"5.6.3", "{s.select,1,.}", "6"},
+		{"5.6.3", "{s.rm,.}", "563"},
+		{"5.6.3", "{s.replace,.,_}{s.len}", "5"},
 	} {
 		if got, err := script.Transform(tt[0], tt[1]); err != nil || got != tt[2] {
 			t.Errorf("%s of %s: got %q, %v, want %q", tt[1], tt[0], got, err, tt[2])

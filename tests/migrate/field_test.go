@@ -315,3 +315,34 @@ func (f field) compare(t *testing.T, got report, kamailio servers.Verdict) int {
 	}
 	return len(last)
 }
+
+// TestWaysOut: what only the proxy can decide stays there with migrate, or is left
+// out, as the errors of check say.
+func TestWaysOut(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]string{"lua": "siptrace.evcb_msg=", "event-route-lists": "event_route="} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cfg := write(t, filepath.Join(dir, "kamailio.cfg"), readFile(t, filepath.Join("testdata", "field", name, "kamailio.cfg")))
+			check := []string{"check", "--kamailio-cfg", cfg}
+			r := servers.RunSiptraced(t, servers.Command{Bin: program, Args: check})
+			for _, way := range []string{"siptraced migrate " + cfg + " leaves it in the proxy", "--set " + set + " goes without it"} {
+				if !strings.Contains(r.Stderr, way) {
+					t.Errorf("check doesn't name %q:\n%s", way, r.Stderr)
+				}
+			}
+			must(t, dir, "", program, append(check, "--set", set)...)
+			patch := must(t, dir, "", program, "migrate", "--patch", cfg)
+			yaml := write(t, filepath.Join(dir, "siptraced.yaml"), must(t, dir, "", program, "migrate", "--yaml", cfg))
+			must(t, dir, patch, "patch", "-p0")
+			if v := servers.CheckKamailio(t, cfg, nil); !v.Accepted {
+				t.Errorf("Kamailio refuses its half:\n%s", v.Output)
+			}
+			if text := readFile(t, cfg); name == "lua" != strings.Contains(text, `"evcb_msg"`) || name != "lua" && !strings.Contains(text, "ds_is_from_list") {
+				t.Errorf("the proxy doesn't decide any more:\n%s", text)
+			}
+			must(t, dir, "", program, "check", "-c", yaml)
+		})
+	}
+}

@@ -111,8 +111,10 @@ func TestModuleNotLoaded(t *testing.T) {
 	for _, tt := range []struct{ name, src, warning string }{
 		{"none", "listen=udp:192.0.2.1:5060\n", "that proxy mirrors nothing. siptraced runs as without a kamailio.cfg, but for the sockets. Put the lines that siptraced run prints into it"},
 		{"others", "loadmodule \"sl.so\"\nmodparam(\"acc|siptrace\", \"trace_on\", 0)\nlisten=udp:192.0.2.1:5060\n", "Put the lines that siptraced run prints into it"},
-		{"within a define", "#!ifdef WITH_HOMER\nloadmodule \"siptrace.so\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\n#!endif\nlisten=udp:192.0.2.1:5060\n",
-			"kamailio.cfg:2 only within #!ifdef WITH_HOMER: if Kamailio is started with that (-A), say so here too: --define WITH_HOMER"},
+		{
+			"within a define", "#!ifdef WITH_HOMER\nloadmodule \"siptrace.so\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\n#!endif\nlisten=udp:192.0.2.1:5060\n",
+			"kamailio.cfg:2 only within #!ifdef WITH_HOMER: if Kamailio is started with that (-A), say so here too: --define WITH_HOMER",
+		},
 		{"within two", "#!ifdef A\n#!ifndef C\n#!ifdef B\nloadmodule \"siptrace.so\"\n#!endif\n#!endif\n#!endif\nlisten=udp:192.0.2.1:5060\n", "only within #!ifdef A and #!ifdef B: if Kamailio is started with that (-A), say so here too: --define A --define B"},
 		{"without a define", "#!define NO\n#!ifndef NO\nloadmodule \"siptrace.so\"\n#!endif\nlisten=udp:192.0.2.1:5060\n", "kamailio.cfg:3 only within #!ifndef NO, which doesn't hold"},
 	} {
@@ -337,12 +339,21 @@ func TestRouteThatCantRun(t *testing.T) {
 		want      []string
 		out       string // the way out
 	}{
-		{"function", load + "event_route[siptrace:msg] {\n\tif (ds_is_from_list()) drop;\n}\n",
-			[]string{"kamailio.cfg:4: ds_is_from_list()", "siptraced migrate ", "kamailio.cfg leaves it in the proxy", "--set event_route= goes without it"}, "event_route="},
-		{"variable", load + "event_route[siptrace:msg] { if ($dlg_var(x) == 1) drop; }\n",
-			[]string{"kamailio.cfg:3: $dlg_var has no value outside the proxy", "siptraced migrate ", "--set event_route="}, "event_route="},
-		{"KEMI", load + "modparam(\"siptrace\", \"evcb_msg\", \"ksr_siptrace_event\")\n",
-			[]string{"kamailio.cfg:3: evcb_msg: a KEMI function \"ksr_siptrace_event\" can't run here", "event_route[ksr_siptrace_event] { ... }", "siptraced migrate ", "--set siptrace.evcb_msg= goes without it"}, "siptrace.evcb_msg="},
+		{
+			"function", load + "event_route[siptrace:msg] {\n\tif (ds_is_from_list()) drop;\n}\n",
+			[]string{"kamailio.cfg:4: ds_is_from_list()", "siptraced migrate ", "kamailio.cfg leaves it in the proxy", "--set event_route= goes without it"},
+			"event_route=",
+		},
+		{
+			"variable", load + "event_route[siptrace:msg] { if ($dlg_var(x) == 1) drop; }\n",
+			[]string{"kamailio.cfg:3: $dlg_var has no value outside the proxy", "siptraced migrate ", "--set event_route="},
+			"event_route=",
+		},
+		{
+			"KEMI", load + "modparam(\"siptrace\", \"evcb_msg\", \"ksr_siptrace_event\")\n",
+			[]string{"kamailio.cfg:3: evcb_msg: a KEMI function \"ksr_siptrace_event\" can't run here", "event_route[ksr_siptrace_event] { ... }", "siptraced migrate ", "--set siptrace.evcb_msg= goes without it"},
+			"siptrace.evcb_msg=",
+		},
 		{"KEMI, other way", load + "modparam(\"siptrace\", \"evcb_msg\", \"ksr_siptrace_event\")\n", []string{"evcb_msg"}, "event_route="},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
