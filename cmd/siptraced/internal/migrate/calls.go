@@ -122,7 +122,12 @@ type node struct {
 	flag     string // where this flag is not set
 }
 
-func (n node) at() kamcfg.Pos { return n.tokens[0].Pos }
+func (n node) at() kamcfg.Pos {
+	if len(n.tokens) > 0 {
+		return n.tokens[0].Pos
+	}
+	return kamcfg.Pos{}
+}
 
 // control is the word of a statement that leaves a route; zero says that it returns
 // 0, which ends the script.

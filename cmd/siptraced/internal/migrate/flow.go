@@ -29,10 +29,17 @@ type flow struct {
 	live    map[string]bool // routes after which an assignment may follow
 	grown   bool            // one of these has more than in the round before
 
-	routes map[string][]node // what is kept of route[NAME]
-	set    []statement       // assignments that are kept
-	left   []statement       // and that are not
-	missed []statement       // conditions that siptraced takes for not met
+	routes map[string]*cut // route[NAME] in this round
+	left   []statement     // assignments of the route at hand that are not kept
+	missed []statement     // its conditions that siptraced takes for not met
+}
+
+// cut is what is kept of a route.
+type cut struct {
+	kept         []node
+	begin        after
+	left, missed []statement
+	isFlat       bool // flat has been at it
 }
 
 // after is what may follow a statement.
@@ -42,7 +49,7 @@ type after struct {
 	in   bool // of what follows a break: there is a loop or a switch to leave
 }
 
-// main is the request route.
+// mainRoute is the request route; nil where a KEMI script has the routes.
 func (p *Plan) mainRoute() *kamcfg.Block {
 	for i, b := range p.cfg.Blocks {
 		if b.Kind == "request_route" || b.Kind == "route" && (b.Name == "" || b.Name == "0") {
@@ -64,18 +71,35 @@ func (f *flow) follow() (kept []node) {
 	f.asked, f.unknown, f.live = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for f.grown = true; f.grown; {
 		f.grown = false
-		f.routes, f.set, f.left, f.missed = map[string][]node{}, nil, nil, nil
+		f.routes, f.left, f.missed = map[string]*cut{}, nil, nil
 		kept = nil
 		if main != nil {
 			r := reader{toks: main.Tokens, in: blockName(main)}
 			kept, _ = f.list(r.list(), after{}, after{})
 		}
 	}
-	f.elsewhere(main)
-	for _, list := range []*[]statement{&f.set, &f.left, &f.missed} {
-		*list = inOrder(*list)
+	for _, c := range f.routes {
+		f.left, f.missed = append(f.left, c.left...), append(f.missed, c.missed...)
 	}
+	f.elsewhere(main)
+	f.left, f.missed = inOrder(f.left), inOrder(f.missed)
 	return kept
+}
+
+// carried are the assignments within what is kept, and within the routes that it
+// calls.
+func (f *flow) carried(list []node, seen map[string]bool) (out []statement) {
+	for _, n := range list {
+		switch name := n.calls(); {
+		case f.assigns(n):
+			out = append(out, f.statement(n, ""))
+		case name != "" && f.routes[name] != nil && !seen[name]:
+			seen[name] = true
+			out = append(out, f.carried(f.routes[name].kept, seen)...)
+		}
+		out = append(out, f.carried(slices.Concat(n.then, n.or), seen)...)
+	}
+	return out
 }
 
 // inOrder sorts statements by their places, and takes each once: a route may be
@@ -191,7 +215,6 @@ func (f *flow) plain(n node, next, out after) ([]node, after) {
 			return nil, next
 		}
 		f.ask(n)
-		f.set = append(f.set, f.statement(n, ""))
 		if n.address() != "" { // what it takes is the proxy's to say
 			n.tokens = append(slices.Clone(n.tokens[:3]), kamcfg.Token{Kind: ')', Text: ")", Adjoins: true})
 		}
@@ -199,6 +222,7 @@ func (f *flow) plain(n node, next, out after) ([]node, after) {
 	case name != "" && f.asked[name]:
 		if f.why(n) != "" {
 			f.note(f.unknown, name)
+			return nil, next
 		}
 		f.ask(n)
 		next.kept = true
@@ -229,22 +253,37 @@ func (f *flow) plain(n node, next, out after) ([]node, after) {
 // call cuts down the route that a statement calls.
 func (f *flow) call(n node, name string, next after) ([]node, after) {
 	if slices.Contains(f.within, name) {
-		return nil, next // around without end
+		f.missed = append(f.missed, f.statement(n, "the routes call each other"))
+		return nil, next
 	}
 	if next.set {
 		f.note(f.live, name)
 	}
+	c := f.routes[name]
+	if c == nil {
+		c = f.route(name)
+		f.routes[name] = c
+	}
+	if len(c.kept) == 0 {
+		return nil, after{set: c.begin.set, kept: next.kept}
+	}
+	return []node{n}, after{set: c.begin.set, kept: true}
+}
+
+// route cuts down route[NAME].
+func (f *flow) route(name string) *cut {
+	left, missed := f.left, f.missed
+	f.left, f.missed = nil, nil
 	f.within = append(f.within, name)
 	b := f.blocks[name]
 	r := reader{toks: b.Tokens, in: blockName(b)}
 	end := after{set: f.live[name]}
-	kept, begin := f.list(r.list(), end, end)
+	c := &cut{}
+	c.kept, c.begin = f.list(r.list(), end, end)
+	c.left, c.missed = f.left, f.missed
 	f.within = f.within[:len(f.within)-1]
-	f.routes[name] = kept
-	if len(kept) == 0 {
-		return nil, after{set: begin.set, kept: next.kept}
-	}
-	return []node{n}, after{set: begin.set, kept: true}
+	f.left, f.missed = left, missed
+	return c
 }
 
 // spoil notes the variables that a function gets, which may change them.
@@ -252,7 +291,7 @@ func (f *flow) spoil(n node) {
 	if len(n.tokens) == 0 || slices.Contains(printing, n.tokens[0].Text) {
 		return
 	}
-	for name := range names(n.tokens) {
+	for name := range n.wants() {
 		if f.asked[name] && !strings.HasPrefix(name, "flag ") {
 			f.note(f.unknown, name)
 		}
@@ -284,7 +323,7 @@ func (f *flow) choice(n node, next, out after) ([]node, after) {
 		next.kept = true
 		next.set = next.set || len(f.assignments(n)) > 0
 	}
-	set, left, missed := len(f.set), len(f.left), len(f.missed)
+	left, missed := len(f.left), len(f.missed)
 	var a, b after
 	n.then, a = f.list(n.then, next, out)
 	n.or, b = f.list(n.or, next, out)
@@ -292,7 +331,7 @@ func (f *flow) choice(n node, next, out after) ([]node, after) {
 		return nil, after{set: a.set || b.set, kept: next.kept}
 	}
 	if why := f.why(n); why != "" {
-		f.given(n, why, set, left, missed)
+		f.given(n, why, left, missed)
 		return nil, next
 	}
 	f.ask(n)
@@ -301,21 +340,23 @@ func (f *flow) choice(n node, next, out after) ([]node, after) {
 
 // given gives up a statement whose condition can't be worked out: what is set
 // within it is left; where it only ends something, it is taken for not met.
-func (f *flow) given(n node, why string, set, left, missed int) {
+func (f *flow) given(n node, why string, left, missed int) {
 	s := f.statement(n, why)
-	within := len(f.set) > set || len(f.left) > left
-	f.set, f.left, f.missed = f.set[:set], f.left[:left], f.missed[:missed]
+	body := slices.Concat(n.then, n.or)
+	within := len(f.left) > left || len(f.carried(body, map[string]bool{})) > 0
+	f.left, f.missed = f.left[:left], f.missed[:missed]
 	switch {
 	case within:
 		f.left = append(f.left, s)
-	case slices.ContainsFunc(slices.Concat(n.then, n.or), ending):
+	case slices.ContainsFunc(body, ending):
 		f.missed = append(f.missed, s)
 	}
 	for name := range f.asked {
-		if slices.ContainsFunc(slices.Concat(n.then, n.or), func(m node) bool { return m.sets(name) }) {
+		if slices.ContainsFunc(body, func(m node) bool { return m.sets(name) }) {
 			f.note(f.unknown, name)
 		}
 	}
+	f.spoil(node{tokens: n.tokens})
 }
 
 // sets says that a variable may be assigned within a statement.
@@ -331,7 +372,7 @@ func ending(n node) bool {
 
 // cases cuts down a switch: each case goes on with the next one.
 func (f *flow) cases(n node, next after) ([]node, after) {
-	set, left, missed := len(f.set), len(f.left), len(f.missed)
+	left, missed := len(f.left), len(f.missed)
 	begin, through, more := next, next, false
 	out := after{set: next.set, kept: next.kept, in: true}
 	labels := slices.Clone(n.then)
@@ -345,7 +386,7 @@ func (f *flow) cases(n node, next after) ([]node, after) {
 		return nil, after{set: begin.set, kept: next.kept}
 	}
 	if why := f.why(n); why != "" {
-		f.given(n, why, set, left, missed)
+		f.given(n, why, left, missed)
 		return nil, next
 	}
 	f.ask(n)

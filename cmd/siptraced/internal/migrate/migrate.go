@@ -203,7 +203,7 @@ func (p *Plan) chooseListen(want string) error {
 		}
 	}
 	if !p.reaches(p.listen) {
-		p.problems = append(p.problems, fmt.Sprintf("Kamailio mirrors from a socket of the same transport only, and the proxy has none for %s: add one by listen=, or name another address by --listen", p.listen.network))
+		p.problems = append(p.problems, fmt.Sprintf("Kamailio mirrors from a socket of the same transport only, and the proxy has none for %s: add one by listen=, or name another address by --listen.", p.listen.network))
 	}
 	for port := 9060; ; port++ {
 		p.listen.port = strconv.Itoa(port)
@@ -211,7 +211,7 @@ func (p *Plan) chooseListen(want string) error {
 		if taken == "" {
 			return nil
 		}
-		p.problems = append(p.problems, fmt.Sprintf("port %d is taken by %s, so siptraced listens on the next one", port, taken))
+		p.problems = append(p.problems, fmt.Sprintf("Port %d is taken by %s, so siptraced listens on the next one.", port, taken))
 	}
 }
 
@@ -303,7 +303,7 @@ func (p *Plan) destinations() {
 		switch uri, named := c.address(); {
 		case !named || p.leftAlone(c):
 		case strings.Contains(uri, "$"):
-			p.problems = append(p.problems, fmt.Sprintf("%s: %s() works its address out while it runs; siptraced mirrors what it is about to the other destinations only. Give such messages their destination by a rule of siptraced", p.place(c.pos), c.fn))
+			p.problems = append(p.problems, fmt.Sprintf("%s: %s() works its address out while it runs; siptraced mirrors what it is about to the other destinations only. Give such messages their destination by a rule of siptraced.", p.place(c.pos), c.fn))
 		case p.sinks.hep || p.sinks.sip:
 			add(uri, p.place(c.pos))
 		}
@@ -314,7 +314,7 @@ func (p *Plan) destinations() {
 		}
 	}
 	if p.core && p.script && core.db != p.sinks.db {
-		p.problems = append(p.problems, "trace_mode mirrors all traffic without storing it, and the script stores some of it: siptraced can't tell the copies apart and stores all. Take trace_mode away, or drop in the event route what is not to be stored")
+		p.problems = append(p.problems, "trace_mode mirrors all traffic without storing it, and the script stores some of it: siptraced can't tell the copies apart and stores all. Take trace_mode away, or drop in the event route what is not to be stored.")
 	}
 }
 

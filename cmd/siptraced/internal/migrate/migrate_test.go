@@ -425,7 +425,7 @@ func TestRoute(t *testing.T) {
 `, 0,
 		},
 		{
-			"a route returns before it, and calls another", // that one calls it again: Kamailio would not get out of there
+			"a route returns before it, and calls another",
 			users + `route { route(A); route(A); route(NONE); sip_trace_mode("d"); route(B); }
 route[A] {
 	if (has_totag()) return;
@@ -435,7 +435,7 @@ route[A] {
 	if (is_method("PRACK")) return;
 	xlog("done");
 }
-route[B] { if ($rU == "x") exit; route(A); break; $avp(u) = "never"; }
+route[B] { if ($rU == "x") exit; break; $avp(u) = "never"; }
 route[NONE] { xlog("none"); }`,
 			request + `		# kamailio.cfg:5, route
 		route(A_AVPS);
@@ -604,6 +604,15 @@ request_route {
 			request + "\t\t# kamailio.cfg:3, route\n\t\tif ($rU == \"x\") {\n\t\t\tsip_trace(\"sip:192.0.2.1\");\n\t\t}\n\t}\n}\n", 0,
 		},
 		{"beyond it", users + "route { $avp(u) = $sht(users=>$fU); if (lookup(\"location\")) $avp(t) = \"x\"; }", "", 2},
+		{
+			"what ends the script by a variable beyond it", users + "route { $var(x) = $sht(a=>b); if ($var(x) == 1) exit; $avp(u) = \"a\"; }",
+			open + aboutStateless + aboutCanceling + "\tif (" + notStateless + " && " + notCanceling + ") {\n\t\t# kamailio.cfg:5, route\n\t\t$avp(u) = \"a\";\n\t}\n}\n", 0,
+		},
+		{
+			"called where that can't be seen, and everywhere",
+			users + "route { route(A); if (lookup(\"location\")) { route(A); } }\nroute[A] { $avp(u) = \"a\"; }",
+			open + aboutStateless + aboutCanceling + "\tif (" + notStateless + " && " + notCanceling + ") {\n\t\t# kamailio.cfg:6, route[A]\n\t\t$avp(u) = \"a\";\n\t}\n}\n", 1,
+		},
 		{"by variables beyond it", users + "route { $var(x) = $sht(a=>b); $avp(u) = $var(x); $avp(t) = $avp(loaded); if ($rc == 1) $avp(t) = \"y\"; if (route(X)) $avp(t) = \"z\"; }", "", 4},
 		{"in routes of replies and of nobody", users + "route { sip_trace(); }\nonreply_route[A] { $avp(u) = \"a\"; }\nroute[B] { $avp(u) = \"b\"; }", "", 2},
 		{"a function may change it", users + "route { $var(x) = 1; sht_lock(\"a=>$var(x)\"); $avp(u) = \"x$var(x)\"; }", "", 1},
@@ -747,6 +756,7 @@ func TestNotes(t *testing.T) {
 			"what can't be seen ends the script before it", users + "route {\n\tif (!mf_process_maxfwd_header(\"10\")) {\n\t\tsl_send_reply(\"483\", \"Too many hops\");\n\t\texit;\n\t}\n\t$avp(u) = $fU;\n\tsip_trace();\n}\n",
 			"kamailio.cfg:5 ends the way of some messages in route before an AVP is set for siptrace, and which these are siptraced can't work out: mf_process_maxfwd_header() is not known here",
 		},
+		{"routes that call each other", users + "route { route(A); sip_trace_mode(\"t\"); }\nroute[A] { if ($rU == \"x\") route(B); $avp(u) = \"a\"; }\nroute[B] { if (is_method(\"BYE\")) exit; route(A); }\n", "the routes call each other"},
 		{"users of trace_mode", users + "modparam(\"siptrace\", \"trace_mode\", 3)\nroute { $avp(u) = \"x\"; }", "never sees the AVPs"},
 		{
 			"other collectors", "modparam(\"siptrace\", \"trace_to_database\", 0)\nmodparam(\"siptrace\", \"hep_mode_on\", 1)\nroute { sip_trace(\"sip:192.0.2.1\"); sip_trace(\"sip:192.0.2.2\"); sip_trace(\"$avp(d)\"); }",
@@ -786,6 +796,34 @@ func TestNotes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzRoutes cuts down any routes: without end or fault, to what siptraced can run.
+func FuzzRoutes(f *testing.F) {
+	f.Add(`route { if (has_totag()) { exit; } route(A); switch ($rm) { case "x": break; default: exit; } } route[A] { while ($var(i) < 3) { $var(i) = 1; } $avp(u) = $var(i); }`)
+	f.Add(`route { if () { } $avp(u) = 1; case 1: } route[A] { route(A); else }`)
+	f.Add(`route { sip_trace("sip:192.0.2.1"); if (isflagset(1)) return(0); setflag(1); sip_trace("sip:192.0.2.2", "", "t"); }`)
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 4000 {
+			return
+		}
+		cfg, err := kamcfg.ParseBytes("kamailio.cfg", []byte(text), kamcfg.Options{})
+		if err != nil {
+			return
+		}
+		p := &Plan{main: "kamailio.cfg", cfg: cfg, params: siptrace.DefaultParams(), set: map[string]kamcfg.Param{}, edits: map[string][]edit{}}
+		p.params.TracedUserAVP, p.params.TraceTableAVP = "$avp(u)", "$avp(t)"
+		p.readCalls()
+		p.script = true
+		p.destinations()
+		p.readRoutes()
+		if p.route == "" {
+			return
+		}
+		if err := compile(strings.TrimPrefix(p.route, open)); err != nil {
+			t.Errorf("%v in\n%s", err, p.route)
+		}
+	})
 }
 
 // FuzzUnified applies diffs of any edits.

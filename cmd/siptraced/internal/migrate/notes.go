@@ -281,7 +281,7 @@ func (p *Plan) sockets() (out []string) {
 func (p *Plan) steps() []string {
 	return []string{
 		"Write siptraced.yaml, readable for siptraced only; siptraced check -c siptraced.yaml; siptraced run -c siptraced.yaml. siptraced must be able to read " + p.main + ".",
-		"Then patch, kamailio -c -f " + p.main + ", and restart Kamailio: mirrors sent before siptraced listens are lost.",
+		"Then patch, kamailio -c -f " + p.main + either(len(p.started.Defines)+len(p.started.Listens) > 0, " with its own -A and -l", "") + ", and restart Kamailio: mirrors sent before siptraced listens are lost.",
 		fmt.Sprintf("To go back: the same patch in reverse, patch -R -p0 -d %q < PATCH (save what --patch prints now), brings kamailio.cfg back byte by byte; then restart Kamailio.", p.Dir),
 	}
 }

@@ -90,16 +90,29 @@ func (p *Plan) assignments() (before, after string) {
 	}
 	f.traces = !p.core && !p.later() && !f.calls
 	kept := f.follow()
-	p.carried, p.left, p.missed = f.set, f.left, f.missed
-	p.tables = values(slices.Concat(append(slices.Collect(maps.Values(f.routes)), kept)...), avpName(p.params.TraceTableAVP))
-	kept = f.flat(kept)
-	switch {
-	case len(f.set) == 0:
+	p.left, p.missed = f.left, f.missed
+	carried := inOrder(f.carried(kept, map[string]bool{}))
+	if len(carried) == 0 {
 		return "", ""
-	case !slices.ContainsFunc(kept, unstable):
-		return p.stable(kept), ""
 	}
-	return "", p.perRequest(&f, kept)
+	flat := f.flat(kept)
+	if !slices.ContainsFunc(flat, unstable) {
+		before = p.stable(flat)
+	} else {
+		after = p.perRequest(&f, flat)
+	}
+	if err := compile(before + after + "}\n" + p.users); err != nil {
+		p.problems = append(p.problems, fmt.Sprintf("What sets the AVPs of siptrace, or names its collectors, can't be put together for siptraced's event route: %v. Carry it by hand: from %s on.", err, p.place(carried[0].pos)))
+		p.users = ""
+		return "", ""
+	}
+	p.carried = carried
+	for _, c := range f.routes {
+		p.tables = append(p.tables, values(c.kept, avpName(p.params.TraceTableAVP))...)
+	}
+	slices.Sort(p.tables)
+	p.tables = append(values(kept, avpName(p.params.TraceTableAVP)), p.tables...)
+	return before, after
 }
 
 // carriesCalls says that the event route has the calls of sip_trace() that name an
@@ -144,12 +157,12 @@ func (p *Plan) perRequest(f *flow, kept []node) string {
 	}
 	p.writeKept(&b, kept, "\t\t")
 	b.WriteString("\t}\n")
-	for _, name := range slices.Sorted(maps.Keys(f.routes)) {
-		if f.used(kept, name) {
-			routes.WriteString("route[" + avpRoute(name) + "] {\n")
-			p.writeKept(&routes, f.flat(f.routes[name]), "\t")
-			routes.WriteString("}\n")
-		}
+	called := map[string]bool{}
+	f.reached(kept, called)
+	for _, name := range slices.Sorted(maps.Keys(called)) {
+		routes.WriteString("route[" + avpRoute(name) + "] {\n")
+		p.writeKept(&routes, f.body(name), "\t")
+		routes.WriteString("}\n")
 	}
 	p.users = routes.String()
 	return b.String()
@@ -173,8 +186,8 @@ func avpRoute(name string) string { return name + avpSuffix }
 func (f *flow) flat(list []node) (out []node) {
 	for _, n := range list {
 		n.then, n.or = f.flat(n.then), f.flat(n.or)
-		if name := n.calls(); name != "" {
-			body := f.flat(f.routes[name])
+		if name := n.calls(); f.routes[name] != nil {
+			body := f.body(name)
 			if !slices.ContainsFunc(body, ending) {
 				out = append(out, body...)
 				continue
@@ -187,12 +200,24 @@ func (f *flow) flat(list []node) (out []node) {
 	return out
 }
 
-// used says that a route is called by statements of flat, or by routes that they call.
-func (f *flow) used(list []node, name string) bool {
-	return slices.ContainsFunc(list, func(n node) bool {
-		called := strings.TrimSuffix(n.calls(), avpSuffix)
-		return called != "" && (called == name || f.used(f.flat(f.routes[called]), name)) || f.used(slices.Concat(n.then, n.or), name)
-	})
+// body is what is kept of route[NAME], made flat once.
+func (f *flow) body(name string) []node {
+	c := f.routes[name]
+	if !c.isFlat {
+		c.kept, c.isFlat = f.flat(c.kept), true
+	}
+	return c.kept
+}
+
+// reached notes the routes that statements of flat call, and those that they call.
+func (f *flow) reached(list []node, seen map[string]bool) {
+	for _, n := range list {
+		if name, ok := strings.CutSuffix(n.calls(), avpSuffix); ok && !seen[name] {
+			seen[name] = true
+			f.reached(f.body(name), seen)
+		}
+		f.reached(slices.Concat(n.then, n.or), seen)
+	}
 }
 
 // transactional says that more than the request at hand is traced, of which the AVPs
