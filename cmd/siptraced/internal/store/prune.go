@@ -87,7 +87,9 @@ func (w *writer) preparePruning(ctx context.Context, s *session) error {
 	if !w.bounded(s) {
 		return nil
 	}
-	w.stats.counters.Gauge("store.file_bytes", w.pruning.size.Load)
+	if w.cfg.KeepBytes > 0 {
+		w.stats.counters.Gauge("store.file_bytes", w.pruning.size.Load)
+	}
 	var tables int
 	if err := s.conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master").Scan(&tables); err != nil {
 		return err
