@@ -26,7 +26,7 @@ func replayCommand() *cobra.Command {
 	src := sources(cmd)
 	f := cmd.Flags()
 	to := f.String("to", "", "TCP listener of the running siptraced, `host:port`; default: the one of the configuration")
-	only := f.String("only", "", "leave out the other kind of messages: `hep` or sip")
+	only := f.String("only", "", "leave out the other kind of messages: `KIND` is hep or sip")
 	again := f.Bool("again", false, "send messages that siptraced has had from this file before as new ones")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *only != "" && *only != "hep" && *only != "sip" {
