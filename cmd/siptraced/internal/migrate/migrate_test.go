@@ -773,6 +773,7 @@ func TestNotes(t *testing.T) {
 		{"headers not read", `modparam("siptrace", "xheaders_read", 0)`, "xheaders_read (kamailio.cfg:3): off, in siptraced as well."},
 		{"headers read", `modparam("siptrace", "xheaders_read", 1)`, "xheaders_read (kamailio.cfg:3): siptraced reads the headers."},
 		{"nothing", "", "Nothing was stored, and nothing is"},
+		{"nothing at all", "", "siptraced drops what it gets"},
 		{"ACKs alone", "loadmodule \"sl.so\"", "are all that the module traces here"},
 		{"ACKs alone are stored", "loadmodule \"sl.so\"", "Storing: siptraced writes the same table"},
 		{"ACKs left out", "loadmodule \"sl.so\"\nmodparam(\"siptrace\", \"trace_sl_acks\", 0)", "Nothing was stored, and nothing is"},

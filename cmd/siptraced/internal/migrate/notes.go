@@ -112,7 +112,8 @@ func (p *Plan) moves() (out []string) {
 		}
 		out = append(out, fmt.Sprintf("Storing: siptraced writes the same table, %s in %s. The proxy opens no database for siptrace any more.", q.Table, url))
 	} else {
-		out = append(out, "Nothing was stored, and nothing is: the traffic of trace_mode goes by the bits of trace_mode alone, that of sip_trace() by trace_to_database.")
+		out = append(out, "Nothing was stored, and nothing is: the traffic of trace_mode goes by the bits of trace_mode alone, that of sip_trace() by trace_to_database."+
+			either(p.sinks == (sinks{}), " Nor is anything mirrored: siptraced drops what it gets, until trace_to_database or duplicate_uri in siptraced.yaml says where to.", ""))
 	}
 	switch {
 	case len(q.DuplicateURI) == 0 && len(p.params.DuplicateURI) > 0:
