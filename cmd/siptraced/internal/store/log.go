@@ -43,8 +43,7 @@ func (w *writer) noLog(err error) error {
 	if about := judge(err); about == lost || about == ofServer && !isDenied(err) {
 		return err
 	}
-	if !w.logWarned {
-		w.logWarned = true
+	if w.said.first(w.cfg, dbschema.LogTable) {
 		w.log.Warn("database: log lines (hlog) are not kept; make the table with: siptraced schema create", "table", dbschema.LogTable, "err", err)
 	}
 	return nil
@@ -119,9 +118,8 @@ func (w *writer) probeLog(ctx context.Context, s *session, reason error) error {
 
 // logState is what a writer knows of log lines.
 type logState struct {
-	logs      bool // there is a table for them
-	logWarned bool
-	logLines  []logLine
+	logs     bool // there is a table for them
+	logLines []logLine
 	// logArrivals are what logLines are for pruning.
 	logArrivals arrivals
 	noLogs      int // log lines of the transaction in hand for which there is no table

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
@@ -147,7 +146,7 @@ func (p *PutBack) insertRecord(ctx context.Context, rec *siptrace.Record, line *
 	if line.Table == dbschema.LogTable {
 		args = p.session.logArgs(rec, &p.packet, p.cfg.Location)
 	} else {
-		t, err := p.session.open(ctx, &p.cfg, line.Table, slog.New(slog.DiscardHandler))
+		t, err := p.session.open(ctx, &p.cfg, line.Table, func(string, dbschema.Problem) {})
 		if isUnusable(err) {
 			return err, nil
 		}

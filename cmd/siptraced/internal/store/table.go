@@ -5,8 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
 
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -53,8 +51,8 @@ type row struct {
 	user   []byte
 }
 
-// open looks at the table and plans its rows.
-func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.Logger) (*table, error) {
+// open looks at the table and plans its rows. tell is told what is wrong with it.
+func (s *session) open(ctx context.Context, cfg *Config, name string, tell func(table string, p dbschema.Problem)) (*table, error) {
 	if t := s.tables[name]; t != nil {
 		return t, nil
 	}
@@ -77,9 +75,7 @@ func (s *session) open(ctx context.Context, cfg *Config, name string, log *slog.
 		return nil, err
 	}
 	for _, p := range found.Check() {
-		if p.Severity != dbschema.Note {
-			log.Warn("database: table", "place", p.Place, "problem", p.Text, "fix", strings.Join(p.Fix, "; "))
-		}
+		tell(name, p)
 	}
 	t := &table{name: name, plan: plan, encoder: plan.NewEncoder(cfg.Location), width: len(plan.Columns())}
 	s.tables[name] = t

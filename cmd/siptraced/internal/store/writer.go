@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -20,6 +21,7 @@ type shared struct {
 	rejects  *rejects.File
 	stats    *stats
 	fallback fallback
+	said     said
 	createMu sync.Mutex // covers the creation of tables
 	sqliteMu sync.Mutex // covers a transaction of SQLite, and pruning
 	pruning  pruning
@@ -50,7 +52,6 @@ type writer struct {
 type offset struct {
 	at      uint64 // the batch up to which its rows are there
 	tracked bool   // the database keeps it
-	warned  bool   // that it does not
 	counted uint64 // up to here committed batches are counted
 	history history
 }
@@ -154,7 +155,7 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 	if err := w.preparePruning(ctx, s); err != nil {
 		return err
 	}
-	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.log); err != nil {
+	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.tellProblem); err != nil {
 		return err
 	}
 	if err := w.findLog(ctx, s); err != nil {
@@ -176,8 +177,7 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if !tracked && !w.warned {
-		w.warned = true
+	if !tracked && w.said.first(w.cfg, dbschema.PositionTable) {
 		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
 	}
 	w.at, w.tracked = at, tracked
@@ -286,17 +286,24 @@ func (w *writer) write(ctx context.Context, s *session, batches []*spool.Batch) 
 // be filled, else the configured one.
 func (w *writer) tableOf(ctx context.Context, s *session, rec *siptrace.Record) (*table, error) {
 	if rec.Table == "" || rec.Table == w.cfg.Table {
-		return s.open(ctx, w.cfg, w.cfg.Table, w.log)
+		return s.open(ctx, w.cfg, w.cfg.Table, w.tellProblem)
 	}
 	if !w.fallback.has(rec.Table) {
-		t, err := s.open(ctx, w.cfg, rec.Table, w.log)
+		t, err := s.open(ctx, w.cfg, rec.Table, w.tellProblem)
 		if !isUnusable(err) {
 			return t, err
 		}
 		w.fallBack(rec.Table, err)
 	}
 	w.stats.fallback.Add(1)
-	return s.open(ctx, w.cfg, w.cfg.Table, w.log)
+	return s.open(ctx, w.cfg, w.cfg.Table, w.tellProblem)
+}
+
+// tellProblem logs what is wrong with a table, once.
+func (w *writer) tellProblem(table string, p dbschema.Problem) {
+	if p.Severity != dbschema.Note && w.said.first(w.cfg, table, p.Place, p.Text) {
+		w.log.Warn("database: table", "place", p.Place, "problem", p.Text, "fix", strings.Join(p.Fix, "; "))
+	}
 }
 
 // fallBack has the rows for a table go into the configured one for a while.
