@@ -163,6 +163,12 @@ func TestRPCRefused(t *testing.T) {
 	if got := d.kamcmd(t, "siptrace.trace.start", "id=x"); !strings.Contains(got, "there is a rule x already") {
 		t.Error(got)
 	}
+	// A parameter that is misspelt is named with the one that is meant, and is no filter.
+	for _, params := range []string{`["id=x", "destinaton=sip:1.2.3.4"]`, `{"destinaton": "sip:1.2.3.4"}`} {
+		if got := d.call(t, "siptrace.trace.start", params); !strings.Contains(got, `there is no parameter`) || !strings.Contains(got, "did you mean destination? id, filter, scope, destination") {
+			t.Errorf("siptrace.trace.start %s: %s", params, got)
+		}
+	}
 	if got := d.call(t, "siptrace.trace.start", `{"filtr":"x"}`); !strings.Contains(got, "there is no parameter") {
 		t.Error(got)
 	}

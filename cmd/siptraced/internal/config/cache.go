@@ -126,7 +126,11 @@ func (c *cache) client(f tlsFiles) (*tls.Config, error) {
 // serverTLS is our end of TLS for tls: entries of listen.
 func (c *Config) serverTLS() (*tls.Config, error) {
 	if c.tls.certificate == "" || c.tls.privateKey == "" {
-		return nil, errors.New("a tls: entry needs tls.certificate and tls.private_key")
+		key := "tls.certificate"
+		if c.tls.certificate == "" {
+			key = "listen" // what asks for one
+		}
+		return nil, &keyError{key, errors.New("a tls: entry needs tls.certificate and tls.private_key")}
 	}
 	pair, err := c.cache.pair(c.tls.certificate, c.tls.privateKey)
 	if err != nil {

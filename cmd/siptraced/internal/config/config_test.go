@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -422,5 +423,102 @@ func TestHostName(t *testing.T) {
 	}
 	if _, err := HostName("x"); err == nil {
 		t.Error("$HN(x) has a value")
+	}
+}
+
+// Whatever is wrong with a value, the error begins with the place that has it: the
+// variable, --set, the line of the file.
+func TestPlaces(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		key, value string
+		more       []string // good settings that have it looked at
+	}{
+		{"listen", "udp:::1", nil},
+		{"listen", "", nil},
+		{"listen", "tls:127.0.0.1:9061", nil},
+		{"local", "udp", nil},
+		{"receive_buffer", "1", nil},
+		{"max_connections", "0", nil},
+		{"tls.certificate", dir + "/none", nil},
+		{"tls.certificate", dir + "/none", []string{"tls.private_key=" + dir + "/none"}},
+		{"spool.nats", "nats://u:%zz@h", nil},
+		{"spool.dir", "", nil},
+		{"spool.shards", "65", nil},
+		{"spool.sync_interval", "-1s", nil},
+		{"spool.max_bytes", "1", nil},
+		{"spool.max_age", "-1s", nil},
+		{"spool.full", "never", nil},
+		{"spool.batch_age", "2m", nil},
+		{"timezone", "Nowhere", nil},
+		{"store.batch_rows", "0", nil},
+		{"store.reject_file", "", nil},
+		{"store.reject_max_bytes", "1", nil},
+		{"store.keep", "7d", []string{"siptrace.db_url=mysql://u@h/d", "siptrace.trace_to_database=1"}},
+		{"event_route", dir + "/none", nil},
+		{"rules.list", dir + "/none", nil},
+		{"rules.tables", "[", nil},
+		{"destinations", "sip:x:y", nil},
+		{"mirror.mode", "some", nil},
+		{"mirror.max_bytes", "1", nil},
+		{"mirror.tls.ca", dir + "/none", []string{"destinations=sip:h:1;transport=tls"}},
+		{"rpc.ctl", "tcp:0.0.0.0:2049", nil},
+		{"rpc.http", "0.0.0.0:8060", nil},
+		{"rpc.mode", "rw", nil},
+		{"rpc.rate", "-1", nil},
+		{"rpc.forward_status", "1", nil},
+		{"log.level", "loud", nil},
+		{"memory_limit", "1", nil},
+		{"shutdown_timeout", "2h", nil},
+		{"siptrace.trace_on", "maybe", nil},
+		{"siptrace.db_url", "mysql://h", nil},
+		{"siptrace.duplicate_uri", "sip:x:y", nil},
+		{"siptrace.trace_init_mode", "1", nil},
+		{"siptrace.nothing", "1", nil},
+		{"nothing", "1", nil},
+	} {
+		yaml := tt.value
+		if yaml == "" || strings.ContainsAny(yaml, "[:%") {
+			yaml = "\"" + yaml + "\""
+		}
+		for place, src := range map[string]Sources{
+			"--set " + tt.key: {Set: append(slices.Clone(tt.more), tt.key+"="+tt.value)},
+			envName(tt.key):   {Set: tt.more, Environ: []string{envName(tt.key) + "=" + tt.value}},
+			file(t, "siptraced.yaml", "# first\n"+tt.key+": "+yaml+"\n"): {Set: tt.more},
+		} {
+			if strings.HasSuffix(place, ".yaml") {
+				src.File = place
+				place += ":2"
+			}
+			if _, err := Load(src); err == nil || !strings.HasPrefix(err.Error(), place+": ") {
+				t.Errorf("%s = %q: %v; want the place %s", tt.key, tt.value, err, place)
+			}
+		}
+	}
+}
+
+// The lines of an event route within siptraced.yaml are those of that file.
+func TestRouteLines(t *testing.T) {
+	const route = "event_route[siptrace:msg] {\n  is_methd(\"INVITE\");\n}\n"
+	indented := "  " + strings.ReplaceAll(strings.TrimSuffix(route, "\n"), "\n", "\n  ") + "\n"
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"a block", "spool: {dir: x}\n\nevent_route: |\n" + indented, "siptraced.yaml:5: is_methd"},
+		{"a block with blank lines and a comment", "event_route: |-\n\n  # first\n" + indented, "siptraced.yaml:5: is_methd"},
+		{"quoted", "event_route: " + fmt.Sprintf("%q", route), "siptraced.yaml:1, line:2: is_methd"},
+	} {
+		_, err := Load(Sources{File: file(t, "siptraced.yaml", tt.yaml)})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+		c, err := Load(Sources{File: file(t, "siptraced.yaml", strings.ReplaceAll(tt.yaml, "is_methd", "is_method"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := value(t, c, "event_route"); tt.name != "quoted" && !strings.HasSuffix(v.Text, "siptraced.yaml:4") {
+			t.Errorf("%s: check prints %s, want line 4", tt.name, v)
+		}
+	}
+	if _, err := Load(Sources{Set: []string{"event_route=" + route}}); err == nil || !strings.Contains(err.Error(), "--set event_route, line:2: is_methd") {
+		t.Errorf("--set: %v", err)
 	}
 }

@@ -38,8 +38,10 @@ type setting struct {
 	place string
 	by    author
 	// lines are the places of the parts of a value from a YAML file, such as
-	// "[0].name".
+	// "[0].name"; first is the line of the file that a text with several lines begins
+	// at, 0 where its lines are not those of the file.
 	lines map[string]string
+	first int
 }
 
 // author is who gave a value.
@@ -198,12 +200,12 @@ func readYAML(path string) ([]setting, error) {
 	if err := yamlv3.Unmarshal(text, &doc); err != nil {
 		return nil, &Problem{path, err}
 	}
-	places := map[string]string{}
+	places, texts := map[string]string{}, map[string]int{}
 	if len(doc.Content) > 0 {
-		keyPlaces(path, doc.Content[0], "", places)
+		keyPlaces(path, doc.Content[0], "", places, texts)
 	}
 	return settingsOf(k, func(key string) setting {
-		s := setting{place: places[key], lines: map[string]string{}}
+		s := setting{place: places[key], lines: map[string]string{}, first: texts[key]}
 		for part, place := range places {
 			if rest, ok := strings.CutPrefix(part, key+"["); ok {
 				s.lines["["+rest] = place
@@ -214,10 +216,14 @@ func readYAML(path string) ([]setting, error) {
 }
 
 // keyPlaces notes the places of the keys below a node, and of the entries of
-// lists.
-func keyPlaces(path string, n *yamlv3.Node, name string, places map[string]string) {
+// lists, and where texts begin that stand line by line in the file.
+func keyPlaces(path string, n *yamlv3.Node, name string, places map[string]string, texts map[string]int) {
 	note := func(name string, n *yamlv3.Node) { places[name] = fmt.Sprintf("%s:%d", path, n.Line) }
 	switch n.Kind {
+	case yamlv3.ScalarNode:
+		if n.Style&yamlv3.LiteralStyle != 0 {
+			texts[name] = n.Line + 1 // below the line with the |
+		}
 	case yamlv3.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i].Value
@@ -225,13 +231,13 @@ func keyPlaces(path string, n *yamlv3.Node, name string, places map[string]strin
 				key = name + "." + key
 			}
 			note(key, n.Content[i])
-			keyPlaces(path, n.Content[i+1], key, places)
+			keyPlaces(path, n.Content[i+1], key, places, texts)
 		}
 	case yamlv3.SequenceNode:
 		for i, e := range n.Content {
 			entry := fmt.Sprintf("%s[%d]", name, i)
 			note(entry, e)
-			keyPlaces(path, e, entry, places)
+			keyPlaces(path, e, entry, places, texts)
 		}
 	}
 }

@@ -114,8 +114,8 @@ func (c *Config) findRoute() (*kamcfg.Route, error) {
 		var own *kamcfg.Config
 		var err error
 		if strings.Contains(c.EventRoute, "\n") {
-			file, _, _ := strings.Cut(place, ":")
-			own, err = kamcfg.ParseBytes(file, []byte(c.EventRoute), options)
+			file, text := c.routeText(place)
+			own, err = kamcfg.ParseBytes(file, []byte(text), options)
 		} else {
 			own, err = kamcfg.Parse(c.EventRoute, options)
 		}
@@ -139,6 +139,17 @@ func (c *Config) findRoute() (*kamcfg.Route, error) {
 		return nil, &Problem{c.place(module + "evcb_msg"), err}
 	}
 	return nil, nil
+}
+
+// routeText is the event route that stands in the setting itself, so that its lines
+// count as in the file that it is in; else they count from the place on, which
+// stands for the file then.
+func (c *Config) routeText(place string) (file, text string) {
+	s, _ := c.setting("event_route")
+	if i := strings.LastIndexByte(place, ':'); s.first > 0 && i > 0 {
+		return place[:i], strings.Repeat("\n", s.first-1) + c.EventRoute
+	}
+	return place + ", line", c.EventRoute
 }
 
 // withoutRoute reports whether the operator says that there is no event route.

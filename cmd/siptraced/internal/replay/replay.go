@@ -168,19 +168,17 @@ func (r *run) take(ctx context.Context, i capture.Item) error {
 		}
 		return nil
 	}
-	err := i.Problem
-	var packet []byte
-	var kind string
-	if err == nil {
-		packet, kind, err = r.encoder.encode(i.Packet)
+	packet, kind, problem := []byte(nil), "", i.Problem
+	if problem == nil {
+		packet, kind, problem = r.encoder.encode(i.Packet)
 	}
 	switch {
-	case errors.Is(err, capture.ErrOther):
+	case errors.Is(problem, capture.ErrOther):
 		r.left[capture.ErrOther.Error()]++
 		return nil
-	case err != nil:
-		r.failed = append(r.failed, failure{i.Number, "message", err})
-		return nil
+	case problem != nil:
+		r.failed = append(r.failed, failure{i.Number, "message", problem})
+		return nil //nolint:nilerr // it is among the failures, and the others go on
 	case r.Only != "" && kind != r.Only:
 		r.left[kind+", which was not asked for"]++
 		return nil

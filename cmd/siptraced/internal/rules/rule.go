@@ -1,13 +1,16 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"siptraced/compat/kamcfg"
 	"siptraced/compat/siptrace"
 	"siptraced/rpc"
 )
@@ -59,7 +62,11 @@ var ruleKeys = map[string]string{
 func (r *Rule) set(key string, value any, now time.Time) error {
 	name, known := ruleKeys[strings.ToLower(key)]
 	if !known {
-		return fmt.Errorf("there is no parameter %.40q: id, filter, scope, destination, correlation_id, users, table and limit are known", key)
+		did := ""
+		if near := nearestKey(key); near != "" {
+			did = fmt.Sprintf(", did you mean %s?", near)
+		}
+		return fmt.Errorf("there is no parameter %.40q%s id, filter, scope, destination, correlation_id, users, table and limit are known", key, cmp.Or(did, ":"))
 	}
 	var list []string
 	text := ""
@@ -134,11 +141,19 @@ func split(s string) []string {
 }
 
 // word takes key=value apart; false when it is something else, such as a SIP URI
-// with parameters.
+// with parameters. A key that is nearly one of a rule's is a word too, so that it is
+// not taken for a filter.
 func word(s string) (key, value string, ok bool) {
 	key, value, ok = strings.Cut(s, "=")
-	_, known := ruleKeys[strings.ToLower(strings.TrimSpace(key))]
-	return strings.TrimSpace(key), value, ok && known
+	key = strings.TrimSpace(key)
+	_, known := ruleKeys[strings.ToLower(key)]
+	near := key != "" && strings.Trim(strings.ToLower(key), "abcdefghijklmnopqrstuvwxyz_") == "" && !strings.HasPrefix(value, "=") && nearestKey(key) != ""
+	return key, value, ok && (known || near)
+}
+
+// nearestKey is the parameter that is meant by a name that is none, or "".
+func nearestKey(name string) string {
+	return kamcfg.Nearest(strings.ToLower(name), slices.Sorted(maps.Keys(ruleKeys)))
 }
 
 // ParseWords reads a rule written as key=value words.
