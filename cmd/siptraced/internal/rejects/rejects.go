@@ -207,7 +207,7 @@ func (f *File) add(rows bool, lines ...Line) error {
 	}
 	size, err := f.file.Seek(0, io.SeekEnd)
 	if err == nil {
-		err = f.room(size+int64(len(text)), rows)
+		err = f.room(size, int64(len(text)), rows)
 	}
 	if err == nil {
 		err = f.append(size, text, rows)
@@ -230,13 +230,14 @@ func (f *File) append(size int64, text []byte, sync bool) error {
 	return err
 }
 
-// room reports with ErrFull that the file can't have that size.
-func (f *File) room(size int64, rows bool) error {
+// room reports with ErrFull that so many bytes more don't fit. Rows always fit into an
+// empty file: they are of one transaction, and would wait forever.
+func (f *File) room(size, more int64, rows bool) error {
 	bound := f.max.Load()
 	if !rows {
 		bound /= 2
 	}
-	if bound > 0 && size > bound {
+	if bound > 0 && size+more > bound && !(rows && size == 0) {
 		return fmt.Errorf("%w; put its rows back with siptraced replay, or move it away, and send SIGHUP", ErrFull)
 	}
 	return nil

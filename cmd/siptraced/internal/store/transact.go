@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/rejects"
@@ -252,7 +253,32 @@ func (w *writer) reject(refusals []refusal) (records int, err error) {
 	for _, key := range keys {
 		w.rejected[key] = struct{}{}
 	}
-	first := lines[0]
-	w.log.Error("database: rows rejected, they are in the reject file", "rows", len(lines), "table", first.Table, "callid", first.CallID, "reason", first.Reason, "file", w.rejects.Path())
+	if rows, due := w.refused.add(len(lines), time.Now()); due {
+		first := lines[0]
+		w.log.Error("database: rows rejected, they are in the reject file", "rows", rows, "table", first.Table, "callid", first.CallID, "reason", first.Reason, "file", w.rejects.Path())
+	}
 	return len(of), nil
+}
+
+// refused counts the rows that were rejected since the log said so last, over all
+// writers.
+type refused struct {
+	mu   sync.Mutex // covers what follows
+	said time.Time
+	rows int
+}
+
+// refusedInterval is how often the log says that rows were rejected.
+const refusedInterval = time.Minute
+
+// add counts rows, and reports whether to say so now, and of how many.
+func (r *refused) add(rows int, now time.Time) (total int, due bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rows += rows
+	if now.Sub(r.said) < refusedInterval {
+		return 0, false
+	}
+	total, r.rows, r.said = r.rows, 0, now
+	return total, true
 }

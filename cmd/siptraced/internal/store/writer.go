@@ -22,6 +22,7 @@ type shared struct {
 	stats    *stats
 	fallback fallback
 	said     said
+	refused  refused
 	createMu sync.Mutex // covers the creation of tables
 	sqliteMu sync.Mutex // covers a transaction of SQLite, and pruning
 	pruning  pruning
