@@ -224,7 +224,7 @@ type Config struct {
 	EventRoutes []Route
 	Routes      []Route // route[NAME], which event routes may call
 	Blocks      []Block
-	Defines     map[string]string // at the end of the file
+	Defines     map[string]string // at the end of the file; without those that hang on an unknown value
 	Files       []string          // every file read, in order, the main file first
 	Notes       []Note
 

@@ -27,10 +27,13 @@ func FuzzParse(f *testing.F) {
 	f.Add("#!define X \"a\" \\\n\"b\"\n#!substdefs \"!Y!c$def(X)!gi\"\nalias=X Y\n#!ifexp (X == \"a\") || -1 < 2\nfork=0x1f\n#!else\n#!endif\n")
 	f.Add("include_file \"self\"\nsocket={bind=udp:[::1]:1-9;advertise=a:2;name=\"n\"}\nlisten=tls:(\"::\",lo):5 name \"x\" virtual")
 	f.Add("event_route[a:b] { $(x(y){z}) \"#\" 'q' /* /* */ */ { } X }\nmodparamx('siptrace|a.', \"$def(X)\", -101b)")
+	f.Add("#!substdefs \"!A!x$env(no)$HN(n)$(def(B){re.subst,/q/$$/g}{s.len})y!g\"\n#!define B A\nalias=A \"A\" x_=A:5 listen=::1 #!undef B\nmodparamx(\"siptrace\", \"A\", $defn(B))")
+	f.Add("#!ifexp A = \"x\" , !B || 1 ** -2 << 3.5\n#!endif\n#!endif\n#!defexps C 'a' + 1 / 3\n#!ifdef A\nloadmodule \"siptrace.so\"\n#!endif\nsocket={bind=udp:A:1;vrf=\"A\"} coreparam[A]=A")
 	f.Fuzz(func(t *testing.T, src string) {
 		opt := Options{
 			Interfaces: host,
-			Env:        func(name string) (string, bool) { return name, name != "" },
+			Env:        func(name string) (string, bool) { return name, name != "" && name != "no" },
+			HostName:   func(part string) (string, error) { return part, nil },
 			ReadFile: func(name string) ([]byte, error) {
 				if name == "self" {
 					return []byte(src), nil

@@ -74,7 +74,9 @@ func read(path string, data []byte, version string, opt Options) (*Config, error
 	}
 	l.cfg.Defines = map[string]string{}
 	for name, value := range l.defs {
-		l.cfg.Defines[name] = l.shown(value)
+		if !strings.Contains(value, unknownMark) {
+			l.cfg.Defines[name] = value
+		}
 	}
 	p := &parser{lexer: l, cfg: l.cfg}
 	for _, step := range []func() error{p.file, p.commandLine, p.sockets} {
