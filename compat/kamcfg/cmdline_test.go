@@ -39,23 +39,7 @@ func (f defineFact) list() []string {
 func TestDefines(t *testing.T) {
 	for _, tt := range defineFacts {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := ParseBytes("kamailio.cfg", []byte(tt.src), Options{CommandLine: CommandLine{Defines: tt.list()}})
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("got error %v, want %s", err, tt.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, a := range c.Aliases {
-				got = append(got, a.Host)
-			}
-			if s := strings.Join(got, " "); s != tt.want {
-				t.Errorf("got %q, want %q", s, tt.want)
-			}
+			aliases(t, tt.src, Options{CommandLine: CommandLine{Defines: tt.list()}}, tt.want, tt.err)
 		})
 	}
 }

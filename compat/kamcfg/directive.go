@@ -126,7 +126,7 @@ func (l *lexer) directive() error {
 		l.token(l.take(), "!", at)
 	default:
 		if name == "undef" || name == "tryundef" {
-			l.cfg.note(at, "#!%s is a comment for Kamailio before 6.2; %s", name, l.versionHint())
+			l.cfg.note(at, "#!%s is a comment for Kamailio before 6.2%s", name, l.versionHint())
 		} else if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
 			l.cfg.note(at, "#!%s is a comment for Kamailio; did you mean #!%s NAME?", name, near)
 		}
@@ -379,10 +379,14 @@ func (l *lexer) versionTested(name string, at Pos) {
 
 func (l *lexer) versionAssumed(name string, at Pos) {
 	if l.opt.Version == "" {
-		l.cfg.note(at, "%s is answered for Kamailio %s, because the version isn't given; %s", name, l.versionText, l.versionHint())
+		l.cfg.note(at, "%s is answered for Kamailio %s, because the version isn't given%s", name, l.versionText, l.versionHint())
 	}
 }
 
+// versionHint says how to give the version, if it isn't.
 func (l *lexer) versionHint() string {
-	return "--kamailio-version X.Y.Z, or the key kamailio_version, says which one it is"
+	if l.opt.Version != "" {
+		return ""
+	}
+	return "; --kamailio-version X.Y.Z, or the key kamailio_version, says which one it is"
 }

@@ -13,12 +13,16 @@
 //	}
 //
 // The language is the one Kamailio 5.6.3 accepts, found out by giving it
-// snippets, and what the core cookbooks of 5.7 to 6.0 add: #!ifexp, #!defexp,
-// loadmodule(...), socket={...}. Differences are deliberate and few: a mistake
-// that Kamailio only logs (an unclosed string or comment at the end of a file)
-// is an error here; so are a number that it would cut to 32 or 16 bits, defines
-// that contain each other, on which it hangs, a #!subst whose $env(NAME) isn't
-// set, and one with back references.
+// snippets, and what came with 5.7 to 6.2: #!ifexp, #!defexp, loadmodule(...),
+// socket={...}, coreparam[...], #!undef. Differences are deliberate and few: a
+// mistake that Kamailio only logs (an unclosed string or comment at the end of a
+// file) is an error here; so are a number that it would cut to 32 or 16 bits,
+// defines that contain each other, on which it hangs, and a #!subst with back
+// references.
+//
+// A value that hangs on a variable which only Kamailio knows, or on one of the
+// environment that isn't set here, stays unresolved: Value and Token say why. It is
+// an error only in a listen line and in the name of an included file.
 //
 // Left out: the meaning of the statements inside route blocks (their tokens are
 // kept for a compiler), the names and types of

@@ -1,7 +1,6 @@
 package kamcfg
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -21,6 +20,8 @@ const (
 	maxSubsts  = 256
 	maxSubst   = 2 << 10 // the string of a #!subst
 	maxWork    = 1 << 30 // steps of all substitutions
+
+	compileWork = 1 << 16 // that of an expression within a variable, which is compiled each time
 )
 
 // Kinds of token; every other kind is the character itself.
@@ -77,6 +78,7 @@ type lexer struct {
 	subst []substitution
 
 	unknown []unknown // values that only Kamailio knows
+	hosts   map[string]lookup
 
 	toks  []token
 	apart bool // space, a comment or a directive came after the last token
@@ -240,7 +242,14 @@ var loadForm = regexp.MustCompile(`^loadmodule\s*\(?\s*["']([^"'\n]+)["']`)
 // a line.
 func (l *lexer) skippedModule() {
 	s := l.src
-	if len(s.back) > 0 || s.data[s.off] != 'l' || strings.TrimLeft(string(s.data[bytes.LastIndexByte(s.data[:s.off], '\n')+1:s.off]), " \t") != "" {
+	if len(s.back) > 0 || s.data[s.off] != 'l' {
+		return
+	}
+	begin := s.off
+	for begin > 0 && isBlank(int(s.data[begin-1])) {
+		begin--
+	}
+	if begin > 0 && s.data[begin-1] != '\n' {
 		return
 	}
 	m := loadForm.FindSubmatch(s.data[s.off:min(len(s.data), s.off+maxSubst)])

@@ -260,7 +260,10 @@ func (p *parser) add(at Pos, all, adv []Listen, name string) error {
 		return fail(at, "write advertise host:port; the protocol is the socket's", "advertise takes one host")
 	}
 	if len(adv) > 0 && adv[0].Proto != "" && p.lexer.version < withUndef {
-		p.cfg.note(at, "advertise with a protocol is refused by Kamailio before 6.2; %s", p.lexer.versionHint())
+		if p.lexer.opt.Version != "" {
+			return fail(at, "write advertise host:port; the protocol is the socket's", "Kamailio before 6.2 refuses a protocol in advertise")
+		}
+		p.cfg.note(at, "Kamailio before 6.2 refuses a protocol in advertise%s", p.lexer.versionHint())
 	}
 	for _, l := range all {
 		l.Pos, l.Name = at, name

@@ -190,24 +190,30 @@ func TestPreprocess(t *testing.T) {
 	}
 	for _, tt := range preprocessFacts {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := ParseBytes("kamailio.cfg", []byte(tt.src), opt)
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("got error %v, want %s", err, tt.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, a := range c.Aliases {
-				got = append(got, a.Host)
-			}
-			if s := strings.Join(got, " "); s != tt.want {
-				t.Errorf("got %q, want %q", s, tt.want)
-			}
+			aliases(t, tt.src, opt, tt.want, tt.err)
 		})
+	}
+}
+
+// aliases reads a configuration, and compares the hosts of its aliases or the error.
+func aliases(t *testing.T, src string, opt Options, want, wantErr string) {
+	t.Helper()
+	c, err := ParseBytes("kamailio.cfg", []byte(src), opt)
+	if wantErr != "" {
+		if err == nil || !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("got error %v, want %s", err, wantErr)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, a := range c.Aliases {
+		got = append(got, a.Host)
+	}
+	if s := strings.Join(got, " "); s != want {
+		t.Errorf("got %q, want %q", s, want)
 	}
 }
 
@@ -244,6 +250,13 @@ func TestUndef(t *testing.T) {
 	if _, err := ParseBytes("kamailio.cfg", []byte("#!undef \n"), Options{CommandLine: CommandLine{Version: "6.2.0"}}); err == nil {
 		t.Error("#!undef without a name is taken")
 	}
+	older := Options{CommandLine: CommandLine{Version: "6.1.4"}}
+	if c := parse(t, "#!define X a\n#!undef X\nalias=X", older); c.Aliases[0].Host != "a" || len(c.Notes) != 1 || c.Notes[0].Msg != "#!undef is a comment for Kamailio before 6.2" {
+		t.Errorf("6.1: got %v, notes %v", c.Aliases, c.Notes)
+	}
+	if _, err := ParseBytes("kamailio.cfg", []byte("listen=udp:127.0.0.1 advertise udp:a:1"), older); err == nil || !strings.Contains(err.Error(), "Kamailio before 6.2 refuses a protocol in advertise; write advertise host:port") {
+		t.Errorf("6.1: got %v", err)
+	}
 }
 
 func TestNotes(t *testing.T) {
@@ -261,7 +274,7 @@ func TestNotes(t *testing.T) {
 		"#!ifdef KAMAILIO_DBMS\n#!endif\n":       "",
 		"#!ifdef KAMAILIO_\n#!endif\n":           "",
 		"#!undef X\n":                            "#!undef is a comment for Kamailio before 6.2; --kamailio-version",
-		"listen=udp:127.0.0.1 advertise udp:a:1": "advertise with a protocol is refused by Kamailio before 6.2; --kamailio-version",
+		"listen=udp:127.0.0.1 advertise udp:a:1": "Kamailio before 6.2 refuses a protocol in advertise; --kamailio-version",
 	} {
 		got := ""
 		for _, n := range parse(t, src, Options{Interfaces: host}).Notes {

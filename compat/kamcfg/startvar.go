@@ -21,7 +21,8 @@ type variable struct {
 	name, inner string
 	trans       string // {class.function,...}...
 	at          Pos
-	noted       bool
+	noted       bool   // that it has no value
+	mark        string // what stands for its value, if that isn't known
 }
 
 // startValue is what Kamailio puts for a variable at start. Null is nothing within
@@ -157,16 +158,31 @@ func (l *lexer) plainValue(v *variable) startValue {
 			return startValue{text: "kamailio " + l.versionText + " (" + machine(runtime.GOARCH) + "/linux) "}
 		}
 	case "HN":
-		if l.opt.HostName == nil {
-			break
-		}
-		text, err := l.opt.HostName(v.inner)
-		if err != nil {
-			return l.unknownValue(v, err.Error())
-		}
-		return startValue{text: text}
+		return l.hostName(v)
 	}
 	return l.unknownValue(v, onlyKamailio)
+}
+
+// hostName is $HN(part), which is looked up once.
+func (l *lexer) hostName(v *variable) startValue {
+	if l.opt.HostName == nil {
+		return l.unknownValue(v, onlyKamailio)
+	}
+	h, known := l.hosts[v.inner]
+	if !known {
+		h.text, h.err = l.opt.HostName(v.inner)
+		l.hosts[v.inner] = h
+	}
+	if h.err != nil {
+		return l.unknownValue(v, h.err.Error())
+	}
+	return startValue{text: h.text}
+}
+
+// lookup is what a question for the host's name gave.
+type lookup struct {
+	text string
+	err  error
 }
 
 // machine is a processor's name as Kamailio has it.
@@ -201,9 +217,15 @@ func (l *lexer) definedValue(v *variable) startValue {
 // transformed applies one transformation, without its braces.
 func (l *lexer) transformed(text, trans string, at Pos) (string, error) {
 	if expr, is := strings.CutPrefix(trans, "re.subst,"); is {
+		if l.work += compileWork; l.work > maxWork {
+			return "", errors.New("the substitutions are too much work")
+		}
 		sub, _, err := l.substitution("{re.subst}", expr, at)
-		if err != nil {
+		switch {
+		case err != nil:
 			return "", err
+		case sub == nil:
+			return "", errors.New("its expression has a variable whose value isn't known")
 		}
 		return l.apply(sub, text, at)
 	}
@@ -214,10 +236,14 @@ func (l *lexer) transformed(text, trans string, at Pos) (string, error) {
 }
 
 // markUnknown is what stands for a value that isn't known, until the text that it
-// is in has become a token.
-func (l *lexer) markUnknown(why *Error, raw string) string {
-	l.unknown = append(l.unknown, unknown{why, raw})
-	return unknownMark + strconv.Itoa(len(l.unknown)-1) + unknownMark
+// is in has become a token. It is noted once.
+func (l *lexer) markUnknown(why *Error, v *variable) string {
+	if v.mark == "" {
+		l.cfg.note(v.at, "%s: it is refused only where a parameter of siptrace, a listen line or an include needs it", why.Msg)
+		v.mark = unknownMark + strconv.Itoa(len(l.unknown)) + unknownMark
+		l.unknown = append(l.unknown, unknown{why, v.raw})
+	}
+	return v.mark
 }
 
 // unknown is a value that isn't known, and what is shown in its place.

@@ -124,6 +124,7 @@ func TestUnresolved(t *testing.T) {
 		{"condition", "#!ifdef ADDR\n#!endif\n#!ifexp ADDR == \"x\"\nalias=\n#!endif\n", ""},
 		{"expression left out", "#!subst \"/ADDR/x/\"\n", ""},
 		{"transformation of it", "#!substdef \"!X!$(def(ADDR){s.len})!\"\nalias=\"X\"", ""},
+		{"transformation by it", "#!substdef \"!X!$(def(MAJOR){re.subst,/ADDR/x/})!\"\nalias=\"X\"", ""},
 		{"known include", `include_file "role-MAJOR.cfg"`, ""},
 
 		{"siptrace", "\n" + `modparam("siptrace", "duplicate_uri", "sip:ADDR:9060")`, "kamailio.cfg:5: parameter duplicate_uri of siptrace hangs on a variable: $env(NOSUCH) has no value here (kamailio.cfg:1); set the environment variable for siptraced as it is set for Kamailio"},
@@ -225,5 +226,22 @@ func TestNUL(t *testing.T) {
 	}
 	if s := strings.Join(got, " "); s != "a c e h j l" {
 		t.Errorf("got %q", s)
+	}
+}
+
+// TestVariablesOften: what a variable costs is bounded, however often it is used.
+func TestVariablesOften(t *testing.T) {
+	opt, asked := startOptions(), 0
+	opt.HostName = func(string) (string, error) { asked++; return "vm", nil }
+	c := parse(t, "#!subst \"/a/$HN(f)/g\"\n#!subst \"/c/$env(NOSUCH)/g\"\n"+strings.Repeat("log_name=\"aac\"\n", 1000), opt)
+	if asked != 1 {
+		t.Errorf("the host's name is looked up %d times", asked)
+	}
+	if v := c.Globals[999].Value; v.Str != "vmvm$env(NOSUCH)" || len(c.Notes) != 1 {
+		t.Errorf("got %+v, notes %.300v", v, c.Notes)
+	}
+	_, err := ParseBytes("kamailio.cfg", []byte("#!define D q\n#!subst \"!b!$(def(D){re.subst,/q/z/})!\"\n"+strings.Repeat("log_name=\"b\"\n", 17_000)), opt)
+	if err == nil || !strings.Contains(err.Error(), "the substitutions are too much work") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -43,15 +43,19 @@ func (l *lexer) apply(sub *substitution, s string, at Pos) (string, error) {
 		return "", fail(at, "use fewer, or simpler, regular expressions", "the substitutions are too much work")
 	}
 	var b strings.Builder
+	var texts []string // of the parts that are no groups
 	done := 0
 	for _, m := range sub.re.FindAllStringSubmatchIndex(s, -1) {
 		if m[0] == m[1] {
 			break
 		}
+		if texts == nil {
+			texts = l.partTexts(sub.repl, "")
+		}
 		b.WriteString(s[done:m[0]])
-		for _, p := range sub.repl {
+		for i, p := range sub.repl {
 			if p.group < 0 {
-				b.WriteString(l.partText(p, ""))
+				b.WriteString(texts[i])
 			} else if 2*p.group+1 < len(m) && m[2*p.group] >= 0 {
 				b.WriteString(s[m[2*p.group]:m[2*p.group+1]])
 			}
@@ -70,6 +74,15 @@ func (l *lexer) apply(sub *substitution, s string, at Pos) (string, error) {
 	return s, nil
 }
 
+// partTexts are the texts of the parts, that of groups empty.
+func (l *lexer) partTexts(parts []part, null string) []string {
+	texts := make([]string, len(parts))
+	for i, p := range parts {
+		texts[i] = l.partText(p, null)
+	}
+	return texts
+}
+
 // partText is the text of a part that is no group; null stands for no value.
 func (l *lexer) partText(p part, null string) string {
 	if p.variable == nil {
@@ -77,11 +90,7 @@ func (l *lexer) partText(p part, null string) string {
 	}
 	switch val := l.startValue(p.variable); {
 	case val.unknown != nil:
-		if !p.variable.noted {
-			l.cfg.note(p.variable.at, "%s: it is refused only where a parameter of siptrace, a listen line or an include needs it", val.unknown.Msg)
-		}
-		p.variable.noted = true
-		return l.markUnknown(val.unknown, p.variable.raw)
+		return l.markUnknown(val.unknown, p.variable)
 	case val.null:
 		l.noteNull(p.variable)
 		return null
@@ -119,10 +128,7 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 		if _, there := l.defs[name]; there {
 			return l.alreadyDefined(name, "", at)
 		}
-		value := ""
-		for _, p := range sub.repl {
-			value += l.partText(p, "<null>")
-		}
+		value := strings.Join(l.partTexts(sub.repl, "<null>"), "")
 		if directive == "substdefs" {
 			value = `"` + value + `"`
 		}

@@ -107,6 +107,14 @@ func TestEmbeddedDefaults(t *testing.T) {
 	}
 }
 
+// A module whose name isn't known may be siptrace.
+func TestModuleUnresolved(t *testing.T) {
+	c, err := Load(Sources{KamailioCfg: file(t, "kamailio.cfg", "loadmodulex \"$env(FIELD_NOSUCH).so\"\nmodparam(\"siptrace\", \"trace_mode\", 1)\n")})
+	if err != nil || c.Params.TraceMode != 1 || !c.ProxyTraces() {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A proxy without the module has no say in what is traced; its sockets hold.
 func TestModuleNotLoaded(t *testing.T) {
 	for _, tt := range []struct{ name, src, warning string }{

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +100,7 @@ func (f *sources) readKamailio() ([]setting, error) {
 
 // withoutModule refuses parameters of a module that isn't loaded, as Kamailio does.
 func (f *sources) withoutModule() error {
-	if f.proxy.Loads(moduleName) {
+	if f.loadsModule() {
 		return nil
 	}
 	for _, par := range f.proxy.Params {
@@ -136,7 +137,13 @@ func (f *sources) howToLoad(otherwise string) string {
 // ProxyTraces reports whether the proxy's own configuration was read and has the
 // module.
 func (c *Config) ProxyTraces() bool {
-	return c.sources.proxy != nil && c.sources.proxy.Loads(moduleName)
+	return c.sources.proxy != nil && c.sources.loadsModule()
+}
+
+// loadsModule reports whether the proxy has the module. One whose name isn't known may
+// be it.
+func (f *sources) loadsModule() bool {
+	return f.proxy.Loads(moduleName) || slices.ContainsFunc(f.proxy.Modules, func(m kamcfg.Module) bool { return strings.Contains(m.Name, "$") })
 }
 
 // warnModule says that the proxy mirrors nothing yet.

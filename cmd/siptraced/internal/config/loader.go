@@ -128,7 +128,7 @@ func read(src Sources) (from sources, merged settings, err error) {
 		if list, err = from.readKamailio(); err != nil {
 			return from, nil, err
 		}
-		if !from.proxy.Loads(moduleName) {
+		if !from.loadsModule() {
 			list = from.embedded("siptrace is not loaded in " + from.kamailioCfg)
 		}
 	}
