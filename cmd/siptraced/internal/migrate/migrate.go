@@ -96,7 +96,8 @@ func New(path string, opt Options) (*Plan, error) {
 	}
 	p.readCalls()
 	p.core = p.params.TraceMode != 0 && p.params.TraceInitMode != 2
-	p.script = slices.ContainsFunc(p.calls, call.traces)
+	_, kemi := p.kemi()
+	p.script = kemi || slices.ContainsFunc(p.calls, call.traces)
 	p.relay = p.params.XHeadersRead && p.script
 	p.acks = p.params.TraceSLAcks && p.loaded("sl")
 	if err := p.chooseListen(opt.Listen); err != nil {
@@ -298,6 +299,9 @@ func (p *Plan) destinations() {
 	for _, c := range p.calls {
 		p.sinksOf(c, have)
 	}
+	if _, ok := p.kemi(); ok { // as if it called sip_trace()
+		p.sinksOf(call{fn: "sip_trace"}, have)
+	}
 	p.apart = p.others()
 	for _, c := range p.calls {
 		switch uri, named := c.address(); {
@@ -316,6 +320,12 @@ func (p *Plan) destinations() {
 	if p.core && p.script && core.db != p.sinks.db {
 		p.problems = append(p.problems, "trace_mode mirrors all traffic without storing it, and the script stores some of it: siptraced can't tell the copies apart and stores all. Take trace_mode away, or drop in the event route what is not to be stored.")
 	}
+}
+
+// kemi is the global that says that the routes are a KEMI script, which is not read.
+func (p *Plan) kemi() (kamcfg.Global, bool) {
+	g, ok := p.cfg.Global("cfgengine")
+	return g, ok && g.Value.Str != "native" && g.Value.Str != "default"
 }
 
 // sinksOf adds the sinks that a call brings in the module.
@@ -362,7 +372,8 @@ func (p *Plan) others() (out []string) {
 
 // duplicates says that something goes to duplicate_uri.
 func (p *Plan) duplicates() bool {
-	return len(p.params.DuplicateURI) > 0 && (p.core || p.acks || slices.ContainsFunc(p.calls, func(c call) bool {
+	_, kemi := p.kemi()
+	return len(p.params.DuplicateURI) > 0 && (p.core || p.acks || kemi || slices.ContainsFunc(p.calls, func(c call) bool {
 		uri, named := c.address()
 		return !named && (c.traces() || c.fn == "hlog") || slices.Contains(p.params.DuplicateURI, uri)
 	}))

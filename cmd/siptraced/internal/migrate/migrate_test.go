@@ -326,6 +326,10 @@ func TestSinks(t *testing.T) {
 			t.Errorf("%s: siptraced mirrors to %s, want %s", calls, got, want)
 		}
 	}
+	// What a KEMI script traces is not known: what it may trace goes where the module puts it.
+	try("KEMI", dup+"cfgengine \"lua\"\n", want{db: true})
+	try("KEMI, HEP", dup+"cfgengine=\"python\"\nmodparam(\"siptrace\",\"hep_mode_on\",1)\nmodparam(\"siptrace\",\"trace_to_database\",0)\n", want{hep: true})
+	try("not KEMI", dup+"cfgengine \"native\"\n", want{})
 	// trace_init_mode can switch trace_mode off.
 	try("rules only", dup+"modparam(\"siptrace\",\"trace_mode\",7)\nmodparam(\"siptrace\",\"trace_init_mode\",2)\nroute { sip_trace(); }\n", want{db: true})
 }

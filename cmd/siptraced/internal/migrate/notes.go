@@ -245,7 +245,7 @@ func (p *Plan) hidden() (out []string) {
 			out = append(out, "In the proxy the event route ran for the copies of trace_mode only; in siptraced for those of sip_trace() as well: they can't be told apart.")
 		}
 	}
-	if g, ok := p.cfg.Global("cfgengine"); ok && g.Value.Str != "native" && g.Value.Str != "default" {
+	if g, ok := p.kemi(); ok {
 		out = append(out, fmt.Sprintf("%s: the routes are a KEMI script (%s), which is not read here. Its calls of KSR.siptrace keep working; change the address where it calls sip_trace_dst() and its kin, and move AVPs that it sets for siptrace to siptraced's event route.", p.place(g.Pos), g.Value.Str))
 	}
 	out = append(out, p.sockets()...)
