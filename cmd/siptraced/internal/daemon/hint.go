@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"siptraced/cmd/siptraced/internal/ingest"
 	"siptraced/compat/siptrace"
@@ -33,6 +34,9 @@ func hint(sockets []ingest.Socket) string {
 	proto := siptrace.Proto(s.Net)
 	uri, every := siptrace.ListenerURI(proto, s.Addr)
 	text := fmt.Sprintf(lines, uri)
+	if s.Net != "udp" {
+		text += fmt.Sprintf("Kamailio sends over %[1]s only if it listens there, with an address of the same family: it needs a listen=%[2]s:... line.\n\n", strings.ToUpper(s.Net), s.Net)
+	}
 	if !every {
 		return text
 	}

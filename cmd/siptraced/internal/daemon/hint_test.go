@@ -31,6 +31,9 @@ func TestHint(t *testing.T) {
 		if !strings.Contains(got, `"duplicate_uri", "`+tt.want+`")`) || strings.Contains(got, "every address of this host") != tt.every {
 			t.Errorf("%s: got\n%s\nwant %s, every address: %v", tt.name, got, tt.want, tt.every)
 		}
+		if tcp := strings.Contains(tt.want, "transport=tcp"); strings.Contains(got, "it needs a listen=tcp:... line") != tcp {
+			t.Errorf("%s: a listen line that the proxy needs: %v, in\n%s", tt.name, !tcp, got)
+		}
 		if strings.Contains(got, "0.0.0.0") || strings.Contains(got, "[::]") {
 			t.Errorf("%s: nothing can be sent there:\n%s", tt.name, got)
 		}
