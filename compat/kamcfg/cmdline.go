@@ -47,6 +47,9 @@ func (l *lexer) commandLine() error {
 
 // alreadyDefined is the error for a name that the file defines again.
 func (l *lexer) alreadyDefined(name, hint string, at Pos) error {
+	if why, there := l.notUndefined[name]; there {
+		hint = why
+	}
 	if l.given[name] {
 		hint = "it is given by --define; Kamailio refuses it too, #!trydef lets the command line win"
 	}

@@ -119,15 +119,13 @@ func (l *lexer) directive() error {
 	switch {
 	case skipping:
 		l.drop(2)
-	case (name == "undef" || name == "tryundef") && spaced && l.version >= withUndef:
+	case (name == "undef" || name == "tryundef") && spaced && (mark == "#!" || l.version >= withUndef):
 		l.drop(n)
 		return l.undefine(name, at)
 	case mark == "!!":
 		l.token(l.take(), "!", at)
 	default:
-		if name == "undef" || name == "tryundef" {
-			l.cfg.note(at, "#!%s is a comment for Kamailio before 6.2%s", name, l.versionHint())
-		} else if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
+		if near := Nearest(name, directives); near != "" && name != strings.ToUpper(name) && name != "else" && name != "endif" {
 			l.cfg.note(at, "#!%s is a comment for Kamailio; did you mean #!%s NAME?", name, near)
 		}
 		l.lineComment()
@@ -217,15 +215,21 @@ func (l *lexer) definedExpression(directive, expression string, at Pos) string {
 // undefine is #!undef and #!tryundef.
 func (l *lexer) undefine(directive string, at Pos) error {
 	name, err := l.name(directive, at)
-	if err != nil {
-		return err
-	}
-	if _, there := l.defs[name]; !there && directive == "undef" {
+	_, there := l.defs[name]
+	switch {
+	case l.version < withUndef:
+		comment := fmt.Sprintf("#!%s is a comment for Kamailio before 6.2%s", directive, l.versionHint())
+		l.cfg.note(at, "%s", comment)
+		l.notUndefined[name] = "at " + at.String() + " " + comment
+		err = nil
+	case err == nil && !there && directive == "undef":
 		l.cfg.note(at, "%s is not defined here; #!tryundef says that this is meant", name)
+		fallthrough
+	default:
+		delete(l.defs, name)
 	}
-	delete(l.defs, name)
 	l.lineComment()
-	return nil
+	return err
 }
 
 // defineEnv is #!defenv ID=VARIABLE or #!defenv VARIABLE and its kin.

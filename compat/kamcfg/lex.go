@@ -75,7 +75,9 @@ type lexer struct {
 	conds []condition
 	defs  map[string]string
 	given map[string]bool // defines of the command line
-	subst []substitution
+	// notUndefined are names whose #!undef is a comment for that version, and why.
+	notUndefined map[string]string
+	subst        []substitution
 
 	unknown []unknown // values that only Kamailio knows
 	hosts   map[string]lookup

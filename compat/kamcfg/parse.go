@@ -64,7 +64,7 @@ func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
 
 // read reads the file as that version does.
 func read(path string, data []byte, version string, opt Options) (*Config, error) {
-	l := &lexer{opt: opt, cfg: &Config{}, given: map[string]bool{}, hosts: map[string]lookup{}, versionText: version}
+	l := &lexer{opt: opt, cfg: &Config{}, given: map[string]bool{}, notUndefined: map[string]string{}, hosts: map[string]lookup{}, versionText: version}
 	l.defs, l.version = versionDefines(version)
 	if err := l.commandLine(); err != nil {
 		return nil, err

@@ -254,6 +254,9 @@ func TestUndef(t *testing.T) {
 	if c := parse(t, "#!define X a\n#!undef X\nalias=X", older); c.Aliases[0].Host != "a" || len(c.Notes) != 1 || c.Notes[0].Msg != "#!undef is a comment for Kamailio before 6.2" {
 		t.Errorf("6.1: got %v, notes %v", c.Aliases, c.Notes)
 	}
+	if _, err := ParseBytes("kamailio.cfg", []byte("#!define X a\n#!undef X\n#!define X b"), Options{}); err == nil || !strings.Contains(err.Error(), "kamailio.cfg:3: X is already defined; at kamailio.cfg:2 #!undef is a comment for Kamailio before 6.2; --kamailio-version") {
+		t.Errorf("defined again: got %v", err)
+	}
 	if _, err := ParseBytes("kamailio.cfg", []byte("listen=udp:127.0.0.1 advertise udp:a:1"), older); err == nil || !strings.Contains(err.Error(), "Kamailio before 6.2 refuses a protocol in advertise; write advertise host:port") {
 		t.Errorf("6.1: got %v", err)
 	}
