@@ -151,3 +151,21 @@ func TestBoundsOfServers(t *testing.T) {
 		}
 	}
 }
+
+// Bounds that can't be are refused with their place.
+func TestWrongBounds(t *testing.T) {
+	for _, tt := range []struct{ set, want string }{
+		{"store.keep_bytes=1000", "0 (no bound) or at least 256 KiB"},
+		{"store.keep_bytes=much", "is not a size"},
+		{"store.keep=-1h", "0s (no bound) or more"},
+		{"store.keep=7", "write 500ms, 10s, 24h, 7d"},
+		{"store.keep=x7d", "write 500ms, 10s, 24h, 7d"},
+		{"store.keep=99999d", "write 500ms, 10s, 24h, 7d"},
+	} {
+		key, _, _ := strings.Cut(tt.set, "=")
+		_, err := Load(Sources{Set: []string{tt.set}})
+		if err == nil || !strings.Contains(err.Error(), "--set "+key) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %s", tt.set, err, tt.want)
+		}
+	}
+}

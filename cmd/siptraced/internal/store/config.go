@@ -55,7 +55,7 @@ func DefaultConfig() Config {
 }
 
 // leastKeepBytes leaves room for the tables, and for a transaction.
-const leastKeepBytes = 1 << 20
+const leastKeepBytes = 256 << 10
 
 // Validate reports the first value that can't work.
 func (c Config) Validate() error {
@@ -67,7 +67,7 @@ func (c Config) Validate() error {
 	case c.BatchAge < 0 || c.BatchAge > time.Minute:
 		return fmt.Errorf("store.batch_age is %s: 0 to 1m are possible", c.BatchAge)
 	case c.KeepBytes < 0 || c.KeepBytes > 0 && c.KeepBytes < leastKeepBytes:
-		return fmt.Errorf("store.keep_bytes is %d: 0 (no bound) or at least 1 MiB", c.KeepBytes)
+		return fmt.Errorf("store.keep_bytes is %d: 0 (no bound) or at least 256 KiB", c.KeepBytes)
 	case c.Keep < 0:
 		return fmt.Errorf("store.keep is %s: 0s (no bound) or more", c.Keep)
 	case c.RejectFile == "":
