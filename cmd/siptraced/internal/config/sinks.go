@@ -154,6 +154,9 @@ func (c *Config) noteSinks() {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has trace_to_database 0 and mirrors to siptraced itself (%s), and nothing else takes the messages: siptraced keeps them in %s. %s",
 			c.KamailioCfg, strings.Join(c.mirroredHere(), ", "), c.keptIn(), otherWays))
 	case !c.goesNowhere():
+		if c.ownFile() && p.Stores() {
+			c.Remarks = append(c.Remarks, fmt.Sprintf("nobody named a database (siptrace.db_url): rows go into %s; beyond these bounds the oldest ones are removed", c.keptIn()))
+		}
 		if !p.Stores() {
 			c.Remarks = append(c.Remarks, "trace_to_database is 0 and trace_mode lacks the value 2: no rows are written, only mirrors get the messages")
 		}

@@ -40,7 +40,7 @@ func TestSinks(t *testing.T) {
 		warning  string // part of the only one; empty: there is none
 		remark   string
 	}{
-		{"no configuration", "", nil, true, own, 2 << 30, 168 * time.Hour, "", ""},
+		{"no configuration", "", nil, true, own, 2 << 30, 168 * time.Hour, "", "rows go into siptraced.db (SQLite; store.keep_bytes 2GiB, store.keep 168h)"},
 		{"HEP to siptraced", hepOnly, nil, true, own, 2 << 30, 168 * time.Hour, kept, "not a mirror"},
 		{"HEP to siptraced by script", strings.ReplaceAll(strings.ReplaceAll(hepOnly, `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")`, ""), "exit;", `sip_trace("sip:127.0.0.1:9060", "$ci"); exit;`), nil, true, own, 2 << 30, 168 * time.Hour, kept, ""},
 		{"HEP to another one by script", strings.ReplaceAll(strings.ReplaceAll(hepOnly, `modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9060")`, ""), "exit;", `sip_trace("sip:192.0.2.9:9060"); exit;`), nil, false, "", 0, 0, dropped, ""},
