@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,12 @@ func TestNATSCluster(t *testing.T) {
 	}
 	for _, s := range senders {
 		servers.WaitFor(t, 2*time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
+	}
+	live := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{
+		"check", "--live", "--set", "spool.nats=" + servers.NATSURL(nodes), "--set", "siptrace.db_url=" + d.url, "--set", "listen=udp:127.0.0.1:0", "--set", "rpc.http=", "--set", "rpc.ctl=",
+	}})
+	if live.Code != 0 || !strings.Contains(live.Stdout, "the cluster answers, and has JetStream") {
+		t.Errorf("check --live: exit code %d\n%s%s", live.Code, live.Stdout, live.Stderr)
 	}
 	pause := func() {
 		time.Sleep(between(r, 500*time.Millisecond, servers.Pick(2500*time.Millisecond, 5*time.Second)))

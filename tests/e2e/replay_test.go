@@ -309,6 +309,21 @@ func TestReplayCapture(t *testing.T) {
 	}
 }
 
+// TestReplayProgress: on a terminal replay shows how far it is, and nothing of that
+// where its output goes elsewhere.
+func TestReplayProgress(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "rejects.jsonl"), strings.Repeat(`{"id":"s/1/0","reason":"x","table":"sip_trace","packet":"bm8gcmVjb3Jk"}`+"\n", 5000))
+	r := servers.RunSiptraced(t, servers.Command{Bin: "/usr/bin/script", Dir: dir, Args: []string{"-qfec", program + " replay " + file, "/dev/null"}})
+	if !strings.Contains(r.Stdout, "% |") || !strings.Contains(r.Stdout, "NOT put back: 5000") && !strings.Contains(r.Stdout, "and 4900 more") {
+		t.Errorf("on a terminal: %.500q", r.Stdout)
+	}
+	if r := siptraced(t, 1, "replay", file); strings.Contains(r.Stdout+r.Stderr, "%") {
+		t.Errorf("to a file: %.500q %.500q", r.Stdout, r.Stderr)
+	}
+}
+
 // hep1 is a packet of HEP version 1, which has no time (HEP specification, version 1).
 func hep1(src, dst netip.AddrPort, payload []byte) []byte {
 	b := []byte{1, 16, 2, 17}

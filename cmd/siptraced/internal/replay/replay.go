@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"siptraced/cmd/siptraced/internal/capture"
 	"siptraced/cmd/siptraced/internal/config"
@@ -251,7 +252,7 @@ func (r *run) print() {
 			fmt.Fprintf(out, "... and %d more\n", len(r.failed)-i)
 			break
 		}
-		fmt.Fprintf(out, "NOT put back: %d: %s: %v\n", f.number, f.what, f.err)
+		fmt.Fprintf(out, "NOT put back: %d: %s: %s\n", f.number, f.what, strings.ReplaceAll(f.err.Error(), "\n", "; "))
 	}
 	if waiting := r.sender.packets + len(r.lines); waiting > 0 {
 		fmt.Fprintf(out, "NOT put back: the last %d, up to %d: they are not acknowledged\n", waiting, r.number)

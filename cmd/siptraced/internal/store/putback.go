@@ -135,8 +135,11 @@ func (p *PutBack) insert(ctx context.Context, line *rejects.Line) (refused, err 
 		refused, err = p.insertRecord(ctx, rec, line)
 		return nil
 	})
-	if !found || damaged != nil {
-		return errors.Join(errNoRecord, damaged), err
+	if damaged != nil {
+		return fmt.Errorf("%w: %w", errNoRecord, damaged), err
+	}
+	if !found {
+		return errNoRecord, err
 	}
 	return refused, err
 }
