@@ -40,7 +40,8 @@ func (l *lexer) commandLine() error {
 		if _, there := l.defs[name]; there {
 			return fail(at, "give it once", "%s is already defined", name)
 		}
-		l.defs[name], l.given[name] = value, true
+		l.setDefine(name, value)
+		l.given[name] = true
 	}
 	return nil
 }

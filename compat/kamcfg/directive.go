@@ -190,7 +190,7 @@ func (l *lexer) define(directive string, at Pos) error {
 	case there && !strings.HasPrefix(directive, "re"):
 		return l.alreadyDefined(name, "use #!redefine, or #!trydef to keep the first", at)
 	default:
-		l.defs[name] = value
+		l.setDefine(name, value)
 	}
 	return nil
 }
@@ -227,6 +227,7 @@ func (l *lexer) undefine(directive string, at Pos) error {
 		fallthrough
 	default:
 		delete(l.defs, name)
+		l.past[name] = append(l.past[name], past{from: len(l.toks)})
 	}
 	l.lineComment()
 	return err
@@ -261,7 +262,7 @@ func (l *lexer) defineEnv(directive string, at Pos) error {
 	if strings.HasSuffix(directive, "s") {
 		value = `"` + value + `"`
 	}
-	l.defs[name] = value
+	l.setDefine(name, value)
 	return nil
 }
 

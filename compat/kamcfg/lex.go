@@ -74,7 +74,8 @@ type lexer struct {
 	src   *source // the last of srcs
 	conds []condition
 	defs  map[string]string
-	given map[string]bool // defines of the command line
+	past  map[string][]past // what each define was
+	given map[string]bool   // defines of the command line
 	// notUndefined are names whose #!undef is a comment for that version, and why.
 	notUndefined map[string]string
 	subst        []substitution
@@ -95,6 +96,29 @@ type lexer struct {
 	files, expands, work int
 	balance              int   // #!if* less #!endif
 	surplus              []Pos // of each #!endif with no condition open
+}
+
+// past is what a define was from a token on.
+type past struct {
+	from    int
+	value   string
+	defined bool
+}
+
+func (l *lexer) setDefine(name, value string) {
+	l.defs[name] = value
+	l.past[name] = append(l.past[name], past{len(l.toks), value, true})
+}
+
+// defined is what a define was before a token.
+func (l *lexer) defined(name string, before int) (value string, ok bool) {
+	list := l.past[name]
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].from <= before {
+			return list[i].value, list[i].defined
+		}
+	}
+	return "", false
 }
 
 // keywords are never replaced by a define, because Kamailio's scanner knows
@@ -389,10 +413,10 @@ func (l *lexer) loaded() {
 		return
 	}
 	if l.toks[n-1].Text == "loadmodulex" {
-		name, _ = l.evaluate(name, l.toks[n].Pos)
+		name, _ = l.evaluate(name, l.toks[n].Pos, n)
 	}
 	if name = "MOD_" + moduleName(name); l.defs[name] == "" {
-		l.defs[name] = ""
+		l.setDefine(name, "")
 	}
 }
 

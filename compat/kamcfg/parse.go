@@ -64,8 +64,12 @@ func ParseBytes(path string, data []byte, opt Options) (*Config, error) {
 
 // read reads the file as that version does.
 func read(path string, data []byte, version string, opt Options) (*Config, error) {
-	l := &lexer{opt: opt, cfg: &Config{}, given: map[string]bool{}, notUndefined: map[string]string{}, hosts: map[string]lookup{}, versionText: version}
-	l.defs, l.version = versionDefines(version)
+	l := &lexer{opt: opt, cfg: &Config{}, given: map[string]bool{}, notUndefined: map[string]string{}, hosts: map[string]lookup{}, versionText: version, defs: map[string]string{}, past: map[string][]past{}}
+	own, number := versionDefines(version)
+	l.version = number
+	for name, value := range own {
+		l.setDefine(name, value)
+	}
 	if err := l.commandLine(); err != nil {
 		return nil, err
 	}
@@ -337,7 +341,7 @@ func (p *parser) evaluated(statement token) Value {
 	v := Value{Str: t.Text, Unresolved: t.Unresolved}
 	if statement.Text == "modparamx" && v.Unresolved == nil {
 		var why *Error
-		if v.Str, why = p.lexer.evaluate(t.Text, statement.Pos); why != nil {
+		if v.Str, why = p.lexer.evaluate(t.Text, statement.Pos, p.i-1); why != nil {
 			v.Unresolved = why
 		}
 	}
@@ -354,6 +358,7 @@ func (p *parser) modparamValue(statement token) (Value, error) {
 	if statement.Text != "modparamx" || t.Kind != tVar || !strings.Contains(t.Text, "(") || v == nil || n != len(t.Text) {
 		return p.value("put a string in quotes; a name is taken only if it is defined, by #!define further up or by --define")
 	}
+	v.before = p.i
 	p.i++
 	val := p.lexer.startValue(v)
 	switch {
@@ -425,7 +430,7 @@ func (p *parser) loadmodule(t token) error {
 		}
 	}
 	if t.Text == "loadmodulex" {
-		name, _ = p.lexer.evaluate(name, t.Pos)
+		name, _ = p.lexer.evaluate(name, t.Pos, p.i-1)
 	}
 	p.cfg.Modules = append(p.cfg.Modules, Module{moduleName(name), t.Pos, p.span(first)})
 	return nil

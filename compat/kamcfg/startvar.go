@@ -1,6 +1,7 @@
 package kamcfg
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -21,6 +22,7 @@ type variable struct {
 	name, inner string
 	trans       string // {class.function,...}...
 	at          Pos
+	before      int    // the token whose text it is in, if that is known already
 	noted       bool   // that it has no value
 	mark        string // what stands for its value, if that isn't known
 }
@@ -199,7 +201,7 @@ func machine(goarch string) string {
 // definedValue is $def(NAME), $defn(NAME), which is a number, or $defv(NAME), which
 // is without the quotes around it.
 func (l *lexer) definedValue(v *variable) startValue {
-	text, there := l.defs[v.inner]
+	text, there := l.defined(v.inner, cmp.Or(v.before, len(l.toks)))
 	switch {
 	case !there && v.name == "defn":
 		return startValue{text: "0", isNumber: true}
@@ -302,9 +304,10 @@ func unresolved(at Pos, what string, why *Error) *Error {
 	return &Error{Pos: at, Msg: msg, Hint: why.Hint}
 }
 
-// evaluate is what modparamx and loadmodulex make of a string. Where a value isn't
+// evaluate is what modparamx and loadmodulex make of a string, the token at that
+// index. Where a value isn't
 // known the string is as it was.
-func (l *lexer) evaluate(s string, at Pos) (string, *Error) {
+func (l *lexer) evaluate(s string, at Pos, before int) (string, *Error) {
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		if s[i] != '$' {
@@ -321,6 +324,7 @@ func (l *lexer) evaluate(s string, at Pos) (string, *Error) {
 		if v == nil {
 			return s, fail(at, "write $$ for a dollar", "a variable is malformed")
 		}
+		v.before = before
 		val := l.startValue(v)
 		if val.unknown != nil {
 			return s, val.unknown

@@ -212,6 +212,14 @@ func TestModparamx(t *testing.T) {
 			}
 		})
 	}
+	// What is defined further down doesn't count, nor what it is redefined as.
+	c := parse(t, "#!define X a\nmodparamx(\"m\", \"p\", \"$def(X)$def(Y)\")\n#!define Y b\n#!redefine X c\nmodparamx(\"m\", \"p\", \"$def(X)$def(Y)\")\nloadmodulex \"$def(X).so\"\n#!redefine X d\n", startOptions())
+	if got := c.Params[0].Value.Str + " " + c.Params[1].Value.Str + " " + c.Modules[0].Name + " " + c.Defines["X"]; got != "a<null> cb c d" {
+		t.Errorf("defines over the file: got %s", got)
+	}
+	if _, err := ParseBytes("kamailio.cfg", []byte("modparamx(\"m\", \"p\", $def(X))\n#!define X a\n"), startOptions()); err == nil {
+		t.Error("a define further down counts")
+	}
 	if _, err := ParseBytes("kamailio.cfg", []byte(`modparam("m", "p", $def(D))`), startOptions()); err == nil {
 		t.Error("modparam takes a variable")
 	}

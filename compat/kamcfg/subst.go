@@ -132,7 +132,7 @@ func (l *lexer) substDirective(directive string, at Pos) error {
 		if directive == "substdefs" {
 			value = `"` + value + `"`
 		}
-		l.defs[name] = value
+		l.setDefine(name, value)
 	}
 	if l.subst = append(l.subst, *sub); len(l.subst) > maxSubsts {
 		return fail(at, "", "more than %d substitutions", maxSubsts)
