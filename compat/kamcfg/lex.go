@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -113,12 +114,11 @@ func (l *lexer) setDefine(name, value string) {
 // defined is what a define was before a token.
 func (l *lexer) defined(name string, before int) (value string, ok bool) {
 	list := l.past[name]
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].from <= before {
-			return list[i].value, list[i].defined
-		}
+	i := sort.Search(len(list), func(i int) bool { return list[i].from > before })
+	if i == 0 {
+		return "", false
 	}
-	return "", false
+	return list[i-1].value, list[i-1].defined
 }
 
 // keywords are never replaced by a define, because Kamailio's scanner knows

@@ -304,9 +304,8 @@ func unresolved(at Pos, what string, why *Error) *Error {
 	return &Error{Pos: at, Msg: msg, Hint: why.Hint}
 }
 
-// evaluate is what modparamx and loadmodulex make of a string, the token at that
-// index. Where a value isn't
-// known the string is as it was.
+// evaluate is what modparamx and loadmodulex make of a string, which is the token at
+// that index. Where a value isn't known the string is as it was.
 func (l *lexer) evaluate(s string, at Pos, before int) (string, *Error) {
 	var b strings.Builder
 	for i := 0; i < len(s); {
