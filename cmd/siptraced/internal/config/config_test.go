@@ -505,6 +505,17 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// A variable that names no key is an error with the one that is meant.
+func TestUnknownVariable(t *testing.T) {
+	for name, want := range map[string]string{
+		"SIPTRACED_LISTN": `SIPTRACED_LISTN: this environment variable names no setting: did you mean "SIPTRACED_LISTEN"?`, "SIPTRACED_SIPTRACE__TABEL": `did you mean "SIPTRACED_SIPTRACE__TABLE"?`,
+	} {
+		if _, err := Load(Sources{Environ: []string{name + "=x"}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}
+
 // The lines of an event route within siptraced.yaml are those of that file.
 func TestRouteLines(t *testing.T) {
 	const route = "event_route[siptrace:msg] {\n  is_methd(\"INVITE\");\n}\n"

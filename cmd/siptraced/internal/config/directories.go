@@ -81,6 +81,7 @@ func (c *Config) noteExposed() {
 		files = append(files, c.Store.URL.Database)
 	}
 	for _, f := range files {
+		f = filepath.Clean(f)
 		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
 			c.Notes = append(c.Notes, f+" can be read by every user of this host; chmod o-r "+f)
 		}

@@ -188,8 +188,9 @@ func (s *Server) cut(p *Packet, buf []byte, ask func(netip.AddrPort, []byte) err
 	return buf, nil
 }
 
-// Split finds the next packet of a stream, HEP3 or SIP: n bytes (0: it is not whole yet) behind skip, the line ends that keep a
-// connection alive (RFC 3261 §7.5, RFC 5626 §3.5.1).
+// Split finds the next packet of a stream, HEP3 or SIP: n bytes behind skip, or none
+// while it is not whole. What is skipped are the line ends that keep a connection
+// alive (RFC 3261 §7.5, RFC 5626 §3.5.1).
 func Split(buf []byte) (skip, n int, err error) {
 	for skip < len(buf) && (buf[skip] == '\r' || buf[skip] == '\n') {
 		skip++
