@@ -16,6 +16,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mode is that of files with messages in them: not for every user of the host.
@@ -37,6 +39,33 @@ func Open(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Make makes an empty file with Mode where none is, whatever the umask is, and opens
+// none: closing a descriptor of a file that is there would end the locks that this
+// process holds on it (fcntl(2), advisory record locking), as SQLite does.
+func Make(path string) error {
+	for range mostLinks {
+		err := unix.Mknod(path, unix.S_IFREG|uint32(Mode), 0)
+		if err == nil {
+			return os.Chmod(path, Mode)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return nil // no link: the file is there
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+}
+
+// mostLinks is how many symbolic links Linux follows (path_resolution(7)).
+const mostLinks = 40
 
 // Write replaces the file as a whole, so that a crash leaves the old or the new
 // one. Only its owner may read it.

@@ -1,11 +1,14 @@
 package statefile
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWriteRead(t *testing.T) {
@@ -66,5 +69,50 @@ func TestDamaged(t *testing.T) {
 	err := Read(path, &v)
 	if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.HasSuffix(err.Error(), "; fix or remove it") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestMake: made with its mode whatever the umask is, also where a link leads to; one
+// that is there stays as it is.
+func TestMake(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(at("there"), []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"link": "behind", "chain": "link2", "link2": at("absolute"), "loop": "loop", "astray": "none/file"} {
+		if err := os.Symlink(target, at(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		path, made, text string
+		mode             os.FileMode
+		err              error
+	}{
+		{path: "new", made: "new", mode: Mode},
+		{path: "new", made: "new", mode: Mode},
+		{path: "there", made: "there", mode: 0o600, text: "kept"},
+		{path: "link", made: "behind", mode: Mode},
+		{path: "chain", made: "absolute", mode: Mode},
+		{path: "loop", err: unix.ELOOP},
+		{path: "astray", err: os.ErrNotExist},
+		{path: "none/file", err: os.ErrNotExist},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			if err := Make(at(c.path)); !errors.Is(err, c.err) {
+				t.Fatalf("got %v, want %v", err, c.err)
+			}
+			if c.err != nil {
+				return
+			}
+			info, err := os.Lstat(at(c.made))
+			if err != nil || info.Mode() != c.mode {
+				t.Errorf("got %v, %v, want mode %v", info, err, c.mode)
+			}
+			if text, err := os.ReadFile(at(c.made)); err != nil || string(text) != c.text {
+				t.Errorf("got %q, %v, want %q", text, err, c.text)
+			}
+		})
 	}
 }

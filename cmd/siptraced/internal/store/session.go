@@ -238,12 +238,8 @@ type sqliteConnector struct{ path string }
 // Connect opens the file. SQLite would make one that everybody can read, and its
 // own errors do not name it.
 func (c sqliteConnector) Connect(context.Context) (driver.Conn, error) {
-	f, err := statefile.Open(c.path)
-	if err == nil {
-		err = f.Close()
-	}
-	// One that can only be read is SQLite's to judge.
-	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+	// Where none can be made, SQLite may still be able to read one.
+	if err := statefile.Make(c.path); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
 		return nil, fmt.Errorf("database file: %w", err)
 	}
 	conn, err := c.Driver().Open(sqliteDSN(c.path))
