@@ -86,6 +86,10 @@ func TestKept(t *testing.T) {
 	if n := named.count("sip_trace"); n != 1 {
 		t.Errorf("%d rows in the database that was named for a while, want 1", n)
 	}
+	// What went into the other one is not missing here.
+	if n := own.count("sip_trace"); n != 2 || strings.Contains(run.Stderr(), "level=ERROR") {
+		t.Errorf("%d rows in the file, want 2, and no error:\n%s", n, run.Tail(30))
+	}
 	run.stop(t)
 }
 

@@ -55,11 +55,11 @@ func (d *daemon) apply(ctx context.Context, live *config.Config) error {
 		return err
 	}
 	d.cfg.Store(live)
-	d.warn(live)
 	d.level.Set(live.LogLevel)
 	debug.SetMemoryLimit(live.MemoryLimit)
 	d.ingest.SetMaxConnections(live.Ingest.MaxConnections)
 	d.pipeline.SetRules(d.rules())
+	d.warn(live) // now it is so
 	return nil
 }
 

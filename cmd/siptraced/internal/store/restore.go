@@ -37,18 +37,51 @@ func (h *history) since(seq uint64) (records int, ok bool) {
 	return records, false
 }
 
-// restore writes again what the database had committed and has lost: because a
-// standby took over that lacked it, or because a backup was restored. The spool
-// may have trimmed some of it.
+// restore brings a database to the shard's position. What it had committed and has
+// lost is written again: because a standby took over that lacked it, or because a
+// backup was restored. The spool may have trimmed some of it.
 func (w *writer) restore(ctx context.Context, s *session) error {
-	end := w.shard.Offset()
-	if !w.tracked || w.shard.Shared || w.at >= end {
+	if !w.tracked || w.shard.Shared {
 		return nil
 	}
-	from := w.at
-	lost, known := w.history.since(from)
+	from, end, id := w.at, w.shard.Offset(), databaseID(w.cfg.URL)
+	until := end
+	if left, ok := w.moves.enter(w.shard.Index, id, end); ok {
+		until = min(left, end) // what came later went into another database
+	}
+	var messages, batches int
+	var err error
+	if from < until {
+		messages, batches, err = w.rewrite(ctx, s, from, until)
+		w.stats.rewritten.Add(uint64(messages))
+	}
+	if err == nil && w.at < end {
+		w.startRows(s)
+		var o outcome
+		if o, err = w.transact(ctx, s, end); err == nil {
+			w.settle(o)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	w.moves.back(w.shard.Index, id)
+	if from >= until {
+		return nil
+	}
+	w.stats.positionBack.Add(1)
+	attrs := []any{"position", from, "expected", until, "messages_written_again", messages, "batches_not_in_the_spool", int(until-from) - batches}
+	if lost, known := w.history.since(from); known {
+		attrs = append(attrs, "messages_lost", max(0, lost-messages))
+	}
+	w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
+	return nil
+}
+
+// rewrite writes what the spool still has of the batches after from, up to until.
+func (w *writer) rewrite(ctx context.Context, s *session, from, until uint64) (messages, batches int, err error) {
 	var group []*spool.Batch
-	size, batches, messages := 0, 0, 0
+	size := 0
 	flush := func() error {
 		for len(group) > 0 {
 			o, err := w.write(ctx, s, group)
@@ -64,7 +97,7 @@ func (w *writer) restore(ctx context.Context, s *session) error {
 		size = 0
 		return nil
 	}
-	err := w.shard.Reread(ctx, from+1, end, func(b *spool.Batch) error {
+	err = w.shard.Reread(ctx, from+1, until, func(b *spool.Batch) error {
 		group, size = append(group, b), size+b.Size()
 		if size >= w.cfg.BatchBytes {
 			return flush()
@@ -74,24 +107,7 @@ func (w *writer) restore(ctx context.Context, s *session) error {
 	if err == nil {
 		err = flush()
 	}
-	if err == nil && w.at < end {
-		w.startRows(s)
-		var o outcome
-		if o, err = w.transact(ctx, s, end); err == nil {
-			w.settle(o)
-		}
-	}
-	w.stats.rewritten.Add(uint64(messages))
-	if err != nil {
-		return err
-	}
-	w.stats.positionBack.Add(1)
-	attrs := []any{"position", from, "expected", end, "messages_written_again", messages, "batches_not_in_the_spool", int(end-from) - batches}
-	if known {
-		attrs = append(attrs, "messages_lost", max(0, lost-messages))
-	}
-	w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
-	return nil
+	return messages, batches, err
 }
 
 // settle accounts for a transaction of messages that were counted before.

@@ -67,6 +67,83 @@ func testWentBack(t *testing.T, all map[string]func(*testing.T) backend) {
 	}
 }
 
+// A store that is given another database, and the former one again, writes each
+// message into the one that was in use; with restarts between, too. That is no loss.
+// What the former one really lost is written again, and nothing of the other's.
+func testAnother(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/restart %v", name, restart), func(t *testing.T) {
+				first, second, dir := make(t), make(t), t.TempDir()
+				first.create(t)
+				second.create(t)
+				r := newRig(t, first.url, dir)
+				// Another sink is behind, and so the spool keeps everything.
+				behind := r.spool.Run(stuck{}, spool.Options{})
+				sent := 0
+				use := func(b backend) {
+					if !restart {
+						cfg := *r.store.wanted.Load()
+						cfg.URL = b.url
+						if err := r.store.Reconfigure(cfg); err != nil {
+							t.Fatal(err)
+						}
+						return
+					}
+					behind.Stop(t.Context())
+					if log := r.log.String(); strings.Contains(log, "went back") {
+						t.Errorf("log:\n%s", log)
+					}
+					r.stop(t)
+					r = newRig(t, b.url, dir)
+					behind = r.spool.Run(stuck{}, spool.Options{})
+				}
+				send := func(b backend, want int) {
+					t.Helper()
+					for range 50 {
+						r.put(t, fmt.Sprintf("call-%d", sent%2), fmt.Sprintf("%03d", sent))
+						sent++
+					}
+					servers.WaitFor(t, 30*time.Second, "the rows", func() bool { return len(b.rows(t)) >= want })
+				}
+				send(first, 50)
+				use(second)
+				send(second, 50)
+				use(first)
+				send(first, 100)
+				if log := r.log.String(); strings.Contains(log, "went back") {
+					t.Errorf("log:\n%s", log)
+				}
+				saved := first.positions(t)
+				send(first, 150)
+				use(second)
+				send(second, 100)
+				first.exec(t, "DELETE FROM sip_trace WHERE msg >= '150'")
+				for stream, seq := range saved {
+					first.exec(t, fmt.Sprintf("UPDATE %s SET seq = %d WHERE stream = '%s'", dbschema.PositionTable, seq, stream))
+				}
+				use(first)
+				send(first, 200)
+				behind.Stop(t.Context())
+				got := r.stop(t)
+				if got["store.position_back"] == 0 || got["store.rewritten"] != 50 {
+					t.Errorf("went back %d times, %d messages written again, want 50", got["store.position_back"], got["store.rewritten"])
+				}
+				want := map[string][]string{}
+				for i := range sent {
+					db := []string{"first", "second", "first", "first", "second", "first"}[i/50]
+					want[db] = append(want[db], fmt.Sprintf("%03d", i))
+				}
+				for db, b := range map[string]backend{"first": first, "second": second} {
+					if rows := slices.Sorted(slices.Values(b.rows(t))); !slices.Equal(rows, want[db]) {
+						t.Errorf("%s: %d rows, want %d: %q", db, len(rows), len(want[db]), rows)
+					}
+				}
+			})
+		}
+	}
+}
+
 // positions is how far each stream is in the database.
 func (b backend) positions(t *testing.T) map[string]int64 {
 	t.Helper()

@@ -52,7 +52,7 @@ type Store struct {
 }
 
 // Open makes a store. The database may be down: the writers wait for it.
-func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *slog.Logger) (*Store, error) {
+func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *slog.Logger) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -64,6 +64,10 @@ func Open(_ context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log *
 		if s.rejects, err = rejects.Open(cfg.RejectFile, cfg.RejectMaxBytes, c, log); err != nil {
 			return nil, err
 		}
+	}
+	var err error
+	if s.moves, err = openMoves(ctx, sp); err != nil {
+		return nil, err
 	}
 	s.stats = &stats{
 		counters: c,

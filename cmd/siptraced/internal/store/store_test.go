@@ -197,6 +197,7 @@ func TestDatabases(t *testing.T) {
 	t.Run("Store", func(t *testing.T) { testStore(t, all) })
 	t.Run("Poison", func(t *testing.T) { testPoison(t, all) })
 	t.Run("WentBack", func(t *testing.T) { testWentBack(t, all) })
+	t.Run("Another", func(t *testing.T) { testAnother(t, all) })
 }
 
 func testStore(t *testing.T, all map[string]func(*testing.T) backend) {

@@ -19,6 +19,7 @@ import (
 type shared struct {
 	wanted   atomic.Pointer[Config] // sessions with another one end
 	rejects  *rejects.File
+	moves    *moves
 	stats    *stats
 	fallback fallback
 	said     said
@@ -83,6 +84,9 @@ type outcome struct {
 func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, error) {
 	w.shard = shard
 	if cfg := w.wanted.Load(); cfg != w.cfg {
+		if w.cfg != nil && databaseID(cfg.URL) != databaseID(w.cfg.URL) {
+			w.history = history{}
+		}
 		w.cfg, w.host = cfg, 0
 	}
 	s, host, err := dial(ctx, w.cfg.URL, w.host)
