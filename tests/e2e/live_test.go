@@ -346,7 +346,7 @@ func TestLiveHost(t *testing.T) {
 		l.check(t, 0, beside)
 		// One that can't be asked is another program.
 		l.check(t, 1, [][]string{
-			{"FAILED", "listen", "udp", fmt.Sprintf("in use by siptraced (pid %d)", d.PID())}, {"FAILED", "spool", fmt.Sprintf("in use by another siptraced (pid %d)", d.PID()), "spool.dir"},
+			{"FAILED", "listen", "udp", fmt.Sprintf("in use by %s (pid %d)", filepath.Base(program), d.PID())}, {"FAILED", "spool", fmt.Sprintf("in use by another siptraced (pid %d)", d.PID()), "spool.dir"},
 		}, "--set", "rpc.ctl=unix:other")
 		d.MustStop(t)
 		l.check(t, 0, good)
