@@ -293,14 +293,29 @@ func TestReplayCapture(t *testing.T) {
 	}
 	replay(0, "messages: 700 acknowledged", more)
 	db.await(t, run, "sip_trace", 1418, time.Minute)
+
+	// Files that end within a message, as one does that is still being written: what is whole is put back.
+	half := newPcap(t, at)
+	for _, call := range []string{"half-1", "half-2", "half-3"} {
+		half.udp(t, phone, proxy, optionsOf(call, 10))
+	}
+	replay(1, "messages: 2 acknowledged", file("half.pcap", half.buf.Bytes()[:half.buf.Len()-5]))
+	replay(1, "messages: 2 acknowledged", file("half.hep", slices.Concat(inHEP("half-4"), inHEP("half-5"), inHEP("half-6")[:80])))
+	db.await(t, run, "sip_trace", 1422, time.Minute)
 	run.stop(t)
-	if n := db.count("sip_trace"); n != 1418 {
-		t.Errorf("%d rows, want 1418", n)
+	if n := db.count("sip_trace"); n != 1422 {
+		t.Errorf("%d rows, want 1422", n)
 	}
 	replay(1, "start siptraced, or name its listener", hep3)
 	replay(1, "the last 256", hep3)
 	replay(1, "no such file", filepath.Join(dir, "none"))
 	replay(1, "neither pcap", file("text", []byte("something else")))
+	replay(1, "is no plain file", dir)
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	replay(1, "is no plain file", fifo) // nobody writes it: that would never end
 	siptraced(t, 2, "replay")
 	siptraced(t, 2, "replay", "--only", "rtp", pcap)
 	r := siptraced(t, 1, "replay", "--set", "listen=udp:127.0.0.1:9", hep3)

@@ -48,6 +48,12 @@ const rowsAtOnce = 200
 
 // Run puts back everything that can be, and prints what became of it.
 func Run(ctx context.Context, opt Options) error {
+	// Opening a FIFO would wait for who writes it, and no signal would end that.
+	if info, err := os.Stat(opt.File); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no plain file; copy what is to be put back into one", opt.File)
+	}
 	f, err := os.Open(opt.File)
 	if err != nil {
 		return err
@@ -62,12 +68,16 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.Progress != nil {
 		in = io.TeeReader(f, opt.Progress)
 	}
-	err = capture.Read(in, func(i capture.Item) error { return r.take(ctx, i) })
+	var stopped error // else it is the file that can't be read on: what came before is put back
+	err = capture.Read(in, func(i capture.Item) error {
+		stopped = r.take(ctx, i)
+		return stopped
+	})
 	if errors.Is(err, capture.ErrEmpty) {
 		err = nil
 	}
-	if err == nil {
-		err = r.flush(ctx)
+	if stopped == nil {
+		err = errors.Join(err, r.flush(ctx))
 	}
 	r.print()
 	switch {
