@@ -74,6 +74,9 @@ func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several b
 	var err error
 	if s.conn, err = s.db.Conn(ctx); err != nil {
 		s.close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("the server does not answer: %w", err)
+		}
 		return nil, err
 	}
 	if several {
