@@ -54,7 +54,7 @@ func Make(path string) error {
 		}
 		target, err := os.Readlink(path)
 		if err != nil {
-			return nil // no link: the file is there
+			return nil //nolint:nilerr // it is no link: the file is there
 		}
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(path), target)
