@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -41,4 +42,28 @@ func TestLook(t *testing.T) {
 		run.Wait(t, time.Minute)
 		look()
 	}
+}
+
+// TestMoved: an operator moves the file away, or removes it, while siptraced writes: the
+// rows go into a new one from then on.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	run := start(t, options{})
+	file := filepath.Join(run.Dir, "siptraced.db")
+	for i := range 3 {
+		for range 2 * (i + 1) {
+			run.feed(t, "udp", good(fmt.Sprintf("moved-%d", i)))
+		}
+		db := sqliteFile(t, file)
+		db.await(t, run, "sip_trace", 2*(i+1), 30*time.Second)
+		if err := db.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(file + part); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	run.stop(t)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,18 @@ type session struct {
 	dialect dbschema.Dialect
 	tables  map[string]*table
 	move    *sql.Stmt // of the position
+	file    string    // of SQLite
+	opened  fs.FileInfo
+}
+
+// gone reports whether the file of the session was moved away or removed: what is
+// written there nobody finds.
+func (s *session) gone() bool {
+	if s.opened == nil {
+		return false
+	}
+	now, err := os.Stat(s.file)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(s.opened, now)
 }
 
 // dial opens one connection to the first of the hosts, from the first-th on,
@@ -78,6 +91,13 @@ func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several b
 			err = fmt.Errorf("the server does not answer: %w", err)
 		}
 		return nil, err
+	}
+	if c, ok := c.(sqliteConnector); ok {
+		s.file = c.path
+		if s.opened, err = os.Stat(c.path); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	if several {
 		if err := s.writable(ctx); err != nil {

@@ -130,6 +130,10 @@ func (c *connection) Flush(ctx context.Context) error {
 	if len(c.writer.batches) == 0 && c.writer.wanted.Load() != c.writer.cfg {
 		return spool.ErrReopen
 	}
+	if len(c.writer.batches) > 0 && c.session.gone() {
+		c.writer.log.Warn("database: its file was moved away or removed, opening it anew", "file", c.session.file)
+		return spool.ErrReopen
+	}
 	for w := c.writer; len(w.batches) > 0; c.progress = true {
 		err := w.flush(ctx, c.session)
 		if err != nil && !c.progress {
