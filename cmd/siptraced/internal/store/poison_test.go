@@ -33,7 +33,7 @@ func testPoison(t *testing.T, all map[string]func(*testing.T) backend) {
 func (r *rig) retries(t *testing.T, n uint64) {
 	t.Helper()
 	n += r.count.Snapshot()["store.retries"]
-	servers.WaitFor(t, 30*time.Second, "failed attempts", func() bool { return r.count.Snapshot()["store.retries"] >= n })
+	servers.WaitFor(t, 2*time.Minute, "failed attempts", func() bool { return r.count.Snapshot()["store.retries"] >= n })
 }
 
 // arrived waits until so many rows are in the database.
