@@ -42,12 +42,20 @@ func root() *cobra.Command {
 		Short:         "Kamailio's siptrace module outside Kamailio",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       control.ReadBuild().String(),
 	}
-	cmd.SetVersionTemplate("{{.Version}}\n")
 	group(cmd)
+	// The flag that cobra has for it links text/template, and with that every method of every type.
+	version := versionCommand()
+	show := cmd.Flags().BoolP("version", "v", false, "print the version and the revision of this program")
+	help := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *show {
+			return version.RunE(cmd, args)
+		}
+		return help(cmd, args)
+	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
-	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand(), versionCommand(), replayCommand())
+	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand(), version, replayCommand())
 	return cmd
 }
 
@@ -134,7 +142,7 @@ func group(cmd *cobra.Command) {
 func versionCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "version", Short: "print the version and the revision of this program", Args: noArgs, Hidden: true}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Root().Version)
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), control.ReadBuild())
 		return err
 	}
 	return cmd
