@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/mattn/go-isatty"
 
 	"siptraced/cmd/siptraced/internal/config"
 	"siptraced/cmd/siptraced/internal/counters"
@@ -223,9 +223,5 @@ func (d *daemon) printCounters() {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return ok && isatty.IsTerminal(f.Fd())
 }

@@ -73,7 +73,7 @@ func (s *sender) attempt(ctx context.Context) (err error) {
 		d := net.Dialer{Timeout: 5 * time.Second}
 		if s.conn, err = d.DialContext(ctx, "tcp", s.address); err != nil {
 			s.conn = nil
-			return fmt.Errorf("%w; start siptraced, or name its listener with --to tcp:host:port", err)
+			return fmt.Errorf("%w; start siptraced, or name its listener with --to host:port", err)
 		}
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })()
