@@ -2,9 +2,12 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"siptraced/cmd/siptraced/internal/hepmap"
@@ -88,5 +91,49 @@ func TestPutBack(t *testing.T) {
 	cfg.URL.Database = filepath.Join(t.TempDir(), "none", "db")
 	if _, err := NewPutBack(t.Context(), cfg); err == nil || errors.Is(err, ErrThere) || !strings.Contains(err.Error(), "none/db") {
 		t.Errorf("no such directory: %v", err)
+	}
+}
+
+// Who puts the same file back twice at the same time has each row once.
+func testPutBackTwice(t *testing.T, all map[string]func(*testing.T) backend) {
+	for name, make := range all {
+		t.Run(name, func(t *testing.T) {
+			b := make(t)
+			d, _ := dbschema.DialectOf(b.url.Driver)
+			b.create(t, dbschema.PositionSQL(d).Create)
+			cfg := DefaultConfig()
+			cfg.URL = b.url
+			var lines []*rejects.Line
+			var want []string
+			for i := range 100 {
+				text := fmt.Sprintf("%03d", i)
+				want = append(want, text)
+				lines = append(lines, &rejects.Line{ID: "s/1/" + text, Table: "sip_trace", Packet: spooledAs(t, hep.TypeSIP, text, text)})
+			}
+			var both sync.WaitGroup
+			for range 2 {
+				both.Go(func() {
+					for at := 0; at < len(lines); at += 10 {
+						// As replay does: another session, once.
+						for range 2 {
+							p, err := NewPutBack(t.Context(), cfg)
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							_, err = p.Put(t.Context(), lines[at:at+10])
+							p.Close()
+							if err == nil {
+								break
+							}
+						}
+					}
+				})
+			}
+			both.Wait()
+			if rows := slices.Sorted(slices.Values(b.rows(t))); !slices.Equal(rows, want) {
+				t.Errorf("%d rows, want %d: %q", len(rows), len(want), rows)
+			}
+		})
 	}
 }

@@ -198,6 +198,7 @@ func TestDatabases(t *testing.T) {
 	t.Run("Poison", func(t *testing.T) { testPoison(t, all) })
 	t.Run("WentBack", func(t *testing.T) { testWentBack(t, all) })
 	t.Run("Another", func(t *testing.T) { testAnother(t, all) })
+	t.Run("PutBackTwice", func(t *testing.T) { testPutBackTwice(t, all) })
 }
 
 func testStore(t *testing.T, all map[string]func(*testing.T) backend) {
