@@ -167,6 +167,21 @@ func newDatabase(tb testing.TB, m *servers.MariaDB, name string, s sample) *data
 	return d
 }
 
+// settle waits until a table has had the same number of rows for a second: the
+// proxy writes its last one after it has sent the message.
+func (d *database) settle(tb testing.TB, table string) {
+	tb.Helper()
+	for n, since := -1, time.Now(); time.Since(since) < time.Second; time.Sleep(50 * time.Millisecond) {
+		var now int
+		if err := d.QueryRow("SELECT COUNT(*) FROM " + table).Scan(&now); err != nil {
+			tb.Fatal(err)
+		}
+		if now != n {
+			n, since = now, time.Now()
+		}
+	}
+}
+
 // take reads a table and empties it.
 func (d *database) take(tb testing.TB, table string) []vectors.Row {
 	tb.Helper()

@@ -61,6 +61,7 @@ modparam("siptrace", "traced_user_avp", "$avp(s:traced_user)")
 				caller := phone(kind)
 				caller.Remote, caller.LocalPort, caller.Calls, caller.User = "127.0.0.1:"+v["PORT"], number(t, v["ALICE"]), 1, "bob"
 				servers.RunSipp(t, time.Minute, caller)
+				db.settle(t, "sip_trace")
 				return 0
 			}).rows["sip_trace"]
 		}
