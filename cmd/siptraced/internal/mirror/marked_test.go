@@ -70,7 +70,7 @@ func TestUncounted(t *testing.T) {
 		{before, spool.Batch{Seq: 1}, true},
 		{before, spool.Batch{Seq: 2}, true},
 		{before, spool.Batch{Seq: 1, Shard: 1}, false},
-		{before, spool.Batch{Seq: 3, Shared: true}, true},
+		{before, spool.Batch{Seq: 3, Contended: true}, true},
 		{before, spool.Batch{Seq: 4}, false},
 		{since, spool.Batch{Seq: 5}, true},
 	} {

@@ -50,7 +50,7 @@ func (w *sender) setStreams(d *Destination, shards []spool.Shard) {
 		w.begun = make([]uint64, len(shards))
 	}
 	for i, sh := range shards {
-		if l := w.sink.m.loops; l != nil && d.Stream() && !sh.Shared {
+		if l := w.sink.m.loops; l != nil && d.Stream() && !sh.Contended {
 			w.streams[i] = l.Stream(w.sink.name, sh.ID)
 		}
 	}
@@ -231,7 +231,7 @@ func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p [
 func (w *sender) uncounted(b *spool.Batch) bool {
 	again := b.Seq <= w.begun[b.Shard]
 	w.begun[b.Shard] = max(b.Seq, w.begun[b.Shard])
-	return again || b.Shared || b.Age() > time.Since(w.encoder.dst.marks)
+	return again || b.Contended || b.Age() > time.Since(w.encoder.dst.marks)
 }
 
 func (w *sender) encodeRecord(rec *siptrace.Record, i int, put func(int, []byte) (outcome, error)) (outcome, error) {

@@ -70,7 +70,7 @@ func (s *Spool) Run(k Sink, opt Options) *Consumer {
 		r.wake, r.resumed = w.wake, func() { c.countBacklog(r) }
 		c.readers = append(c.readers, r)
 		w.parts = append(w.parts, &part{reader: r})
-		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Shared: s.Shared(), reader: r})
+		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Contended: s.Shared(), reader: r})
 	}
 	for _, r := range c.readers {
 		if r.known && !s.Shared() {

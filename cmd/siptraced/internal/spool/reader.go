@@ -30,10 +30,12 @@ type Batch struct {
 
 	memory *memory // of data; nil: the garbage collector's
 
-	// Shard is where it comes from, and Shared that others of a cluster consume
-	// that shard for the same sink.
-	Shard  int
-	Shared bool
+	// Shard is where it comes from. Timeline names the run of numbers that Seq is of:
+	// in a copy of the spool the same Seq of another Timeline is another batch.
+	Shard    int
+	Timeline string
+	// Contended: other processes consume the shard for the same sink.
+	Contended bool
 
 	// The consumer's: how many records are settled, and of these, those it has
 	// seen; whether the present Writer has the batch.

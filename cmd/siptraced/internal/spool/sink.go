@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"siptraced/cmd/siptraced/internal/journal"
 )
 
 // Sink is one consumer of the spool: the database, a mirror, a log.
@@ -41,11 +43,17 @@ type Shard struct {
 	// ID names the shard's stream for a sink that keeps its own offsets: it
 	// changes when the spool is made anew, as sequence numbers start again then.
 	ID string
-	// Shared: it is a cluster's, where other processes spool into the same shard
-	// and consume it for the same sink.
-	Shared bool
+	// Contended: other processes spool into the same shard, and consume it for the
+	// same sink.
+	Contended bool
 
 	reader *reader
+}
+
+// Timelines are those of the batches that the shard holds, or held when the spool
+// was opened, the oldest first; the last one is that of what is spooled from now on.
+func (s Shard) Timelines() []journal.Timeline {
+	return []journal.Timeline{{ID: s.ID, Last: s.reader.shard.lastSeq.Load()}}
 }
 
 // Offset is the batch up to which the sink was done with everything.
@@ -68,7 +76,7 @@ func (s Shard) Reread(ctx context.Context, first, last uint64, f func(*Batch) er
 		if err != nil {
 			return fmt.Errorf("spool: batch %d: %w", seq, err)
 		}
-		b := &Batch{Seq: seq, taken: msg.Time, data: msg.Data}
+		b := &Batch{Seq: seq, Timeline: s.ID, taken: msg.Time, data: msg.Data}
 		b.Records, b.total = batchHeader(msg.Header)
 		if err := f(b); err != nil {
 			return err

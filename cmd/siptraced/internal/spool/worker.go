@@ -292,7 +292,7 @@ func (w *worker) take(p *part) *Batch {
 	b := p.head
 	p.head = nil
 	b.part, b.early = p, &w.early
-	b.Shard, b.Shared = p.reader.shard.index, p.reader.Shared()
+	b.Shard, b.Contended, b.Timeline = p.reader.shard.index, p.reader.Shared(), p.reader.shard.id
 	w.inflight = append(w.inflight, b)
 	w.bytes += b.Size()
 	return b
@@ -337,7 +337,7 @@ func (w *worker) collect() {
 }
 
 func (w *worker) finish(b *Batch) {
-	if b.Missed > 0 && (!b.Shared || w.opt.OwnsOffset) {
+	if b.Missed > 0 && (!b.Contended || w.opt.OwnsOffset) {
 		if n := w.opt.Count.Missed; n != nil {
 			n.Add(b.Missed)
 		}

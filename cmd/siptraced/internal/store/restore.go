@@ -41,7 +41,7 @@ func (h *history) since(seq uint64) (records int, ok bool) {
 // lost is written again: because a standby took over that lacked it, or because a
 // backup was restored. The spool may have trimmed some of it.
 func (w *writer) restore(ctx context.Context, s *session) error {
-	if !w.tracked || w.shard.Shared {
+	if !w.tracked || w.shard.Contended {
 		return nil
 	}
 	from, end, id := w.at, w.shard.Offset(), databaseID(w.cfg.URL)

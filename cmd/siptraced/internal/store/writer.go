@@ -139,7 +139,7 @@ func (c *connection) Flush(ctx context.Context) error {
 		if err != nil && !c.progress {
 			w.host++
 		}
-		if errors.Is(err, errMoved) && w.shard.Shared {
+		if errors.Is(err, errMoved) && w.shard.Contended {
 			// Another writer of the same spool is ahead: it stays so until it ends.
 			return errors.Join(spool.ErrStandby, err)
 		}
@@ -179,7 +179,7 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 		return nil
 	}
 	start := w.shard.Offset()
-	if w.shard.Shared {
+	if w.shard.Contended {
 		start = 0 // that of a cluster is not exact
 	}
 	at, tracked, err := s.position(ctx, w.shard.ID, start)
@@ -204,7 +204,7 @@ func (w *writer) locate(ctx context.Context, s *session) error {
 func (w *writer) written(b *spool.Batch) {
 	switch {
 	case b.Seq <= w.counted:
-	case b.Shared:
+	case b.Contended:
 		w.stats.elsewhere.Add(uint64(b.Records))
 	default:
 		w.stats.written.Add(uint64(b.Records))
@@ -214,7 +214,7 @@ func (w *writer) written(b *spool.Batch) {
 
 // done lets go of a batch that is committed.
 func (w *writer) done(b *spool.Batch) {
-	if b.Shared && b.Seq <= w.at+1 {
+	if b.Contended && b.Seq <= w.at+1 {
 		// What lies before the position of the database was written by somebody
 		// else, and purged.
 		b.Missed = 0
