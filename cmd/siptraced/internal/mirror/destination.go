@@ -174,6 +174,10 @@ type Config struct {
 	// Lookup finds the addresses of a host; nil: the system's name servers and hosts
 	// file do. It is not called for an address.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Dial connects from local, where that is a valid address, to a peer; network is
+	// "tcp" or "udp". The result is a StreamConn or a *net.UDPConn. nil: the system
+	// does. Open takes it.
+	Dial func(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error)
 }
 
 // Validate reports the first destination that can't work.

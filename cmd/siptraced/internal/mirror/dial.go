@@ -59,10 +59,10 @@ func (w *sender) dialOne(ctx context.Context, d *Destination, addr netip.AddrPor
 		network = "udp"
 	}
 	local := d.Local
-	c, err := dialFrom(ctx, network, local, addr)
+	c, err := w.sink.m.dial(ctx, network, local, addr)
 	if err != nil && local.Port() != 0 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
 		// The proxy itself, or our other connection, has the port.
-		c, err = dialFrom(ctx, network, netip.AddrPortFrom(local.Addr(), 0), addr)
+		c, err = w.sink.m.dial(ctx, network, netip.AddrPortFrom(local.Addr(), 0), addr)
 		if err == nil && !w.portLogged {
 			w.portLogged = true
 			w.sink.log.Info("mirror: the port to send from is taken, another one is used", "local", local.String(), "used", c.LocalAddr().String())
@@ -89,7 +89,8 @@ func handshake(ctx context.Context, d *Destination, raw net.Conn) (net.Conn, err
 	return c, nil
 }
 
-func dialFrom(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
+// systemDial opens a socket of the system.
+func systemDial(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	if local.Addr().IsValid() && !local.Addr().IsUnspecified() && local.Addr().Is4() == remote.Addr().Is4() {
 		if network == "udp" {
@@ -111,7 +112,52 @@ func dialFrom(ctx context.Context, network string, local, remote netip.AddrPort)
 		})
 		return errors.Join(ctl, err)
 	}
-	return d.DialContext(ctx, network, remote.String())
+	c, err := d.DialContext(ctx, network, remote.String())
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return newTCPConn(tcp)
+	}
+	return c, err
+}
+
+// StreamConn is a connection that knows what its peer acknowledged.
+type StreamConn interface {
+	net.Conn
+	// Unacknowledged is how many of the bytes that were written the peer's host has
+	// not acknowledged, even after the peer has closed.
+	Unacknowledged() (bytes int, err error)
+	// Dead reports that no acknowledgement comes any more.
+	Dead() bool
+}
+
+// tcpConn is a StreamConn of the system.
+type tcpConn struct {
+	*net.TCPConn
+	raw syscall.RawConn
+}
+
+func newTCPConn(c *net.TCPConn) (net.Conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return tcpConn{c, raw}, nil
+}
+
+// Unacknowledged asks the kernel (tcp(7), SIOCOUTQ).
+func (c tcpConn) Unacknowledged() (bytes int, err error) {
+	ctl := c.raw.Control(func(fd uintptr) { bytes, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return bytes, errors.Join(ctl, err)
+}
+
+// tcpClose is the state of a socket that is done for (include/net/tcp_states.h).
+const tcpClose = 7
+
+func (c tcpConn) Dead() (dead bool) {
+	err := c.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		dead = err != nil || info.State == tcpClose
+	})
+	return dead || err != nil
 }
 
 // addrOf is a socket's address.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -29,6 +31,7 @@ type Mirrors struct {
 	log      *slog.Logger
 	sockets  ownSockets
 	buffers  sync.Pool
+	dial     func(ctx context.Context, network string, local, remote netip.AddrPort) (net.Conn, error)
 	isSelf   func(transport siptrace.Proto, addr netip.AddrPort) bool
 	marking  atomic.Pointer[marking]
 
@@ -67,9 +70,12 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		return nil, err
 	}
 	m := &Mirrors{
-		cfg: cfg, loops: cfg.Loops, spool: sp, counters: c, log: log, isSelf: cfg.Self,
+		cfg: cfg, loops: cfg.Loops, spool: sp, counters: c, log: log, dial: cfg.Dial, isSelf: cfg.Self,
 		tooMany: c.Counter("mirrors.too_many"), badURI: c.Counter("mirrors.bad_uri"),
 		buffers: sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 2*chunkSize)} }},
+	}
+	if m.dial == nil {
+		m.dial = systemDial
 	}
 	kept, err := sp.Meta(ctx)
 	if err != nil {
@@ -81,20 +87,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		name := unique(d.Name, func(n string) bool { _, taken := names[n]; return taken })
 		names[name], order = d, append(order, name)
 	}
-	remembered := map[string]Destination{}
-	for key, uri := range kept {
-		name, ok := strings.CutPrefix(key, sinkPrefix)
-		if !ok {
-			continue
-		}
-		d, err := cfg.dynamic(uri)
-		_, taken := names[name]
-		if err != nil || taken || slices.ContainsFunc(cfg.Destinations, func(o Destination) bool { return o.Target == d.Target }) {
-			sp.PutMeta(key, "")
-			continue
-		}
-		remembered[name] = d
-	}
+	remembered := m.remembered(kept, names)
 	known := func(name string) bool {
 		_, static := names[name]
 		_, dynamic := remembered[name]
@@ -106,14 +99,34 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 	for _, name := range order {
 		m.sinks = append(m.sinks, m.newSink(name, names[name], spool.Oldest, false))
 	}
-	for name, d := range remembered {
-		m.sinks = append(m.sinks, m.newSink(name, d, spool.Newest, true))
+	for _, name := range slices.Sorted(maps.Keys(remembered)) {
+		m.sinks = append(m.sinks, m.newSink(name, remembered[name], spool.Newest, true))
 	}
 	m.countMarking()
 	var run context.Context
 	run, m.stopRetiring = context.WithCancel(context.Background())
 	m.retiring.Go(func() { m.retireIdle(run) })
 	return m, nil
+}
+
+// remembered are the destinations by name that a rule named before a restart; one that
+// the configuration has by now, or that can't be used any more, is forgotten.
+func (m *Mirrors) remembered(kept map[string]string, configured map[string]Destination) map[string]Destination {
+	out := map[string]Destination{}
+	for _, key := range slices.Sorted(maps.Keys(kept)) {
+		name, ok := strings.CutPrefix(key, sinkPrefix)
+		if !ok {
+			continue
+		}
+		d, err := m.cfg.dynamic(kept[key])
+		_, taken := configured[name]
+		if err != nil || taken || slices.ContainsFunc(m.cfg.Destinations, func(o Destination) bool { return o.Target == d.Target }) {
+			m.spool.PutMeta(key, "")
+			continue
+		}
+		out[name] = d
+	}
+	return out
 }
 
 // unique is name, or with a number behind it when that is taken.

@@ -9,10 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/spool"
@@ -222,7 +219,7 @@ func (w *streamWriter) Close() error {
 type stream struct {
 	conn    net.Conn // what is written to
 	raw     *countedConn
-	ctl     syscall.RawConn
+	peer    StreamConn // that raw is
 	offset  uint64
 	tls     bool
 	marks   []mark // TLS: where records end
@@ -258,13 +255,11 @@ func newStream(c net.Conn, ack string) (*stream, error) {
 		s.raw = &countedConn{Conn: c}
 		s.conn = s.raw
 	}
-	var err error
-	if s.ctl, err = s.raw.Conn.(*net.TCPConn).SyscallConn(); err != nil {
-		return nil, err
-	}
+	s.peer = s.raw.Conn.(StreamConn)
 	if ack == AckKeepAlive {
 		s.toSiptraced.Store(true)
 		p := hep.Packet{Version: 3, KeepAlive: 1}
+		var err error
 		if s.keepAlive, err = p.Append(nil); err != nil {
 			return nil, err
 		}
@@ -348,16 +343,10 @@ func (s *stream) acked() uint64 {
 		}
 		return s.settled
 	}
-	total := s.raw.written.Load()
-	queued := total
-	_ = s.ctl.Control(func(fd uintptr) {
-		// tcp(7), SIOCOUTQ: what is not acknowledged; the peer's closing leaves it as
-		// it was.
-		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
-			queued = uint64(n)
-		}
-	})
-	raw := total - min(total, queued)
+	total, raw := s.raw.written.Load(), uint64(0)
+	if queued, err := s.peer.Unacknowledged(); err == nil {
+		raw = total - min(total, uint64(queued))
+	}
 	if !s.tls {
 		s.settled = max(s.settled, raw)
 		return s.settled
@@ -386,22 +375,11 @@ func (s *stream) silent() bool {
 // linger waits a moment for the last acknowledgements of a peer that closes.
 func (s *stream) linger() {
 	for range 50 {
-		if s.isAcked() || s.dead() {
+		if s.isAcked() || s.peer.Dead() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// tcpClose is the state of a socket that is done for (include/net/tcp_states.h).
-const tcpClose = 7
-
-func (s *stream) dead() (dead bool) {
-	err := s.ctl.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		dead = err != nil || info.State == tcpClose
-	})
-	return dead || err != nil
 }
 
 // close ends the connection and waits for its reader.

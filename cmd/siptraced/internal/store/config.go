@@ -1,8 +1,10 @@
 package store
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/rejects"
@@ -34,6 +36,16 @@ type Config struct {
 	RowsOnly bool
 	// Rejects is that file when others write it too; nil: the store's own.
 	Rejects *rejects.File
+	// Connect makes the driver's side of the connections to one of the hosts of URL,
+	// whose driver says which SQL it speaks; nil: the drivers for MySQL, PostgreSQL and
+	// SQLite do.
+	Connect func(url siptrace.DBURL, host int) (driver.Connector, error)
+}
+
+// equal reports whether the settings that can be changed are the same.
+func (c Config) equal(o Config) bool {
+	c.Connect, o.Connect = nil, nil // functions can't be compared
+	return reflect.DeepEqual(c, o)
 }
 
 // DefaultConfig has a transaction of up to 4,000 rows: a backlog drains faster

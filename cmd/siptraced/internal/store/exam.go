@@ -30,7 +30,7 @@ var ErrNotTried = errors.New("not tried")
 
 // Examine logs in. An error is the database's, of every host.
 func Examine(ctx context.Context, cfg Config) (*Exam, error) {
-	s, host, err := dial(ctx, cfg.URL, 0)
+	s, host, err := dial(ctx, &cfg, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (e *Exam) Scratch(ctx context.Context) (name string, drop func(context.Cont
 			return nil
 		}
 		// A statement that was given up has cost the session.
-		s, _, err := dial(ctx, e.cfg.URL, e.host)
+		s, _, err := dial(ctx, &e.cfg, e.host)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -44,7 +45,7 @@ const (
 	idleFlush = time.Second
 )
 
-// pruning is what the writers know together about removing rows; sqliteMu covers it,
+// pruning is what the writers know together about removing rows; shared.sqlite covers it,
 // but for what is atomic.
 type pruning struct {
 	aged   time.Time // when rows are looked at for their age
@@ -113,9 +114,11 @@ func (w *writer) prune(ctx context.Context, s *session) {
 		return
 	}
 	now := time.Now()
-	w.sqliteMu.Lock()
+	if w.sqlite.take(ctx) != nil {
+		return
+	}
 	wait, aged := now.Before(w.pruning.after), now.After(w.pruning.aged)
-	w.sqliteMu.Unlock()
+	w.sqlite.giveBack()
 	if wait {
 		return
 	}
@@ -132,7 +135,7 @@ func (w *writer) prune(ctx context.Context, s *session) {
 		err = turn.byAge(ctx, now)
 	}
 	if ctx.Err() == nil {
-		w.tellPruned(err)
+		w.tellPruned(ctx, err)
 	}
 }
 
@@ -140,9 +143,11 @@ func (w *writer) prune(ctx context.Context, s *session) {
 var errNotPruned = errors.New("the table is a view, or has no column of times: take the keys out, and remove rows by other means")
 
 // tellPruned logs how many rows went, and what keeps them.
-func (w *writer) tellPruned(err error) {
-	w.sqliteMu.Lock()
-	defer w.sqliteMu.Unlock()
+func (w *writer) tellPruned(ctx context.Context, err error) {
+	if w.sqlite.take(ctx) != nil {
+		return
+	}
+	defer w.sqlite.giveBack()
 	p, now := &w.pruning, time.Now()
 	if err != nil {
 		p.after = now.Add(pruneAgain)
@@ -306,8 +311,10 @@ func (t *pruneTurn) giveBack(ctx context.Context, size, used int64) error {
 		return nil
 	}
 	// Up to here it is the write-ahead log that says so.
-	t.sqliteMu.Lock()
-	defer t.sqliteMu.Unlock()
+	if err := t.sqlite.take(ctx); err != nil {
+		return err
+	}
+	defer t.sqlite.giveBack()
 	return t.session.pragma(ctx, "wal_checkpoint(TRUNCATE)")
 }
 
@@ -350,7 +357,8 @@ func (t *pruneTurn) byAge(ctx context.Context, now time.Time) error {
 // agings are the tables that rows go out of: those that this session knows, and
 // that of log lines.
 func (w *writer) agings(s *session) (out []aging) {
-	for name, t := range s.tables {
+	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
+		t := s.tables[name]
 		if p := t.plan.Prune(); p.Oldest != "" {
 			out = append(out, aging{name, p, t.encoder.Time})
 		}

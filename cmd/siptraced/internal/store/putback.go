@@ -30,7 +30,7 @@ var ErrThere = errors.New("the row was put back before")
 
 // NewPutBack connects.
 func NewPutBack(ctx context.Context, cfg Config) (*PutBack, error) {
-	s, _, err := dial(ctx, cfg.URL, 0)
+	s, _, err := dial(ctx, &cfg, 0)
 	if err != nil {
 		return nil, err
 	}

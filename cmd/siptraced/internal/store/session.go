@@ -52,9 +52,13 @@ func (s *session) gone() bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(s.opened, now)
 }
 
-// dial opens one connection to the first of the hosts, from the first-th on,
-// that takes writes; it says which one that was.
-func dial(ctx context.Context, u siptrace.DBURL, first int) (s *session, host int, err error) {
+// dial opens one connection to the first of the hosts of cfg.URL, from the first-th
+// on, that takes writes; it says which one that was.
+func dial(ctx context.Context, cfg *Config, first int) (s *session, host int, err error) {
+	u, connect := cfg.URL, cfg.Connect
+	if connect == nil {
+		connect = connector
+	}
 	dialect, ok := dbschema.DialectOf(u.Driver)
 	if !ok {
 		return nil, 0, fmt.Errorf("db_url: rows can't be written to %q yet: use mysql, postgres or sqlite", u.Driver)
@@ -63,7 +67,7 @@ func dial(ctx context.Context, u siptrace.DBURL, first int) (s *session, host in
 	var errs []error
 	for i := range n {
 		host = (first + i) % n
-		c, err := connector(u, host)
+		c, err := connect(u, host)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -276,7 +280,7 @@ func (c sqliteConnector) Driver() driver.Driver { return &sqlite.Driver{} }
 
 // Database opens the first host that answers, for work on the schema.
 func Database(ctx context.Context, u siptrace.DBURL) (*sql.DB, error) {
-	s, _, err := dial(ctx, u, 0)
+	s, _, err := dial(ctx, &Config{URL: u}, 0)
 	if err != nil {
 		return nil, err
 	}

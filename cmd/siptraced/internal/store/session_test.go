@@ -21,7 +21,7 @@ func TestMute(t *testing.T) {
 			defer l.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
-			_, _, err = dial(ctx, siptrace.DBURL{Driver: driver, User: "u", Password: "p", Hosts: []string{l.Addr().String()}, Database: "d"}, 0)
+			_, _, err = dial(ctx, &Config{URL: siptrace.DBURL{Driver: driver, User: "u", Password: "p", Hosts: []string{l.Addr().String()}, Database: "d"}}, 0)
 			if err == nil || !strings.Contains(err.Error(), "the server does not answer: ") {
 				t.Errorf("got %v", err)
 			}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"log/slog"
-	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +56,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		return nil, err
 	}
 	s := &Store{spool: sp, counters: c, log: log}
+	s.creating, s.sqlite = newTurn(), newTurn()
 	s.wanted.Store(&cfg)
 	s.rejects = cfg.Rejects
 	if s.rejects == nil {
@@ -101,14 +101,14 @@ func (s *Store) Start() {
 
 // Reconfigure has the writers connect again with another configuration before they
 // write the next batch. After an error nothing is changed. What is said of the
-// reject file stays as it was.
+// reject file, and Connect, stay as they were.
 func (s *Store) Reconfigure(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	old := s.wanted.Load()
-	cfg.RejectFile, cfg.RejectMaxBytes, cfg.Rejects = old.RejectFile, old.RejectMaxBytes, old.Rejects
-	if reflect.DeepEqual(*old, cfg) {
+	cfg.RejectFile, cfg.RejectMaxBytes, cfg.Rejects, cfg.Connect = old.RejectFile, old.RejectMaxBytes, old.Rejects, old.Connect
+	if old.equal(cfg) {
 		return nil
 	}
 	s.wanted.Store(&cfg)

@@ -150,14 +150,16 @@ func (w *writer) begin(ctx context.Context, s *session) (end func(committing boo
 	if s.dialect == dbschema.SQLite {
 		// One writer at a time there; taking turns costs less than SQLite's polling
 		// for its lock.
-		w.sqliteMu.Lock()
+		if err := w.sqlite.take(ctx); err != nil {
+			return nil, err
+		}
 	}
 	end = func(committing bool) {
 		if !committing {
 			_, _ = s.exec(context.WithoutCancel(ctx), "ROLLBACK") // when that fails the session ends anyway
 		}
 		if s.dialect == dbschema.SQLite {
-			w.sqliteMu.Unlock()
+			w.sqlite.giveBack()
 		}
 	}
 	if err := s.begin(ctx); err != nil {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"siptraced/cmd/siptraced/internal/rejects"
@@ -24,8 +23,8 @@ type shared struct {
 	fallback fallback
 	said     said
 	refused  refused
-	createMu sync.Mutex // covers the creation of tables
-	sqliteMu sync.Mutex // covers a transaction of SQLite, and pruning
+	creating turn // covers the creation of tables
+	sqlite   turn // covers a transaction of SQLite, and pruning
 	pruning  pruning
 }
 
@@ -89,7 +88,7 @@ func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, err
 		}
 		w.cfg, w.host = cfg, 0
 	}
-	s, host, err := dial(ctx, w.cfg.URL, w.host)
+	s, host, err := dial(ctx, w.cfg, w.host)
 	if err != nil {
 		return nil, err
 	}
@@ -159,8 +158,10 @@ func (c *connection) Close() error {
 // prepare looks at the tables. One writer at a time: the first one may have to
 // make them.
 func (w *writer) prepare(ctx context.Context, s *session) error {
-	w.createMu.Lock()
-	defer w.createMu.Unlock()
+	if err := w.creating.take(ctx); err != nil {
+		return err
+	}
+	defer w.creating.giveBack()
 	if err := w.preparePruning(ctx, s); err != nil {
 		return err
 	}
