@@ -5,6 +5,7 @@
 //	n, exact := hepmap.Proto(siptrace.WSS)           // hep.TLS, false
 //	raw = hepmap.AppendForeign(raw, packet.Vendor)   // for siptrace.Meta
 //	chunks = hepmap.Chunks(chunks, raw)              // and back
+//	hepmap.Fill(&packet, record)                     // a record as HEP3
 package hepmap
 
 import (
@@ -69,6 +70,28 @@ func Transport(n hep.Proto) siptrace.Proto {
 // possible one for what is out of range (1970, 2106), and microseconds.
 func Time(t time.Time) (sec, usec uint32) {
 	return uint32(min(max(t.Unix(), 0), math.MaxUint32)), uint32(t.Nanosecond() / 1000)
+}
+
+// Fill makes p the HEP3 packet that says what rec holds: a SIP message or a log line,
+// and what HEP brought beside it. Ends that nobody knows are as the module writes
+// them. Who has a packet that came by HEP (Record.Packet) has no need of it.
+// p.Vendor is used again.
+func Fill(p *hep.Packet, rec *siptrace.Record) {
+	from, to := rec.From.OrUnknown(), rec.To.OrUnknown()
+	// The second address decides, as in the module.
+	if to.Proto == siptrace.Any {
+		to.Proto = from.Proto
+	}
+	proto, _ := Proto(to.Proto)
+	sec, usec := Time(rec.Time)
+	*p = hep.Packet{
+		Version: 3, Type: hep.TypeSIP, Proto: proto, Src: from.Addr, Dst: to.Addr, HasTime: true, Sec: sec, Usec: usec,
+		CaptureID: rec.CaptureID, CorrelationID: rec.CorrelationID, VLAN: rec.VLAN, NodeName: rec.NodeName,
+		Payload: rec.Msg, Vendor: Chunks(p.Vendor[:0], rec.Vendor),
+	}
+	if rec.Type == siptrace.TypeLog {
+		p.Type = hep.TypeLog
+	}
 }
 
 // Generic chunks (HEP3 specification).

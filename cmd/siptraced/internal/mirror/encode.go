@@ -32,7 +32,7 @@ type encoder struct {
 	dst           *Destination
 	local, remote netip.AddrPort // of the socket in use
 	toSiptraced   bool           // another siptraced reads at the other end of a stream
-	chunks        []hep.Chunk    // of the packet in hand
+	packet        hep.Packet     // in hand
 	headers       xheaders.Headers
 	from, to, cut []byte
 	msg           sipmsg.Message
@@ -100,35 +100,21 @@ func (e *encoder) appendWithin(dst []byte, rec *siptrace.Record) ([]byte, error)
 	if rec.Packet != nil {
 		return e.appendPacket(dst, rec)
 	}
-	at := rec.Time
+	p := &e.packet
+	hepmap.Fill(p, rec)
+	p.Version, p.AuthKey = e.dst.hepVersion(), e.dst.AuthKey
 	if e.dst.Time == TimeRelay {
-		at = time.Now()
+		p.Sec, p.Usec = hepmap.Time(time.Now())
 	}
-	sec, usec := hepmap.Time(at)
-	p := hep.Packet{
-		Version: e.dst.hepVersion(), Type: hep.TypeSIP,
-		HasTime: true, Sec: sec, Usec: usec,
-		CaptureID: e.dst.CaptureID, CorrelationID: rec.CorrelationID, AuthKey: e.dst.AuthKey, Payload: rec.Msg,
-		VLAN: rec.VLAN, NodeName: rec.NodeName, Vendor: hepmap.Chunks(e.chunks[:0], rec.Vendor),
+	if !e.dst.Incoming || rec.CaptureID == 0 {
+		p.CaptureID = e.dst.CaptureID
 	}
 	p.Vendor = e.appendMarks(p.Vendor, rec)
-	e.chunks = p.Vendor
-	if e.dst.Incoming && rec.CaptureID != 0 {
-		p.CaptureID = rec.CaptureID
-	}
-	if rec.Type == siptrace.TypeLog {
+	if p.Type == hep.TypeLog {
 		// From the socket that sends it to the collector (vectors fact 32).
-		p.Version, p.Type, p.Src, p.Dst = 3, hep.TypeLog, e.local, e.remote
+		p.Version, p.Src, p.Dst = 3, e.local, e.remote
 		p.Proto, _ = hepmap.Proto(e.dst.Transport)
-		return p.Append(dst)
 	}
-	from, to := rec.From.OrUnknown(), rec.To.OrUnknown()
-	p.Src, p.Dst = from.Addr, to.Addr
-	// The second address decides, as in the module.
-	if to.Proto == siptrace.Any {
-		to.Proto = from.Proto
-	}
-	p.Proto, _ = hepmap.Proto(to.Proto)
 	return p.Append(dst)
 }
 

@@ -81,11 +81,19 @@ type Decoder struct{ c codec }
 // the spool. The record is valid during the call. An error of the decoder is a
 // damaged batch: what follows the damage is lost.
 func (d *Decoder) Each(b *Batch, f func(rec *siptrace.Record, raw []byte) error) error {
+	if err := d.Records(b.data, f); err != nil {
+		return fmt.Errorf("batch %d: %w", b.Seq, err)
+	}
+	return nil
+}
+
+// Records is Each for the data of a batch (journal.Entry.Data).
+func (d *Decoder) Records(batch []byte, f func(rec *siptrace.Record, raw []byte) error) error {
 	var rec siptrace.Record
-	for data := b.data; len(data) > 0; {
+	for data := batch; len(data) > 0; {
 		rest, err := d.c.next(data, &rec)
 		if err != nil {
-			return fmt.Errorf("batch %d at %d of %d: %w", b.Seq, len(b.data)-len(data), len(b.data), err)
+			return fmt.Errorf("at %d of %d: %w", len(batch)-len(data), len(batch), err)
 		}
 		if err := f(&rec, data[:len(data)-len(rest)]); err != nil {
 			return err
