@@ -53,7 +53,9 @@ type Log interface {
 	// Append keeps entries in their order, one call at a time. n of them are kept:
 	// safe from a crash of the process, and of the machine once they are synced. The
 	// others are not, and never will be, however late an answer comes: trying them
-	// again does not double them. The error wraps ErrFull when there was no room.
+	// again, as the same *Entry, does not double them. The error wraps ErrFull when
+	// there was no room for the first of these (and syscall.ENOSPC where the file
+	// system has none), ErrTooLarge when it never will be.
 	Append(ctx context.Context, entries []*Entry) (n int, err error)
 	// Read begins to read behind an entry.
 	Read(ctx context.Context, after uint64) (Cursor, error)
@@ -62,13 +64,24 @@ type Log interface {
 	Trim(ctx context.Context, upTo uint64) error
 	// DropOldest gives up the oldest unit of space; any is false when there is none.
 	DropOldest(ctx context.Context) (any bool, err error)
-	// Bounds is what the log holds.
+	// Bounds is what the log holds. That of an Exclusive log does not wait for the
+	// disk, nor do its Timelines.
 	Bounds(ctx context.Context) (Bounds, error)
 	// Sync returns when all entries are safe from a crash of the machine.
 	Sync(ctx context.Context) error
 	// Timelines are those of the entries that the log holds, or held when it was
 	// opened, the oldest first; the last one is that of new entries.
 	Timelines() []Timeline
+	// Skip has the next entry come behind a number, which something else has seen,
+	// even if the log itself lost it; Bounds.Last is no less from then on.
+	Skip(upTo uint64)
+}
+
+// Shared is a Log that is not Exclusive.
+type Shared interface {
+	Log
+	// Waiting is how many records lie behind each of these entries.
+	Waiting(ctx context.Context, after []uint64) ([]uint64, error)
 }
 
 // Timeline is a run of entries.
@@ -114,7 +127,8 @@ var (
 )
 
 // Positions keep small texts over a restart: how far each sink came, and what goes
-// with that. Keys have letters, digits, '-', '_' and '.'.
+// with that. Keys have letters, digits, '-', '_' and '.'. Where the logs are
+// Exclusive only Flush waits for the disk.
 type Positions interface {
 	Get(ctx context.Context, key string) (value string, found bool, err error)
 	Put(ctx context.Context, key, value string) error
@@ -128,7 +142,8 @@ type Positions interface {
 type Limits struct {
 	Bytes int64
 	Age   time.Duration
-	// DropOldest: old entries make room for new ones, instead of refusing these.
+	// DropOldest: old entries make room for new ones. Append may see to that, or
+	// answer ErrFull: then its caller does, by Log.DropOldest.
 	DropOldest bool
 }
 
