@@ -76,7 +76,7 @@ func TestLikeOS(t *testing.T) {
 		note(fmt.Sprintf("read %d %q", n, b[:n]), err)
 		note("truncate", f.Truncate(4093))
 		n, err = f.ReadAt(b, 4085)
-		note(fmt.Sprintf("read %d %q %t", n, b[:n], err == io.EOF), nil)
+		note(fmt.Sprintf("read %d %q %t", n, b[:n], errors.Is(err, io.EOF)), nil)
 		note("longer", f.Truncate(4099))
 		n, _ = f.ReadAt(b, 4085)
 		note(fmt.Sprintf("read %d %q", n, b[:n]), nil)
