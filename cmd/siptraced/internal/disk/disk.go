@@ -2,10 +2,13 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +32,23 @@ type FS interface {
 	// Space is the size of the file system that has the directory, and what of it is
 	// free for everybody, in bytes.
 	Space(dir string) (size, free uint64, err error)
+	// Lock keeps other processes that ask for it off a file, which it makes if there is
+	// none. It ends with Close, or with the process. The error is a *LockedError where
+	// another one has it.
+	Lock(name string) (io.Closer, error)
+}
+
+// LockedError says that another process has a lock.
+type LockedError struct {
+	Name string
+	PID  int // 0: not known
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return e.Name + " is locked by another process"
+	}
+	return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID)
 }
 
 // File is an open file. Its methods may be called concurrently.
@@ -98,6 +118,25 @@ func (osFS) Space(dir string) (size, free uint64, err error) {
 		return 0, 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
+}
+
+func (osFS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		text := make([]byte, 32)
+		n, _ := f.ReadAt(text, 0)
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+		return nil, &LockedError{name, pid}
+	}
+	// For who finds it locked; a full disk must not keep anybody from starting.
+	if f.Truncate(0) == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid())
+	}
+	return f, nil
 }
 
 // mostBuffers is how many buffers one call takes (IOV_MAX of Linux).
