@@ -55,7 +55,8 @@ type Log interface {
 	// others are not, and never will be, however late an answer comes: trying them
 	// again, as the same *Entry, does not double them. The error wraps ErrFull when
 	// there was no room for the first of these (and syscall.ENOSPC where the file
-	// system has none), ErrTooLarge when it never will be.
+	// system has none), ErrTooLarge when it never will be, and ErrUncertain when it is
+	// not known whether that one is kept.
 	Append(ctx context.Context, entries []*Entry) (n int, err error)
 	// Read begins to read behind an entry.
 	Read(ctx context.Context, after uint64) (Cursor, error)
@@ -77,10 +78,13 @@ type Log interface {
 	Skip(upTo uint64)
 }
 
-// Shared is a Log that is not Exclusive.
+// Shared is a Log that is not Exclusive: other processes append to it, and consume it.
+// Its Trim goes no further than any position that the Positions hold for it, whoever
+// put it there.
 type Shared interface {
 	Log
-	// Waiting is how many records lie behind each of these entries.
+	// Waiting is how many records are behind each of the numbers, whoever appended
+	// them. What is trimmed does not wait.
 	Waiting(ctx context.Context, after []uint64) ([]uint64, error)
 }
 
@@ -122,6 +126,10 @@ var (
 	ErrEnd = errors.New("the end of the log")
 	// ErrFull says that there is no room for more.
 	ErrFull = errors.New("the log is full")
+	// ErrUncertain says that an entry may be kept, or may be later: the answer is not
+	// there. Who appends the same *Entry again, as the first of the next call, gets
+	// the answer then, and has it once; who gives it up counts it as uncertain.
+	ErrUncertain = errors.New("not known whether the batch is kept")
 	// ErrTooLarge says that one entry is larger than the log takes.
 	ErrTooLarge = errors.New("the batch is too large")
 )
@@ -134,6 +142,9 @@ type Positions interface {
 	Put(ctx context.Context, key, value string) error
 	Remove(ctx context.Context, key string) error
 	Keys(ctx context.Context) ([]string, error)
+	// Claim puts a value where there is none; held is the one that is there then. Of
+	// several processes that claim a key at once, one succeeds.
+	Claim(ctx context.Context, key, value string) (held string, err error)
 	// Flush makes what was put last.
 	Flush(ctx context.Context) error
 }
@@ -163,4 +174,26 @@ type Engine interface {
 	Place() string
 	Space() (size, free uint64, ok bool)
 	Close(ctx context.Context) error
+}
+
+// Common is an Engine whose logs are Shared.
+type Common interface {
+	Engine
+	// Backlogs are those of all sinks that have a position, of all processes, by sink
+	// and shard.
+	Backlogs(ctx context.Context) ([]Backlog, error)
+	// Forget removes the positions of a sink, so that nothing is kept for it any more.
+	// A sink that still runs puts its position down again when it moves. found is
+	// false when there was none.
+	Forget(ctx context.Context, sink string) (found bool, err error)
+}
+
+// Backlog is what a log keeps for a sink.
+type Backlog struct {
+	Sink    string
+	Shard   int
+	Seq     uint64 // the sink is done up to here
+	Records uint64
+	Bytes   int64     // an estimate
+	Moved   time.Time // when the position was put down
 }
