@@ -40,6 +40,7 @@ type Disk struct {
 	watch   func(Call)
 	calls   int
 	alive   []*Process
+	locks   map[string]*lock
 }
 
 // directory is names, as they are seen and as they are on the medium.
@@ -61,7 +62,7 @@ type entryOp struct {
 func New(seed uint64) *Disk {
 	return &Disk{
 		rand: rand.New(rand.NewPCG(seed, 0x5ec7)), size: 1 << 30, healed: make(chan struct{}),
-		dirs: map[string]*directory{"/": newDirectory(true)},
+		dirs: map[string]*directory{"/": newDirectory(true)}, locks: map[string]*lock{},
 	}
 }
 

@@ -22,5 +22,5 @@
 // Times are those of package time, so that in a bubble of testing/synctest nothing
 // waits in earnest.
 //
-// Not included: permissions, links, locks.
+// Not included: permissions, links.
 package faulty

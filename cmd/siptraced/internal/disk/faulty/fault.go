@@ -24,10 +24,11 @@ const (
 	Remove
 	SyncDir
 	Space
+	Lock
 	Any Op = 1<<iota - 1
 )
 
-var opNames = []string{"open", "read", "write", "sync", "allocate", "truncate", "size", "list", "mkdir", "rename", "remove", "syncdir", "space"}
+var opNames = []string{"open", "read", "write", "sync", "allocate", "truncate", "size", "list", "mkdir", "rename", "remove", "syncdir", "space", "lock"}
 
 func (o Op) String() string {
 	var names []string

@@ -207,6 +207,31 @@ func TestKill(t *testing.T) {
 	}
 }
 
+func TestLock(t *testing.T) {
+	d := New(1)
+	p, q := d.Start(), d.Start()
+	l, err := p.Lock("lock")
+	must(t, err)
+	held := func(want bool) {
+		t.Helper()
+		other, err := q.Lock("lock")
+		if got := errors.As(err, new(*disk.LockedError)); got != want {
+			t.Errorf("locked: got %t, want %t (%v)", got, want, err)
+		}
+		if err == nil {
+			must(t, other.Close())
+		}
+	}
+	held(true)
+	must(t, l.Close())
+	held(false)
+	_, err = p.Lock("lock")
+	must(t, err)
+	held(true)
+	p.Kill()
+	held(false)
+}
+
 func TestFaults(t *testing.T) {
 	tests := []struct {
 		name  string

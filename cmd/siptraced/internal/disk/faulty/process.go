@@ -177,6 +177,47 @@ func (p *Process) Space(dir string) (size, free uint64, err error) {
 	return uint64(d.size), uint64(max(0, d.size-d.used-d.others)), nil
 }
 
+// Lock keeps other processes off a file, until it is closed or the process is killed.
+func (p *Process) Lock(name string) (io.Closer, error) {
+	if act := p.begin(Call{Op: Lock, Path: name}); act.err != nil {
+		return nil, pathError("flock", name, act.err)
+	}
+	d := p.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name = clean(name)
+	dir, base := d.dirs[path.Dir(name)], path.Base(name)
+	if dir == nil {
+		return nil, pathError("open", name, syscall.ENOENT)
+	}
+	if l := d.locks[name]; l != nil && !l.process.killed() {
+		return nil, &disk.LockedError{Name: name}
+	}
+	if dir.names[base] == nil {
+		n := &inode{links: 1}
+		dir.names[base] = n
+		dir.ops = append(dir.ops, entryOp{to: base, node: n})
+	}
+	l := &lock{p, name}
+	d.locks[name] = l
+	return l, nil
+}
+
+type lock struct {
+	process *Process
+	name    string
+}
+
+func (l *lock) Close() error {
+	d := l.process.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.locks[l.name] == l {
+		delete(d.locks, l.name)
+	}
+	return nil
+}
+
 // file is an open file of a process.
 type file struct {
 	process *Process
