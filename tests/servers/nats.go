@@ -44,10 +44,21 @@ type NATS struct {
 	proc     *Process
 }
 
+// NATSOptions are more lines of the servers' configuration.
+type NATSOptions struct {
+	Server    string // of the server
+	JetStream string // of its block jetstream
+	Cluster   string // of its block cluster
+}
+
 // StartNATSCluster starts n servers that form one cluster, each with a store
 // of its own, and waits until each of them takes part. They end with the test.
-func StartNATSCluster(tb testing.TB, bin string, n int) []*NATS {
+func StartNATSCluster(tb testing.TB, bin string, n int, options ...NATSOptions) []*NATS {
 	tb.Helper()
+	var o NATSOptions
+	for _, more := range options {
+		o = more
+	}
 	var list []*NATS
 	var routes []string
 	ports := FreePorts(tb, n)
@@ -59,9 +70,16 @@ func StartNATSCluster(tb testing.TB, bin string, n int) []*NATS {
 		cfg := fmt.Sprintf(`server_name: node%d
 listen: "127.0.0.1:%d"
 http: "127.0.0.1:%d"
-jetstream { store_dir: %q, max_memory_store: 67108864, max_file_store: 8589934592 }
-cluster { name: spool, listen: "127.0.0.1:%d", routes: [%s] }
-`, i, s.Port, s.monitor, filepath.Join(s.dir, "data"), ports[i], strings.Join(routes, ", "))
+%s
+jetstream {
+  store_dir: %q, max_memory_store: 67108864, max_file_store: 8589934592
+  %s
+}
+cluster {
+  name: spool, listen: "127.0.0.1:%d", routes: [%s]
+  %s
+}
+`, i, s.Port, s.monitor, o.Server, filepath.Join(s.dir, "data"), o.JetStream, ports[i], strings.Join(routes, ", "), o.Cluster)
 		if err := os.WriteFile(filepath.Join(s.dir, "nats.conf"), []byte(cfg), 0o644); err != nil {
 			tb.Fatal(err)
 		}
@@ -82,6 +100,16 @@ func NATSURL(list []*NATS) string {
 	}
 	return "nats://" + strings.Join(hosts, ",")
 }
+
+// MonitorURL is where the server's monitoring pages are.
+func (s *NATS) MonitorURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.monitor) }
+
+// Freeze has the server do nothing until Thaw: its connections stay, and what is sent
+// to it waits.
+func (s *NATS) Freeze(tb testing.TB) { s.proc.Signal(tb, syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (s *NATS) Thaw(tb testing.TB) { s.proc.Signal(tb, syscall.SIGCONT) }
 
 // Start starts the server again after Kill, and waits until it has caught up.
 func (s *NATS) Start(tb testing.TB) {

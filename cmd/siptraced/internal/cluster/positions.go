@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// positions is a key-value bucket of the cluster.
+type positions struct{ kv jetstream.KeyValue }
+
+func (p *positions) Get(ctx context.Context, key string) (string, bool, error) {
+	value, _, err := p.read(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return "", false, nil
+	}
+	return value, err == nil, err
+}
+
+// read is a value and its revision. It may be that of a moment ago: any server of the
+// cluster answers.
+func (p *positions) read(ctx context.Context, key string) (value string, revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	v, err := within(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return p.kv.Get(ctx, key) })
+	if err != nil {
+		return "", 0, keyError(key, err)
+	}
+	return string(v.Value()), v.Revision(), nil
+}
+
+func keyError(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("key %s of the bucket %s: %w", key, bucket, err)
+}
+
+func (p *positions) write(ctx context.Context, key string, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx) })
+	return keyError(key, err)
+}
+
+func (p *positions) Put(ctx context.Context, key, value string) error {
+	return p.write(ctx, key, func(ctx context.Context) error {
+		_, err := p.kv.PutString(ctx, key, value)
+		return err
+	})
+}
+
+func (p *positions) Remove(ctx context.Context, key string) error {
+	return p.write(ctx, key, func(ctx context.Context) error {
+		if err := p.kv.Delete(ctx, key); !errors.Is(err, jetstream.ErrKeyNotFound) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (p *positions) Keys(ctx context.Context) ([]string, error) {
+	all, err := p.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, 0, len(all))
+	for key := range all {
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// kept is a value and when it was put.
+type kept struct {
+	value string
+	at    time.Time
+}
+
+// all is the whole bucket.
+func (p *positions) all(ctx context.Context) (map[string]kept, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	all, err := within(ctx, func(ctx context.Context) (map[string]kept, error) {
+		w, err := p.kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = w.Stop() }() // the bucket forgets a watcher that is away
+		all := map[string]kept{}
+		for {
+			select {
+			case v, ok := <-w.Updates():
+				switch {
+				case !ok:
+					return nil, errors.New("the connection was lost")
+				case v == nil: // these are all
+					return all, nil
+				}
+				all[v.Key()] = kept{string(v.Value()), v.Created()}
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	return all, nil
+}
+
+func (p *positions) Claim(ctx context.Context, key, value string) (held string, err error) {
+	for {
+		held, found, err := p.Get(ctx, key)
+		if err != nil || found {
+			return held, err
+		}
+		err = p.write(ctx, key, func(ctx context.Context) error {
+			_, err := p.kv.Create(ctx, key, []byte(value))
+			return err
+		})
+		if !errors.Is(err, jetstream.ErrKeyExists) {
+			return value, err
+		}
+		// Somebody was faster, and the server that we asked did not know it yet.
+		if err := sleep(ctx, changePause); err != nil {
+			return "", err
+		}
+	}
+}
+
+// changePause is how long to wait before a change by revision is tried again.
+const changePause = 50 * time.Millisecond
+
+// change sets a key to what f makes of its value ("" where there is none), by
+// revision: whatever comes between is seen. That it succeeds says that what f saw was
+// the value of that moment, and not an older one.
+func (p *positions) change(ctx context.Context, key string, f func(value string) string) error {
+	for {
+		value, revision, err := p.read(ctx, key)
+		if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+			return err
+		}
+		err = p.write(ctx, key, func(ctx context.Context) error {
+			if revision == 0 {
+				_, err := p.kv.Create(ctx, key, []byte(f(value)))
+				return err
+			}
+			_, err := p.kv.Update(ctx, key, []byte(f(value)), revision)
+			return err
+		})
+		if !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			return err
+		}
+		if err := sleep(ctx, changePause); err != nil {
+			return err
+		}
+	}
+}
+
+// Flush has nothing to do: what is put lasts.
+func (p *positions) Flush(context.Context) error { return nil }
