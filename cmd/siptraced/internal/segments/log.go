@@ -1,0 +1,429 @@
+package segments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/disk"
+	"siptraced/cmd/siptraced/internal/journal"
+)
+
+// Log is a directory of segments (journal.Log). Its mutexes are taken in this order:
+// appending, syncing, trimming, mu.
+type Log struct {
+	engine *Engine
+	index  int
+	dir    string
+	log    *slog.Logger
+	id     string // made of idNumber
+
+	timeline   uint64
+	timelineID string
+
+	// appending is held while entries are written, and while those that could not be
+	// synced are written again; it covers what follows.
+	appending sync.Mutex
+	active    *segment // nil: the next entry begins one
+	ordinal   uint32   // of the newest file
+	headers   []byte   // what Append reuses
+	bufs      [][]byte
+	runs      []run
+	tail      *tail // nil: there is none
+
+	// syncing is held while files are synced. They are closed under it, too.
+	syncing sync.Mutex
+
+	trimming sync.Mutex // held while segments are removed
+
+	mu       sync.Mutex // covers what follows; never held during I/O
+	limits   journal.Limits
+	segments []*segment // in their order; the active one is the last
+	end      place      // of the last entry that readers may have
+	skipped  uint64     // numbers up to here are not used any more
+	synced   place      // all up to here is safe, or needs not be any more
+	trimmed  place      // all up to here was given up
+	held     held
+	since    time.Time // when the first entry that is not synced was appended
+	later    time.Time // and the first one since the last sync began
+	failed   error     // nothing is appended until what is not synced was written again
+	badSync  bool      // that was a sync
+	spare    bool      // there is a file to use again
+	closing  []disk.File
+	damaged  uint64
+	closed   bool
+	changed  chan struct{} // closed when synced or failed changes
+
+	wake   chan struct{} // tells keep that there is something to sync
+	urgent chan struct{} // and not to wait with it
+
+	// Of what was there when it was opened: the timelines, the last of them, and the
+	// last number.
+	old      []journal.Timeline
+	lastOld  uint64
+	began    uint64
+	idNumber uint64
+}
+
+// place is an entry, and the total with it.
+type place struct{ seq, total uint64 }
+
+func newLog(e *Engine, i int, limits journal.Limits) *Log {
+	l := &Log{
+		engine: e, index: i, dir: filepath.Join(e.cfg.Dir, logPrefix+strconv.Itoa(i)), log: e.log.With("shard", i),
+		limits: limits, timeline: e.cfg.Random(), changed: make(chan struct{}),
+		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+	}
+	l.timelineID = timelineName(i, l.timeline)
+	return l
+}
+
+// ID is random, and stays as long as the positions do.
+func (l *Log) ID() string { return l.id }
+
+// Exclusive: nobody else appends.
+func (l *Log) Exclusive() bool { return true }
+
+// Timelines are those of the segments. Each opening began one.
+func (l *Log) Timelines() []journal.Timeline {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(l.old[:len(l.old):len(l.old)], journal.Timeline{ID: l.timelineID, Last: max(l.end.seq, l.skipped)})
+}
+
+// Bounds are known without asking the disk.
+func (l *Log) Bounds(context.Context) (journal.Bounds, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := max(l.end.seq, l.skipped)
+	b := journal.Bounds{First: last + 1, Last: last, Total: l.end.total, DamagedRecords: l.damaged}
+	for _, s := range l.segments {
+		if s.live() > 0 {
+			if b.Bytes == 0 {
+				b.First, b.Oldest = max(s.first, l.trimmed.seq+1), fromNano(s.oldest)
+			}
+			b.Bytes += s.live()
+		}
+	}
+	if l.end.seq > l.synced.seq {
+		b.UnsyncedRecords, b.UnsyncedSince = l.end.total-l.synced.total, l.since
+		if l.failed != nil {
+			b.UncertainRecords = b.UnsyncedRecords
+		}
+	}
+	return b, nil
+}
+
+// errClosed is the answer of a log whose engine is closed.
+var errClosed = fmt.Errorf("the log: %w", fs.ErrClosed)
+
+// run is what one write put into a segment.
+type run struct {
+	segment *segment
+	entries []*journal.Entry
+}
+
+// Append writes entries behind the others.
+func (l *Log) Append(_ context.Context, entries []*journal.Entry) (n int, err error) {
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	l.runs = l.runs[:0]
+	at := l.position()
+	for n < len(entries) && err == nil {
+		var k int
+		k, at, err = l.write(entries[n:], at)
+		n += k
+	}
+	if l.engine.cfg.SyncInterval > 0 || n == 0 {
+		return n, err
+	}
+	if failure := l.syncAll(); failure != nil {
+		return 0, failure
+	}
+	for _, r := range l.runs {
+		l.publish(r)
+	}
+	return n, err
+}
+
+func (l *Log) usable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errClosed
+	}
+	return l.failed
+}
+
+// position is what the next entry comes behind.
+func (l *Log) position() place {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return place{max(l.end.seq, l.skipped), l.end.total}
+}
+
+// Skip has the next entry come behind a number.
+func (l *Log) Skip(upTo uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.skipped = max(l.skipped, upTo)
+}
+
+// write writes as many of the entries as one segment and the bounds have room for.
+func (l *Log) write(entries []*journal.Entry, at place) (n int, after place, err error) {
+	if len(entries[0].Data) > maxEntry {
+		return 0, at, fmt.Errorf("%w: %d bytes", journal.ErrTooLarge, len(entries[0].Data))
+	}
+	first := recordSize(len(entries[0].Data))
+	room, err := l.admit(first)
+	if err != nil {
+		return 0, at, err
+	}
+	s, err := l.makeRoom(first, at)
+	if err != nil {
+		return 0, at, err
+	}
+	room = min(room, s.size-s.written.end)
+	l.headers, l.bufs = l.headers[:0], l.bufs[:0]
+	size := int64(0)
+	for _, e := range entries {
+		if len(e.Data) > maxEntry || size+recordSize(len(e.Data)) > room {
+			break
+		}
+		l.headers = append(l.headers, zeroHeader[:]...)
+		size += recordSize(len(e.Data))
+		n++
+	}
+	after = l.encode(s, entries[:n], at)
+	if _, err := s.file.WritevAt(l.bufs, s.written.end); err != nil {
+		return 0, at, l.fail(err, false)
+	}
+	r := run{s, entries[:n]}
+	l.wrote(r)
+	if l.engine.cfg.SyncInterval > 0 {
+		l.publish(r)
+	} else {
+		l.runs = append(l.runs, r)
+	}
+	return n, after, nil
+}
+
+var zeroHeader [headerSize]byte
+
+// encode makes what is written for entries, in l.bufs.
+func (l *Log) encode(s *segment, entries []*journal.Entry, at place) place {
+	off := s.written.end
+	for i, e := range entries {
+		at.seq++
+		at.total = max(at.total+uint64(e.Records), e.Total)
+		e.Seq, e.Total, e.Timeline = at.seq, at.total, s.timelineID
+		h := headerOf(e, off, l.timeline)
+		b := l.headers[i*headerSize : (i+1)*headerSize]
+		h.put(b)
+		l.bufs = append(l.bufs, b, e.Data)
+		if pad := h.size() - headerSize - int64(len(e.Data)); pad > 0 {
+			l.bufs = append(l.bufs, zeroHeader[:pad])
+		}
+		off += h.size()
+	}
+	return at
+}
+
+func headerOf(e *journal.Entry, off int64, timeline uint64) header {
+	return header{
+		length: len(e.Data), seq: e.Seq, total: e.Total, taken: unixNano(e.Taken), records: uint32(e.Records),
+		sum: checksum(e.Data), timeline: timeline, off: off,
+	}
+}
+
+// writeError tells a full file system from others.
+func writeError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", journal.ErrFull, err)
+	}
+	return err
+}
+
+// wrote notes what is in a file now.
+func (l *Log) wrote(r run) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range r.entries {
+		h := header{length: len(e.Data), seq: e.Seq, total: e.Total, taken: unixNano(e.Taken), records: uint32(e.Records), off: r.segment.written.end}
+		r.segment.add(&h)
+		if l.engine.cfg.SyncInterval > 0 {
+			l.held.add(e)
+		}
+	}
+	if l.end.seq <= l.synced.seq {
+		l.since = now
+	}
+	if l.later.IsZero() {
+		l.later = now
+	}
+}
+
+// publish gives readers what was written.
+func (l *Log) publish(r run) {
+	last := r.entries[len(r.entries)-1]
+	l.tail.write(place{last.Seq, last.Total})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end = place{last.Seq, last.Total}
+	size := int64(0)
+	for _, e := range r.entries {
+		size += recordSize(len(e.Data))
+	}
+	s := r.segment
+	s.published = state{s.published.end + size, last.Seq, last.Total}
+	if l.engine.cfg.SyncInterval == 0 {
+		l.synced = l.end
+	} else {
+		wake(l.wake)
+	}
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// admit is how many bytes the bounds have room for, which is no less than size.
+func (l *Log) admit(size int64) (room int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limits.Bytes <= 0 {
+		return maxRoom, nil
+	}
+	room = l.limits.Bytes
+	for _, s := range l.segments {
+		room -= s.live()
+	}
+	if room < size {
+		return 0, errBound
+	}
+	return room, nil
+}
+
+// makeRoom is a segment that has room for size bytes more.
+func (l *Log) makeRoom(size int64, at place) (*segment, error) {
+	if s := l.active; s != nil && s.written.end+size <= s.size && !l.ripe(s) {
+		return s, nil
+	}
+	return l.begin(size, at)
+}
+
+// ripe reports whether a segment is to end because entries are given up by age: that
+// is done by whole segments.
+func (l *Log) ripe(s *segment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	age := l.limits.Age
+	return age > 0 && s.oldest > 0 && time.Since(time.Unix(0, s.oldest)) > age/segmentsPerBound
+}
+
+// begin makes a new active segment, behind a place. Its name is synced with its first
+// entry.
+func (l *Log) begin(size int64, at place) (*segment, error) {
+	s := &segment{
+		first: at.seq + 1, ordinal: l.ordinal + 1, timeline: l.timeline, timelineID: l.timelineID, before: at.total,
+	}
+	s.written = state{last: at.seq, total: at.total}
+	s.published, s.synced = s.written, s.written
+	if err := l.allot(s, size); err != nil {
+		return nil, err
+	}
+	l.ordinal++
+	l.mu.Lock()
+	if l.active != nil {
+		l.active.sealed = true
+	}
+	l.segments = append(l.segments, s)
+	l.mu.Unlock()
+	l.active = s
+	wake(l.wake)
+	return s, nil
+}
+
+// allot gives a segment its file: one that is used again, or a new one.
+func (l *Log) allot(s *segment, size int64) error {
+	n, err := l.segmentSize(size)
+	full := errors.Is(err, errReserve)
+	if err != nil && !full {
+		return err
+	}
+	if full && !l.hasSpare() {
+		l.giveUpActive()
+	}
+	path := filepath.Join(l.dir, s.name())
+	if l.takeSpare(path) {
+		if full {
+			n = size
+		}
+	} else if full {
+		return err
+	}
+	s.file, err = l.engine.fs.Open(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return writeError(err)
+	}
+	err = s.file.Allocate(n)
+	if err == nil {
+		s.size, err = s.file.Size()
+	}
+	if err != nil {
+		s.file.Close()
+		return errors.Join(writeError(err), l.engine.fs.Remove(path))
+	}
+	return nil
+}
+
+func (l *Log) hasSpare() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.spare
+}
+
+// takeSpare renames the file to be used again.
+func (l *Log) takeSpare(path string) bool {
+	l.mu.Lock()
+	has := l.spare
+	l.spare = false
+	l.mu.Unlock()
+	return has && l.engine.fs.Rename(filepath.Join(l.dir, spareName), path) == nil
+}
+
+// giveUpActive makes the active segment one to be used again, if nobody needs what is
+// in it: where not a byte is free, that is all the room there is.
+func (l *Log) giveUpActive() {
+	s := l.active
+	l.mu.Lock()
+	done := s != nil && s.written.end == s.dead && len(l.segments) > 0
+	l.mu.Unlock()
+	if done {
+		l.active = nil
+		l.mu.Lock()
+		s.sealed = true
+		l.mu.Unlock()
+		if err := l.drop(func(old *segment) bool { return old == s }); err != nil {
+			l.log.Warn("spool: a segment that is done with stays", "err", err)
+		}
+	}
+}

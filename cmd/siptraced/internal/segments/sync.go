@@ -1,0 +1,360 @@
+package segments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/disk"
+	"siptraced/cmd/siptraced/internal/journal"
+)
+
+// keep syncs what is appended, until ctx ends.
+func (l *Log) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		}
+		wait := time.NewTimer(l.engine.cfg.SyncInterval)
+		select {
+		case <-ctx.Done():
+		case <-l.urgent:
+		case <-wait.C:
+		}
+		wait.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		if l.state() == nil && l.syncAll() == nil {
+			continue
+		}
+		l.recover(ctx)
+	}
+}
+
+func (l *Log) state() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Sync waits until all that was appended before is safe, or ctx ends.
+func (l *Log) Sync(ctx context.Context) error {
+	target := l.position().seq
+	for {
+		l.mu.Lock()
+		safe, changed, failed, closed := l.synced.seq >= target, l.changed, l.failed, l.closed
+		l.mu.Unlock()
+		switch {
+		case safe:
+			return nil
+		case closed:
+			return errClosed
+		}
+		wake(l.urgent)
+		wake(l.wake)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), failed)
+		}
+	}
+}
+
+// announce tells those that wait that synced or failed changed.
+func (l *Log) announce() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// slowSync is after how long a sync is said to be slow.
+const slowSync = 5 * time.Second
+
+// dirty is a segment to sync, and how far it was written then.
+type dirty struct {
+	segment *segment
+	file    disk.File
+	upTo    state
+	named   bool
+}
+
+// syncAll syncs what was written before. Appends go on meanwhile. After an error
+// nothing is appended until what was not synced is written again.
+func (l *Log) syncAll() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	err := l.syncFiles()
+	if err != nil {
+		return l.fail(err, true)
+	}
+	l.finish()
+	return nil
+}
+
+func (l *Log) syncFiles() error {
+	l.mu.Lock()
+	if l.badSync {
+		defer l.mu.Unlock()
+		return l.failed
+	}
+	var work []dirty
+	for _, s := range l.segments {
+		if s.file != nil && (s.written != s.synced || !s.named) {
+			work = append(work, dirty{s, s.file, s.written, s.named})
+		}
+	}
+	l.later = time.Time{}
+	l.mu.Unlock()
+	slow := time.AfterFunc(slowSync, func() {
+		l.log.Warn("spool: the disk takes long to sync; what was spooled meanwhile would be lost with power", "since", slowSync)
+	})
+	defer slow.Stop()
+	for _, d := range work {
+		if err := d.file.Sync(); err != nil {
+			return err
+		}
+		if !d.named {
+			if err := l.engine.fs.SyncDir(l.dir); err != nil {
+				return err
+			}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range work {
+		d.segment.synced, d.segment.named = d.upTo, true
+		// Where Append itself syncs, it says when entries count.
+		if at := (place{d.upTo.last, d.upTo.total}); at.seq > l.synced.seq && l.engine.cfg.SyncInterval > 0 {
+			l.synced = at
+		}
+	}
+	l.held.release(l.synced.seq)
+	l.since = l.later
+	l.announce()
+	return nil
+}
+
+// finish closes the files that nothing is added to any more: it cuts off what was kept
+// ready in them, and writes their indexes.
+func (l *Log) finish() {
+	l.mu.Lock()
+	closing := l.closing
+	l.closing = nil
+	var ended []*segment
+	for _, s := range l.segments {
+		if s.sealed && s.file != nil && s.synced == s.written && s.published == s.written {
+			ended = append(ended, s)
+		}
+	}
+	l.mu.Unlock()
+	for _, f := range closing {
+		f.Close()
+	}
+	for _, s := range ended {
+		l.seal(s)
+	}
+}
+
+// seal is finish for one segment.
+func (l *Log) seal(s *segment) {
+	l.mu.Lock()
+	f, end := s.file, s.written.end
+	l.mu.Unlock()
+	if f == nil {
+		return
+	}
+	// Without that the segment is larger than it need be.
+	_ = f.Truncate(end)
+	size, err := f.Size()
+	l.mu.Lock()
+	if s.file == nil { // given up meanwhile
+		l.mu.Unlock()
+		return
+	}
+	if err == nil {
+		s.size = size
+	}
+	for n := len(s.marks); n > 0 && s.marks[n-1].off >= end; n-- {
+		s.marks = s.marks[:n-1]
+	}
+	index := s.appendIndex(nil)
+	s.file = nil
+	l.mu.Unlock()
+	f.Close()
+	if err == nil {
+		err = saveIndex(l.engine.fs, l.dir, s.index(), index)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.indexed = err == nil; s.indexed {
+		s.marks = nil
+	} else {
+		l.log.Warn("spool: the index of a segment is not written; it is made again at the next start", "segment", s.name(), "err", err)
+	}
+}
+
+// fail has nothing appended until what is not synced was written again.
+func (l *Log) fail(err error, sync bool) error {
+	l.mu.Lock()
+	first := l.failed == nil
+	if first {
+		l.failed = fmt.Errorf("what was written last is not safe: %w", writeError(err))
+	}
+	l.badSync = l.badSync || sync
+	failed, waits := l.failed, l.end.total-min(l.synced.total, l.end.total)
+	l.announce()
+	l.mu.Unlock()
+	wake(l.wake)
+	wake(l.urgent)
+	if first {
+		l.log.Error("spool: the disk fails; what is not safe is written again elsewhere, and nothing is taken until then (key spool.dir)", "messages", waits, "err", err)
+	}
+	return failed
+}
+
+// The pauses between two attempts to write what is not safe again.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 2 * time.Second
+)
+
+// recover writes what is not safe again, until that is done or ctx ends.
+func (l *Log) recover(ctx context.Context) {
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		n, err := l.rewrite()
+		if err == nil {
+			l.log.Info("spool: the disk works again, all that was not safe is", "messages", n)
+			return
+		}
+		l.log.Debug("spool: the disk fails still", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// rewrite makes what is not safe safe: it is written into a new segment. After a sync
+// that failed nothing that was written since the last good one is sure to be on the
+// disk, whatever a later one says. n is how many records that were.
+func (l *Log) rewrite() (n uint64, err error) {
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if l.state() == nil {
+		return 0, nil
+	}
+	l.mu.Lock()
+	before, bad := l.synced, l.badSync
+	l.mu.Unlock()
+	if !bad {
+		// A write failed: what was written before it may be synced as ever.
+		if err := l.syncFiles(); err != nil {
+			l.mu.Lock()
+			l.badSync = true
+			l.mu.Unlock()
+			return 0, err
+		}
+	}
+	l.mu.Lock()
+	from, end := l.synced, l.end
+	l.mu.Unlock()
+	var c copier
+	if end.seq > from.seq {
+		if c, err = l.copy(from, end); err != nil {
+			c.discard()
+			return 0, err
+		}
+	}
+	gone := l.install(&c, from, end)
+	for _, s := range gone {
+		if err := l.remove(s, false); err != nil {
+			l.log.Warn("spool: a segment that was written again stays", "segment", s.name(), "err", err)
+		}
+	}
+	l.finish()
+	return end.total - before.total, nil
+}
+
+// install puts copied segments in the place of what was not safe behind from, and ends
+// the segment that nothing more may be written to.
+func (l *Log) install(c *copier, from, end place) (gone []*segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := l.segments[:0:0]
+	for _, s := range l.segments {
+		if s.first > from.seq && s.first > s.synced.last && !s.retired {
+			l.retire(s)
+			gone = append(gone, s)
+			continue
+		}
+		if s == l.active || s.written != s.synced {
+			s.written, s.published, s.sealed, s.cut = s.synced, s.synced, true, true
+			s.dead = min(s.dead, s.published.end)
+		}
+		kept = append(kept, s)
+	}
+	l.segments = append(kept, c.segments...)
+	l.damaged += c.lost
+	l.active = nil
+	l.synced = end
+	l.held.release(end.seq)
+	l.failed, l.badSync, l.since = nil, false, time.Time{}
+	l.announce()
+	return gone
+}
+
+// close ends a log, when nobody appends or syncs any more.
+func (l *Log) close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.announce()
+	l.mu.Unlock()
+	l.appending.Lock()   // who appends now ends first
+	l.appending.Unlock() //nolint:staticcheck // nothing is done in between
+	var err error
+	if l.state() != nil {
+		_, err = l.rewrite()
+	} else if err = l.syncAll(); err != nil {
+		_, err = l.rewrite()
+	}
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	if l.active != nil && err == nil {
+		l.active.sealed = true
+	}
+	l.active = nil
+	l.mu.Unlock()
+	if err == nil {
+		l.finish()
+	}
+	l.closeFiles()
+	return err
+}
+
+func (l *Log) closeFiles() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segments {
+		if s.file != nil {
+			s.file.Close()
+			s.file = nil
+		}
+	}
+	for _, f := range l.closing {
+		f.Close()
+	}
+	l.closing = nil
+	l.held.release(noNext)
+	l.tail.close()
+}
+
+var _ journal.Log = (*Log)(nil)
