@@ -3,8 +3,6 @@ package loop
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -126,14 +124,6 @@ func (d *Detector) Close() error {
 // Path appends the path of a message that is sent from here to dst: that with
 // which it came, and this instance.
 func (d *Detector) Path(dst, path []byte) []byte { return d.id.AppendTo(dst, path) }
-
-// Stream is the number of the stream of what this instance sends to a sink from a
-// shard of its spool; never 0.
-func (d *Detector) Stream(sink, shard string) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %s %s", d.id, sink, shard)
-	return max(h.Sum64(), 1)
-}
 
 // Sent notes that a copy of a message is about to be sent; hasPath: with the path
 // of instances.

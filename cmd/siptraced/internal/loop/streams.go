@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,6 +20,15 @@ const originSize = 16
 // always by one; a packet that is sent again has the number that it had.
 func AppendOrigin(dst []byte, stream, number uint64) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, stream), number)
+}
+
+// Stream is the number of the stream of what is sent to a sink of one timeline of a
+// spool, whose name there is only once; never 0. A copy of the spool that sends the
+// same entries again gives them the same numbers.
+func Stream(sink, timeline string) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %s", sink, timeline)
+	return max(h.Sum64(), 1)
 }
 
 const (

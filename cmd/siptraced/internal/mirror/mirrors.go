@@ -445,7 +445,7 @@ func (m *Mirrors) countMarking() {
 // instances, at the most: a filter may say no. What others of a cluster may send
 // is not counted.
 func (m *Mirrors) MarkedCopies(rec *siptrace.Record) (copies int) {
-	if rec.Sinks&siptrace.Mirrored == 0 || rec.Packet != nil || rec.Type == siptrace.TypeLog || m.spool.Shared() {
+	if rec.Sinks&siptrace.Mirrored == 0 || rec.Packet != nil || rec.Type == siptrace.TypeLog || m.spool.Contended() {
 		return 0
 	}
 	n := m.marking.Load()

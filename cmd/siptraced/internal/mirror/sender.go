@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/loop"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 	"siptraced/hep"
@@ -21,8 +22,8 @@ type sender struct {
 	encoder encoder
 	decoder spool.Decoder
 	buf     []byte
-	streams []uint64 // the number of each shard's stream at the peer; 0: none
-	begun   []uint64 // the last batch of each shard that was begun
+	streams []stretch // of each shard, what is sent now; nil: packets have no numbers
+	begun   []uint64  // the last batch of each shard that was begun
 
 	turn       int // of the addresses, the one in use
 	portLogged bool
@@ -41,19 +42,35 @@ func (w *sender) Name() string { return w.sink.name }
 // more than 64 MiB.
 const maxRecordBits = 20
 
-// setStreams numbers the streams by which the peer knows a packet that is sent
-// again. Datagrams are not sent again; and in a cluster a shard's batches may come
-// from several instances, in any order.
+// stretch is a timeline of a shard, and the number of its stream at the peer, which
+// knows by it a packet that is sent again. What a copy of the spool takes in has
+// another one.
+type stretch struct {
+	timeline string
+	number   uint64
+}
+
+// setStreams decides whether packets have numbers: datagrams are not sent again.
 func (w *sender) setStreams(d *Destination, shards []spool.Shard) {
-	w.streams = make([]uint64, len(shards))
+	if w.streams = nil; w.sink.m.loops != nil && d.Stream() {
+		w.streams = make([]stretch, len(shards))
+	}
 	if w.begun == nil {
 		w.begun = make([]uint64, len(shards))
 	}
-	for i, sh := range shards {
-		if l := w.sink.m.loops; l != nil && d.Stream() && !sh.Contended {
-			w.streams[i] = l.Stream(w.sink.name, sh.ID)
-		}
+}
+
+// stream is the number of the stream that a batch is of, 0 for none: where other
+// processes consume its shard, batches come from several of them, in any order.
+func (w *sender) stream(b *spool.Batch) uint64 {
+	if w.streams == nil || b.Contended {
+		return 0
 	}
+	s := &w.streams[b.Shard]
+	if s.number == 0 || s.timeline != b.Timeline {
+		*s = stretch{b.Timeline, loop.Stream(w.sink.name, b.Timeline)}
+	}
+	return s.number
 }
 
 // Open waits for an address and connects to it (spool.Sink).
@@ -198,13 +215,14 @@ func (w *sender) count(o outcome, n int) {
 func (w *sender) encode(b *spool.Batch, what []outcome, put func(record int, p []byte) (outcome, error)) ([]outcome, error) {
 	first, i := b.Settled(), 0
 	w.encoder.uncounted = w.uncounted(b)
+	w.encoder.stream = w.stream(b)
 	var stopped error
 	err := w.decoder.Each(b, func(rec *siptrace.Record, _ []byte) error {
 		i++
 		if i <= first {
 			return nil
 		}
-		w.encoder.stream, w.encoder.number = w.streams[b.Shard], b.Seq<<maxRecordBits|uint64(i)
+		w.encoder.number = b.Seq<<maxRecordBits | uint64(i)
 		o, err := w.encodeRecord(rec, len(what), put)
 		if err != nil {
 			stopped = err
