@@ -177,3 +177,14 @@ func (p clusterPositions) keys(ctx context.Context) ([]string, error) {
 	}
 	return out, nil
 }
+
+// Save returns when what PutMeta left is on disk.
+func (s *Spool) Save(ctx context.Context) error {
+	if err := s.saveChanges(ctx); err != nil {
+		return err
+	}
+	return s.positions.flush()
+}
+
+// Contended reports whether other processes spool into the same shards.
+func (s *Spool) Contended() bool { return s.Shared() }

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"slices"
 
 	"siptraced/cmd/siptraced/internal/spool"
+	"siptraced/dbschema"
 )
 
 // history is what this process committed last, to say how much of it a database
@@ -37,49 +39,190 @@ func (h *history) since(seq uint64) (records int, ok bool) {
 	return records, false
 }
 
-// restore brings a database to the shard's position. What it had committed and has
-// lost is written again: because a standby took over that lacked it, or because a
-// backup was restored. The spool may have trimmed some of it.
-func (w *writer) restore(ctx context.Context, s *session) error {
-	if !w.tracked || w.shard.Contended {
-		return nil
-	}
-	from, end, id := w.at, w.shard.Offset(), databaseID(w.cfg.URL)
-	until := end
-	if left, ok := w.moves.enter(w.shard.Index, id, end); ok {
-		until = min(left, end) // what came later went into another database
-	}
-	var messages, batches int
-	var err error
-	if from < until {
-		messages, batches, err = w.rewrite(ctx, s, from, until)
-		w.stats.rewritten.Add(uint64(messages))
-	}
-	if err == nil && w.at < end {
-		w.startRows(s)
-		var o outcome
-		if o, err = w.transact(ctx, s, end); err == nil {
-			w.settle(o)
+// locate finds out up to which batch the rows of each timeline are in the database
+// already, and has the database begin from there: see doc.go.
+func (w *writer) locate(ctx context.Context, s *session) (err error) {
+	w.tracked = false
+	var kept []noted
+	if !w.shard.Contended && !w.cfg.RowsOnly {
+		if kept, err = w.notes.timelines(ctx, w.shard.Index); err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return err
+	w.lines = linesOf(w.shard.Timelines(), kept)
+	if n := len(w.lines); n > 0 {
+		w.lines[n-1].own = w.made[w.lines[n-1].row]
 	}
-	w.moves.back(w.shard.Index, id)
-	if from >= until {
+	if w.cfg.RowsOnly {
 		return nil
 	}
-	w.stats.positionBack.Add(1)
-	attrs := []any{"position", from, "expected", until, "messages_written_again", messages, "batches_not_in_the_spool", int(until-from) - batches}
-	if lost, known := w.history.since(from); known {
-		attrs = append(attrs, "messages_lost", max(0, lost-messages))
+	if w.tracked, err = s.findPositions(ctx); err != nil {
+		return err
 	}
-	w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
+	for _, l := range w.lines {
+		if !w.tracked {
+			break
+		}
+		if l.at, l.kept, err = s.position(ctx, l.row); err != nil {
+			return err
+		}
+	}
+	w.answered()
+	if w.shard.Contended {
+		err = w.claim(ctx, s, w.lines)
+	} else {
+		err = w.restore(ctx, s, kept)
+	}
+	if err == nil && !w.tracked && w.said.first(w.cfg, dbschema.PositionTable) {
+		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
+	}
+	return err
+}
+
+// claim makes the rows of those timelines that have none.
+func (w *writer) claim(ctx context.Context, s *session, lines []*line) error {
+	for _, l := range lines {
+		if l.kept || !w.tracked {
+			continue
+		}
+		at, made, tracked, err := s.claim(ctx, l.row, l.at)
+		if err != nil {
+			return err
+		}
+		if !made && tracked && at != l.at && !w.shard.Contended {
+			return errMoved // somebody else did: to be looked at again
+		}
+		w.tracked, l.at, l.kept = tracked, at, tracked
+		if made {
+			if w.made == nil {
+				w.made = map[string]bool{}
+			}
+			w.made[l.row] = true
+		}
+	}
 	return nil
 }
 
-// rewrite writes what the spool still has of the batches after from, up to until.
-func (w *writer) rewrite(ctx context.Context, s *session, from, until uint64) (messages, batches int, err error) {
+// restore brings a database to the shard's position. What it had committed and has
+// lost is written again: because a standby took over that lacked it, or because a
+// backup was restored. The spool may have trimmed some of it.
+func (w *writer) restore(ctx context.Context, s *session, kept []noted) error {
+	id, end := databaseID(w.cfg.URL), max(w.shard.Offset(), w.counted)
+	if !w.tracked {
+		// What goes into it meanwhile is not missing once it keeps positions.
+		_, err := w.notes.enter(ctx, w.shard.Index, id+".untracked", end)
+		return err
+	}
+	renamed := w.findCopies(end)
+	until, err := w.notes.enter(ctx, w.shard.Index, id, end)
+	if err != nil {
+		return err
+	}
+	isNew, err := w.isNew(ctx, s, kept)
+	if err != nil {
+		return err
+	}
+	if isNew {
+		until = 0
+	}
+	if err := w.remember(ctx, s, kept); err != nil {
+		return err
+	}
+	if renamed {
+		if err := w.notes.save(ctx); err != nil {
+			return err
+		}
+	}
+	lost := w.lost(until, end)
+	tell, err := w.rewrite(ctx, s, lost, until)
+	if err != nil {
+		return err
+	}
+	if err := w.moveTo(ctx, s, end); err != nil {
+		return err
+	}
+	if err := w.claim(ctx, s, slices.DeleteFunc(slices.Clone(w.lines), func(l *line) bool { return l.last <= end })); err != nil {
+		return err
+	}
+	w.notes.back(w.shard.Index, id)
+	tell()
+	return nil
+}
+
+// isNew reports whether the database has no row of any timeline that the shard had:
+// the spool never wrote there, or somebody emptied the table of positions.
+func (w *writer) isNew(ctx context.Context, s *session, kept []noted) (bool, error) {
+	for _, l := range w.lines {
+		if l.kept {
+			return false, nil
+		}
+	}
+	for _, n := range kept {
+		if w.line(n.id) != nil {
+			continue
+		}
+		if _, found, err := s.position(ctx, n.row); found || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// lost are the timelines of which the database has less than it has to, when all
+// batches up to until have to be there. It also settles from where on timelines go
+// that the database has no row of. A database that goes back loses what came last: so
+// nothing is lost of what is older than a timeline that it has some of.
+func (w *writer) lost(until, end uint64) (lines []*line) {
+	newest := 0
+	for i, l := range w.lines {
+		if l.kept && l.at > l.first {
+			newest = i
+		}
+	}
+	for i, l := range w.lines {
+		renamed := l.row != l.id // what it has lost is not known
+		if !l.kept {
+			if l.at = l.clamp(end); i >= newest && !renamed && l.clamp(until) > l.first {
+				l.at = l.first
+			}
+		}
+		if i >= newest && l.at < l.clamp(until) {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// rewrite writes what the spool still has of lost batches, up to until. What is
+// returned says so in the log.
+func (w *writer) rewrite(ctx context.Context, s *session, lost []*line, until uint64) (tell func(), err error) {
+	if len(lost) == 0 {
+		return func() {}, nil
+	}
+	if err := w.claim(ctx, s, lost); err != nil {
+		return nil, err
+	}
+	from, messages, batches := lost[0].at, 0, 0
+	for _, l := range lost {
+		m, b, err := w.rewriteLine(ctx, s, l, until)
+		messages, batches = messages+m, batches+b
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		w.stats.rewritten.Add(uint64(messages))
+		w.stats.positionBack.Add(1)
+		attrs := []any{"position", from, "expected", until, "messages_written_again", messages, "batches_not_in_the_spool", int(until-from) - batches}
+		if lost, known := w.history.since(from); known {
+			attrs = append(attrs, "messages_lost", max(0, lost-messages))
+		}
+		w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
+	}, nil
+}
+
+// rewriteLine does so for one timeline.
+func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uint64) (messages, batches int, err error) {
 	var group []*spool.Batch
 	size := 0
 	flush := func() error {
@@ -97,7 +240,7 @@ func (w *writer) rewrite(ctx context.Context, s *session, from, until uint64) (m
 		size = 0
 		return nil
 	}
-	err = w.shard.Reread(ctx, from+1, until, func(b *spool.Batch) error {
+	err = w.shard.Reread(ctx, l.at+1, l.clamp(until), func(b *spool.Batch) error {
 		group, size = append(group, b), size+b.Size()
 		if size >= w.cfg.BatchBytes {
 			return flush()
@@ -110,10 +253,28 @@ func (w *writer) rewrite(ctx context.Context, s *session, from, until uint64) (m
 	return messages, batches, err
 }
 
+// moveTo moves the positions that are behind end there.
+func (w *writer) moveTo(ctx context.Context, s *session, end uint64) error {
+	var moves []move
+	for _, l := range w.lines {
+		if to := l.clamp(end); l.kept && l.at < to {
+			moves = append(moves, move{l, l.row, l.at, to})
+		}
+	}
+	if len(moves) == 0 {
+		return nil
+	}
+	w.startRows(s)
+	o, err := w.transact(ctx, s, moves, 0)
+	if err == nil {
+		w.settle(o)
+	}
+	return err
+}
+
 // settle accounts for a transaction of messages that were counted before.
 func (w *writer) settle(o outcome) {
 	w.stats.rows.Add(uint64(o.rows))
 	w.stats.transactions.Add(1)
-	w.at, w.pendingCommit = o.seq, nil
-	clear(w.rejected)
+	w.moved(o)
 }

@@ -65,10 +65,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 			return nil, err
 		}
 	}
-	var err error
-	if s.moves, err = openMoves(ctx, sp); err != nil {
-		return nil, err
-	}
+	s.notes = &notes{spool: sp}
 	s.stats = &stats{
 		counters: c,
 		written:  c.Counter("store.written"), elsewhere: c.Counter("store.written_elsewhere"), rejected: c.Counter("store.set_aside"), skipped: c.Counter("store.skipped"),

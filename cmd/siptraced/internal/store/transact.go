@@ -14,9 +14,10 @@ import (
 
 // spooled is one record of the transaction in hand.
 type spooled struct {
-	batch uint64
-	index int // in the batch
-	raw   []byte
+	timeline string
+	batch    uint64
+	index    int // in the batch
+	raw      []byte
 }
 
 // refusal is one row that the database does not take.
@@ -66,7 +67,7 @@ func (w *writer) encodeSpan(ctx context.Context, s *session, b *spool.Batch, par
 			return nil
 		}
 		number := len(w.records)
-		w.records = append(w.records, spooled{b.Seq, index, raw})
+		w.records = append(w.records, spooled{b.Timeline, b.Seq, index, raw})
 		if reason, found := w.suspects.reason(b.Seq, index); found {
 			w.guilty = append(w.guilty, refusal{row{record: number}, w.tableName(rec), reason})
 			return nil
@@ -98,11 +99,11 @@ func (w *writer) tableName(rec *siptrace.Record) string {
 	return w.cfg.Table
 }
 
-// transact writes all rows in hand and moves the position to seq. When the
+// transact writes all rows in hand, of batches up to seq, and moves positions. When the
 // database refuses rows, they are found and written to the reject file before
 // the rest is committed.
-func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcome, err error) {
-	o = outcome{seq: seq, records: len(w.records), skipped: w.skipped, noLogs: w.noLogs}
+func (w *writer) transact(ctx context.Context, s *session, moves []move, seq uint64) (o outcome, err error) {
+	o = outcome{seq: seq, moves: moves, records: len(w.records), skipped: w.skipped, noLogs: w.noLogs}
 	end, err := w.begin(ctx, s)
 	if err != nil {
 		return o, err
@@ -135,14 +136,33 @@ func (w *writer) transact(ctx context.Context, s *session, seq uint64) (o outcom
 	if o.rejected, err = w.reject(refusals); err != nil {
 		return o, err
 	}
-	if w.tracked {
-		if err := s.advance(ctx, w.shard.ID, w.at, seq); err != nil {
+	for _, m := range moves {
+		if !w.tracked {
+			break
+		}
+		if err := s.advance(ctx, m); err != nil {
 			return o, err
 		}
 	}
-	o.committing, w.pendingCommit = true, &o
-	_, err = s.exec(ctx, "COMMIT")
+	o.committing = true
+	if _, err = s.exec(ctx, "COMMIT"); err != nil {
+		w.inDoubt(o)
+	}
 	return o, err
+}
+
+// mostUnanswered bounds the transactions that nobody knows the end of.
+const mostUnanswered = 64
+
+// inDoubt notes a transaction whose COMMIT was not answered.
+func (w *writer) inDoubt(o outcome) {
+	if !w.tracked || o.seq == 0 {
+		return
+	}
+	if len(w.unanswered) == mostUnanswered {
+		w.unanswered = w.unanswered[1:]
+	}
+	w.unanswered = append(w.unanswered, o)
 }
 
 // begin opens a transaction; end, which is called once, closes it.
@@ -234,7 +254,7 @@ func (w *writer) reject(refusals []refusal) (records int, err error) {
 			continue
 		}
 		line := rejects.Line{
-			ID:   fmt.Sprintf("%s/%d/%d", w.shard.ID, rec.batch, rec.index),
+			ID:   fmt.Sprintf("%s/%d/%d", rec.timeline, rec.batch, rec.index),
 			Time: time.Now(), Reason: r.reason.Error(), Table: r.table, User: string(r.user), Packet: rec.raw,
 		}
 		err := w.decoder.Each(spool.Single(rec.raw), func(rec *siptrace.Record, _ []byte) error {

@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"siptraced/cmd/siptraced/internal/rejects"
 	"siptraced/cmd/siptraced/internal/spool"
@@ -18,7 +20,7 @@ import (
 type shared struct {
 	wanted   atomic.Pointer[Config] // sessions with another one end
 	rejects  *rejects.File
-	moves    *moves
+	notes    *notes
 	stats    *stats
 	fallback fallback
 	said     said
@@ -39,22 +41,28 @@ type writer struct {
 	host    int // of the db_url, the one used last
 
 	batches []*spool.Batch // not yet committed
-	offset
+	place
 	transaction
 	logState
-	wrote         int      // rows since the last look at the bounds
-	pendingCommit *outcome // of the transaction whose COMMIT is not answered yet
-	suspects      suspects
+	wrote    int // rows since the last look at the bounds
+	suspects suspects
 	// rejected are the rows of the batches that are in the reject file already.
 	rejected map[rejectKey]struct{}
 }
 
-// offset is how far a shard is in the database.
-type offset struct {
-	at      uint64 // the batch up to which its rows are there
-	tracked bool   // the database keeps it
-	counted uint64 // up to here committed batches are counted
+// place is how far a shard is in the database.
+type place struct {
+	lines   []*line // its timelines, the oldest first
+	tracked bool    // the database keeps their positions
+	counted uint64  // up to here committed batches are counted
 	history history
+	// unanswered are transactions that a server of the database may have committed:
+	// their COMMIT was sent, and the answer is not known.
+	unanswered []outcome
+	// seen are the positions that this process found, by the database and row.
+	seen     map[[2]string]uint64
+	made     map[string]bool // the rows of positions that this process made
+	toldCopy time.Time       // when the log said that a copy of the spool is at work
 }
 
 // transaction is what is made of some batches, to be written together.
@@ -73,7 +81,8 @@ type rejectKey struct {
 
 // outcome is what a transaction means for the counters.
 type outcome struct {
-	seq                              uint64 // of its last batch
+	seq                              uint64 // of its last batch; 0: it has none
+	moves                            []move // of positions
 	records, rows, rejected, skipped int
 	logs, noLogs                     int
 	committing                       bool // COMMIT was sent
@@ -96,7 +105,7 @@ func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, err
 	w.batches = w.batches[:0] // the batches come again
 	err = w.prepare(ctx, s)
 	if err == nil {
-		err = w.restore(ctx, s)
+		err = w.locate(ctx, s)
 	}
 	if err != nil {
 		s.close()
@@ -119,8 +128,7 @@ func (c *connection) Write(_ context.Context, b *spool.Batch) error {
 	if c.writer.wanted.Load() != c.writer.cfg {
 		return spool.ErrReopen
 	}
-	c.writer.hold(b)
-	return nil
+	return c.writer.hold(b)
 }
 
 // Flush writes what was taken. Without any, it looks whether the session still has
@@ -135,14 +143,17 @@ func (c *connection) Flush(ctx context.Context) error {
 	}
 	for w := c.writer; len(w.batches) > 0; c.progress = true {
 		err := w.flush(ctx, c.session)
-		if err != nil && !c.progress {
-			w.host++
-		}
-		if errors.Is(err, errMoved) && w.shard.Contended {
+		switch {
+		case err == nil:
+		case errors.Is(err, errMoved) && w.shard.Contended:
 			// Another writer of the same spool is ahead: it stays so until it ends.
 			return errors.Join(spool.ErrStandby, err)
-		}
-		if err != nil {
+		case errors.Is(err, errMoved):
+			return err // the next session finds out who did it
+		default:
+			if !c.progress {
+				w.host++
+			}
 			return err
 		}
 	}
@@ -168,36 +179,7 @@ func (w *writer) prepare(ctx context.Context, s *session) error {
 	if _, err := s.open(ctx, w.cfg, w.cfg.Table, w.tellProblem); err != nil {
 		return err
 	}
-	if err := w.findLog(ctx, s); err != nil {
-		return err
-	}
-	return w.locate(ctx, s)
-}
-
-// locate finds out up to which batch the rows are in the database already.
-func (w *writer) locate(ctx context.Context, s *session) error {
-	if w.cfg.RowsOnly {
-		return nil
-	}
-	start := w.shard.Offset()
-	if w.shard.Contended {
-		start = 0 // that of a cluster is not exact
-	}
-	at, tracked, err := s.position(ctx, w.shard.ID, start)
-	if err != nil {
-		return err
-	}
-	if !tracked && w.said.first(w.cfg, dbschema.PositionTable) {
-		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
-	}
-	w.at, w.tracked = at, tracked
-	if w.pendingCommit != nil && tracked && at == w.pendingCommit.seq {
-		// The commit took place, its answer was lost.
-		w.book(*w.pendingCommit)
-		w.counted = at
-	}
-	w.pendingCommit = nil
-	return nil
+	return w.findLog(ctx, s)
 }
 
 // written counts a batch that another process, or this one before a crash, has
@@ -215,12 +197,15 @@ func (w *writer) written(b *spool.Batch) {
 
 // done lets go of a batch that is committed.
 func (w *writer) done(b *spool.Batch) {
-	if b.Contended && b.Seq <= w.at+1 {
-		// What lies before the position of the database was written by somebody
-		// else, and purged.
-		b.Missed = 0
+	if l := w.line(b.Timeline); l != nil {
+		if b.Contended && b.Seq <= l.at+1 {
+			// What lies before the position of the database was written by somebody
+			// else, and purged.
+			b.Missed = 0
+		}
+		l.at = max(l.at, b.Seq)
 	}
-	w.at = max(w.at, b.Seq)
+	w.counted = max(w.counted, b.Seq)
 	b.Done()
 }
 
@@ -241,17 +226,35 @@ func (w *writer) book(o outcome) {
 		n++
 	}
 	w.batches = slices.Delete(w.batches, 0, n)
-	clear(w.rejected)
-	w.pendingCommit = nil
+	w.counted = max(w.counted, o.seq)
+	w.moved(o)
 }
 
-// hold takes a batch, unless its rows are in the database already.
-func (w *writer) hold(b *spool.Batch) {
-	if w.tracked && b.Seq <= w.at {
-		w.written(b)
-		return
+// moved notes the positions of a transaction that is committed.
+func (w *writer) moved(o outcome) {
+	for _, m := range o.moves {
+		m.line.at = m.to
 	}
-	w.batches = append(w.batches, b)
+	clear(w.rejected)
+	w.unanswered = slices.DeleteFunc(w.unanswered, func(u outcome) bool { return u.seq <= w.counted })
+}
+
+// errNoTimeline says that a batch is of a timeline that the shard did not have when
+// the session began: the next one looks again.
+var errNoTimeline = errors.New("a timeline of the spool that is not known yet")
+
+// hold takes a batch, unless its rows are in the database already.
+func (w *writer) hold(b *spool.Batch) error {
+	l := w.line(b.Timeline)
+	switch {
+	case l == nil && !w.cfg.RowsOnly:
+		return fmt.Errorf("batch %d of %s: %w", b.Seq, b.Timeline, errNoTimeline)
+	case w.tracked && b.Seq <= l.at:
+		w.written(b)
+	default:
+		w.batches = append(w.batches, b)
+	}
+	return nil
 }
 
 // flush writes the batches and their position in one transaction.
@@ -279,8 +282,8 @@ func (w *writer) write(ctx context.Context, s *session, batches []*spool.Batch) 
 	if err := w.encode(ctx, s, batches); err != nil {
 		return o, err
 	}
-	if o, err = w.transact(ctx, s, batches[len(batches)-1].Seq); err != nil {
-		if w.undoes() {
+	if o, err = w.transact(ctx, s, w.movesOf(batches), batches[len(batches)-1].Seq); err != nil {
+		if w.undoes() && !errors.Is(err, errMoved) {
 			w.suspects.failed(batches[0], err)
 		}
 		return o, err
