@@ -18,5 +18,8 @@
 //	shard-0/spare                               a segment to be used again
 //	shard-0/new-…                               not complete yet
 //
+// OpenView reads such a directory, or a copy of it, without a lock: Check verifies every
+// record, Read gives entries. OpenRepairer mends one.
+//
 // Not included: what the bytes of an entry mean.
 package segments

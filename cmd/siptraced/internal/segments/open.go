@@ -26,7 +26,9 @@ type note struct {
 
 const noteFormat = "%016x %d %d %016x %d %d"
 
-func (l *Log) key() string { return ownPrefix + "log." + strconv.Itoa(l.index) }
+func (l *Log) key() string { return noteKey(l.index) }
+
+func noteKey(log int) string { return ownPrefix + "log." + strconv.Itoa(log) }
 
 // note is the text for the positions.
 func (l *Log) note() string {
@@ -247,10 +249,25 @@ type gap struct {
 
 // scanned is what was found in a segment.
 type scanned struct {
-	segment    segment
-	gaps       []gap
-	entries    uint64
-	unreadable bool
+	segment segment
+	next    uint64 // the first number of what is behind it
+	gaps    []gap
+	// Of the whole entries: their numbers, how many they are, their records and bytes.
+	first, last, entries, records uint64
+	bytes                         int64
+	unreadable                    bool
+}
+
+// count counts a whole entry.
+func (r *scanned) count(h *header) {
+	if r.entries == 0 {
+		r.first = h.seq
+	}
+	r.last = h.seq
+	r.entries++
+	r.records += uint64(h.records)
+	r.bytes += h.size()
+	r.segment.add(h)
 }
 
 // scan reads a segment. known says that before is the total before its first entry.
@@ -283,8 +300,7 @@ func scan(f disk.File, pool *sync.Pool, s *segment, next, before uint64, known, 
 		if w.lost > 0 {
 			r.gaps = append(r.gaps, gap{h.before() - w.lost, w.lost, w.hole, last})
 		}
-		r.entries++
-		r.segment.add(&h)
+		r.count(&h)
 	}
 	if w.seen.seq > r.segment.written.last {
 		// The last ones are damaged, but it is known what they were.
