@@ -14,6 +14,7 @@
 //	e2e      UDP at rising rates, from the socket to the visible row
 //	module   Kamailio's own siptrace at its best, and siptraced against it
 //	mirror   messages mirrored onwards as HEP3, over UDP and TCP, to one and four
+//	relay    HEP3 over UDP at a rate, passed on as HEP3 over UDP and TCP
 //	clients  ways of a plain client to write the table
 //	stages   cost of each stage, from the benchmarks of its package
 //	idle     a daemon without work
@@ -58,6 +59,7 @@ var scenarios = []struct {
 	{"module", module},
 	{"clients", clients},
 	{"mirror", mirrors},
+	{"relay", relays},
 	{"profile", profile},
 }
 
@@ -120,15 +122,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.IntVar(&o.messages, "n", 1_000_000, "messages of drain, clients and mirror")
-	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain, module, clients and mirror, and attempts at each rate of e2e")
+	fs.IntVar(&o.rounds, "rounds", 2, "repetitions of drain, module, clients, mirror and relay, and attempts at each rate of e2e")
 	fs.BoolVar(&o.short, "short", false, "everything in small: shows that it works, the figures mean little")
 	fs.BoolVar(&o.fsync, "fsync", true, "MariaDB forces each commit to disk, as it does in Debian; with =false the page cache is enough")
 	fs.DurationVar(&o.length, "length", 10*time.Second, "how long each load lasts")
 	fs.DurationVar(&o.quiet, "quiet", 0, "before each measurement, wait up to so long for other programs to leave the machine alone;\nwhat they disturb nevertheless is measured again, up to three times as often")
-	fs.IntVar(&o.latency, "latency-rate", 20_000, "messages per second at which e2e measures the time to the visible row; the rate of profile")
+	fs.IntVar(&o.latency, "latency-rate", 20_000, "messages per second at which e2e measures the time to the visible row; the rate of profile, and one of relay")
 	fs.StringVar(&o.bin, "bin", "", "siptraced to measure; it is built from this module if not given")
-	fs.StringVar(&o.profile, "cpu-profile", "", "`FILE` that profile writes; drain does too if it is given")
-	rates := fs.String("rates", "20000,30000,40000,45000,50000,55000,60000,65000,70000", "rising message rates of e2e")
+	fs.StringVar(&o.profile, "cpu-profile", "", "`FILE` that profile writes; drain and relay do too if it is given")
+	rates := fs.String("rates", "20000,30000,40000,45000,50000,55000,60000,65000,70000", "rising message rates of e2e; the highest is one of relay")
 	children := fs.String("children", "2,4,8,16", "numbers of Kamailio's worker processes to try")
 	kinds := fs.String("db", "mariadb,postgres,sqlite", "databases of drain, e2e and clients")
 	fs.Func("set", "`key=value` for siptraced; may be repeated", func(s string) error {
@@ -136,7 +138,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return nil
 	})
 	fs.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./tests/bench [flags] [drain|e2e|module|clients|mirror|stages|idle|profile]...")
+		fmt.Fprintln(stderr, "usage: go run ./tests/bench [flags] [drain|e2e|module|clients|mirror|relay|stages|idle|profile]...")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {

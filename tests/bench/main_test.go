@@ -57,7 +57,7 @@ func TestParse(t *testing.T) {
 // server.
 func TestSmoke(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	args := "-short -db sqlite -n 2000 -length 500ms -rates 500 -latency-rate 1000 drain e2e clients"
+	args := "-short -db sqlite -n 2000 -length 500ms -rates 500 -latency-rate 1000 drain e2e clients relay"
 	if code := run(strings.Fields(args), &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d\n%s\n%s", code, stderr.String(), stdout.String())
 	}
@@ -72,6 +72,9 @@ func TestSmoke(t *testing.T) {
 		}
 		got[f.Scenario+" "+f.Name] = f
 	}
+	if f := got["relay HEP3 from udp to tcp at 1000/s, CPU"]; f.Value <= 0 {
+		t.Errorf("relay: got %+v, want a value over 0", f)
+	}
 	for _, want := range []string{
 		"drain drained", "drain plain client", "drain drained / plain client", "drain siptraced CPU",
 		"e2e p95 of the time to the visible row, at 1000/s", "e2e " + bestRate, "e2e " + bestCPU,
@@ -81,7 +84,7 @@ func TestSmoke(t *testing.T) {
 			t.Errorf("figure %q: got %+v, want a value over 0", want, f)
 		}
 	}
-	for _, want := range []string{"Drain of 2000 messages", "From UDP to sqlite", "Plain clients: 2000 rows"} {
+	for _, want := range []string{"Drain of 2000 messages", "From UDP to sqlite", "Plain clients: 2000 rows", "HEP3 over UDP passed on"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("no table %q", want)
 		}
