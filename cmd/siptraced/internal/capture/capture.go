@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"time"
 
@@ -99,7 +100,7 @@ func readLine(text []byte) (*ingest.Packet, *rejects.Line, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hex: %w", err)
 	}
-	p := &ingest.Packet{Time: time.UnixMicro(int64(l.T * 1e6)), Net: l.Transport, Data: data}
+	p := &ingest.Packet{Time: time.UnixMicro(int64(math.Round(l.T * 1e6))), Net: l.Transport, Data: data}
 	// Without addresses a packet is still read: HEP brings its own.
 	p.Source, _ = netip.ParseAddrPort(l.Src)
 	p.Local, _ = netip.ParseAddrPort(l.Dst)
