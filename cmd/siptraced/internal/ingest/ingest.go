@@ -199,7 +199,7 @@ func (s *Server) Close(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	for _, u := range s.udp {
-		_ = u.conn.SetReadDeadline(time.Now())
+		_ = u.SetReadDeadline(time.Now())
 	}
 	for _, l := range s.streams {
 		_ = l.Close()
@@ -248,7 +248,7 @@ func (s *Server) halted() bool {
 func (s *Server) closeSockets() {
 	for _, u := range s.udp {
 		u.final.Store(u.drops())
-		_ = u.conn.Close()
+		_ = u.Close()
 	}
 	for _, l := range s.streams {
 		_ = l.Close()

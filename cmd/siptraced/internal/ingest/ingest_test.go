@@ -272,7 +272,7 @@ func TestKernelDrops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer u.conn.Close()
+	defer u.Close()
 	conn := dialTo(t, "udp", u.local.String())
 	for range 100 {
 		write(t, conn, make([]byte, 1400))

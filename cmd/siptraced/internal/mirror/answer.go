@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/datagram"
 	"siptraced/cmd/siptraced/internal/loop"
 )
 
@@ -16,28 +17,31 @@ const lastQuestion = 300 * time.Millisecond
 
 // answering answers the questions of a receiver whether we are a mirror.
 type answering struct {
-	conn  *net.UDPConn
+	conn  *datagram.Socket
 	asked atomic.Bool
 	done  sync.WaitGroup
 }
 
-func answer(c *net.UDPConn) *answering {
+func answer(c *datagram.Socket) *answering {
 	a := &answering{conn: c}
 	a.done.Go(a.run)
 	return a
 }
 
 func (a *answering) run() {
-	var buf [64]byte
+	r := a.conn.Reader(1, 64)
 	var out []byte
 	for {
-		n, err := a.conn.Read(buf[:])
+		_, err := r.Read()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		// Any other error is ICMP's, of a datagram before.
-		if err == nil && loop.IsQuestion(buf[:n]) {
-			out = loop.AppendAnswer(out[:0], buf[:n])
+		if err != nil {
+			continue
+		}
+		if question, _ := r.Datagram(0); loop.IsQuestion(question) {
+			out = loop.AppendAnswer(out[:0], question)
 			_, _ = a.conn.Write(out) // the receiver asks again
 			a.asked.Store(true)
 		}

@@ -8,19 +8,16 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"siptraced/cmd/siptraced/internal/datagram"
 	"siptraced/cmd/siptraced/internal/spool"
 )
 
 const (
-	// sendBatch is how many datagrams one system call sends at the most. While a call
-	// lasts the runtime gives its processor away: after a long one the sender waits
-	// its turn. And many at once are more than the buffer of a receiver with the
-	// kernel's defaults holds.
-	sendBatch = 8
+	// sendBatch is how many datagrams one system call sends at the most: many at once
+	// are more than the buffer of a receiver with the kernel's defaults holds.
+	sendBatch = 16
 	// The largest payload of a datagram (RFC 768, RFC 8200).
 	maxUDP4 = 65507
 	maxUDP6 = 65527
@@ -31,38 +28,25 @@ const (
 
 // datagrams gathers datagrams for one system call, sendmmsg(2).
 type datagrams struct {
-	send    func([]ipv4.Message, int) (int, error)
+	socket  *datagram.Socket
+	writer  *datagram.Writer
 	most    int // bytes in one datagram
 	data    []byte
 	ends    []int // of each datagram in data
 	records []int // that they belong to
-	msgs    []ipv4.Message
-	bufs    [sendBatch][1][]byte
-	raw     syscall.RawConn
+	bufs    [sendBatch][]byte
 	refused bool // nobody listens there
 	err     error
 }
 
-func newDatagrams(c *net.UDPConn) (*datagrams, error) {
-	d := &datagrams{most: maxUDP4, msgs: make([]ipv4.Message, sendBatch)}
+func newDatagrams(s *datagram.Socket) (*datagrams, error) {
+	d := &datagrams{socket: s, writer: s.Writer(sendBatch), most: maxUDP4}
 	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
-	if addrOf(c.RemoteAddr()).Addr().Is4() {
-		d.send = ipv4.NewPacketConn(c).WriteBatch
-	} else {
-		// ipv4.Message and ipv6.Message are one type.
-		d.send, d.most = ipv6.NewPacketConn(c).WriteBatch, maxUDP6
+	if !s.RemoteAddr().Addr().Is4() {
+		d.most = maxUDP6
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
-	for i := range d.msgs {
-		d.msgs[i].Buffers = d.bufs[i][:]
-	}
-	var err error
-	if d.raw, err = c.SyscallConn(); err != nil {
-		return nil, err
-	}
-	var set error
-	err = d.raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, 1) })
-	return d, errors.Join(err, set)
+	return d, s.Control(func(fd int) error { return unix.SetsockoptInt(fd, level, option, 1) })
 }
 
 // maxErrors bounds the ICMP errors that are read at once.
@@ -73,13 +57,14 @@ const maxErrors = 64
 // strikes in the middle of a batch.
 func (d *datagrams) icmp() (n uint64) {
 	var buf, control [512]byte
-	_ = d.raw.Control(func(fd uintptr) {
+	_ = d.socket.Control(func(fd int) error {
 		for n < maxErrors {
-			if _, _, _, _, err := unix.Recvmsg(int(fd), buf[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
-				return
+			if _, _, _, _, err := unix.Recvmsg(fd, buf[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+				return err
 			}
 			n++
 		}
+		return nil
 	})
 	d.refused = d.refused || n > 0
 	return n
@@ -95,12 +80,12 @@ func (d *datagrams) add(record int, p []byte) {
 func (d *datagrams) flush(bad func(record int, o outcome)) {
 	start := 0
 	for i, end := range d.ends {
-		d.bufs[i][0] = d.data[start:end:end]
+		d.bufs[i] = d.data[start:end:end]
 		start = end
 	}
 	tries := 0
 	for at := 0; at < len(d.ends); {
-		n, err := d.send(d.msgs[at:len(d.ends)], 0)
+		n, err := d.writer.Write(d.bufs[at:len(d.ends)])
 		if n > 0 {
 			at, tries = at+n, 0
 		}
@@ -131,18 +116,21 @@ func (d *datagrams) flush(bad func(record int, o outcome)) {
 type udpWriter struct {
 	connection
 	*datagrams
-	conn      *net.UDPConn
 	what      []outcome
 	answering *answering
 	bare      time.Time // when the last datagram without a path was sent
 }
 
 func newUDPWriter(c *net.UDPConn, conn connection) (*udpWriter, error) {
-	d, err := newDatagrams(c)
+	s, err := datagram.Take(c)
 	if err != nil {
 		return nil, err
 	}
-	return &udpWriter{connection: conn, datagrams: d, conn: c, answering: answer(c)}, nil
+	d, err := newDatagrams(s)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &udpWriter{connection: conn, datagrams: d, answering: answer(s)}, nil
 }
 
 // Write sends a batch.
