@@ -66,12 +66,7 @@ type view struct {
 
 // look looks at the segment. The log's mutex is held.
 func (l *Log) look(s *segment) view {
-	v := view{state: s.published, next: noNext, ended: s.sealed, gone: s.retired, trimmed: l.trimmed.seq}
-	for i, other := range l.segments {
-		if other == s && i+1 < len(l.segments) {
-			v.next = l.segments[i+1].first
-		}
-	}
+	v := view{state: s.published, next: s.next, ended: s.sealed, gone: s.retired, trimmed: l.trimmed.seq}
 	if l.limits.Age > 0 {
 		v.before = time.Now().Add(-l.limits.Age).UnixNano()
 	}
@@ -133,7 +128,7 @@ func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 			return e, false, err
 		}
 	}
-	c.failures, w.salvage = 0, false
+	c.failures = 0
 	if end {
 		w.off, w.last = v.end, max(w.last, v.last)
 		return e, false, nil
@@ -158,26 +153,22 @@ func (c *cursor) missing() (ok bool, err error) {
 	if c.segment.retired {
 		return false, nil
 	}
-	if l.failed != nil && !c.settling && w.last > l.synced.seq {
-		c.again()
+	if c.settling {
+		return true, nil // who writes it again counts
+	}
+	if l.failed != nil && c.segment.published.last > l.synced.seq {
+		c.leave() // what was passed over is read once more
 		return false, errUnsettled
 	}
 	l.hurt(c.segment, w.total-w.lost, w.lost, w.hole)
 	return true, nil
 }
 
-// again has the segment entered anew: what was passed over is read once more.
-func (c *cursor) again() {
-	c.walker.close()
-	c.walker.file.Close()
-	c.segment = nil
-}
-
 // failed is the error of a file that can't be read. After some attempts no more than
 // the damaged place is passed over.
 func (c *cursor) failed(err error) error {
 	c.failures++
-	c.walker.salvage = c.failures >= mostFailures
+	c.walker.salvage = c.walker.salvage || c.failures >= mostFailures
 	return fmt.Errorf("spool: %s: %w", filepath.Join(c.log.dir, c.segment.name()), err)
 }
 

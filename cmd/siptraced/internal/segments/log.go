@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -157,6 +158,7 @@ func (l *Log) Append(_ context.Context, entries []*journal.Entry) (n int, err er
 	for _, r := range l.runs {
 		l.publish(r)
 	}
+	clear(l.runs)
 	return n, err
 }
 
@@ -198,18 +200,18 @@ func (l *Log) write(entries []*journal.Entry, at place) (n int, after place, err
 		return 0, at, err
 	}
 	room = min(room, s.size-s.written.end)
-	l.headers, l.bufs = l.headers[:0], l.bufs[:0]
-	size := int64(0)
 	for _, e := range entries {
-		if len(e.Data) > maxEntry || size+recordSize(len(e.Data)) > room {
+		size := recordSize(len(e.Data))
+		if len(e.Data) > maxEntry || size > room {
 			break
 		}
-		l.headers = append(l.headers, zeroHeader[:]...)
-		size += recordSize(len(e.Data))
+		room -= size
 		n++
 	}
 	after = l.encode(s, entries[:n], at)
-	if _, err := s.file.WritevAt(l.bufs, s.written.end); err != nil {
+	_, err = s.file.WritevAt(l.bufs, s.written.end)
+	clear(l.bufs)
+	if err != nil {
 		return 0, at, l.fail(err, false)
 	}
 	r := run{s, entries[:n]}
@@ -222,25 +224,35 @@ func (l *Log) write(entries []*journal.Entry, at place) (n int, after place, err
 	return n, after, nil
 }
 
-var zeroHeader [headerSize]byte
-
-// encode makes what is written for entries, in l.bufs.
+// encode makes what is written for entries, in l.bufs: headers, with what fills up the
+// record before them, and data in turn.
 func (l *Log) encode(s *segment, entries []*journal.Entry, at place) place {
-	off := s.written.end
-	for i, e := range entries {
+	l.headers = slices.Grow(l.headers[:0], (len(entries)+1)*(headerSize+align))
+	l.bufs = l.bufs[:0]
+	off, pad := s.written.end, 0
+	for _, e := range entries {
 		at.seq++
 		at.total = max(at.total+uint64(e.Records), e.Total)
 		e.Seq, e.Total, e.Timeline = at.seq, at.total, s.timelineID
 		h := headerOf(e, off, l.timeline)
-		b := l.headers[i*headerSize : (i+1)*headerSize]
-		h.put(b)
+		b := l.zeros(pad + headerSize)
+		h.put(b[pad:])
 		l.bufs = append(l.bufs, b, e.Data)
-		if pad := h.size() - headerSize - int64(len(e.Data)); pad > 0 {
-			l.bufs = append(l.bufs, zeroHeader[:pad])
-		}
 		off += h.size()
+		pad = int(h.size()) - headerSize - len(e.Data)
+	}
+	if pad > 0 {
+		l.bufs = append(l.bufs, l.zeros(pad))
 	}
 	return at
+}
+
+// zeros is n more bytes of l.headers, which has room for them.
+func (l *Log) zeros(n int) []byte {
+	i := len(l.headers)
+	l.headers = l.headers[:i+n]
+	clear(l.headers[i:])
+	return l.headers[i:]
 }
 
 func headerOf(e *journal.Entry, off int64, timeline uint64) header {
@@ -355,11 +367,20 @@ func (l *Log) begin(size int64, at place) (*segment, error) {
 	if l.active != nil {
 		l.active.sealed = true
 	}
-	l.segments = append(l.segments, s)
+	l.add(s)
 	l.mu.Unlock()
 	l.active = s
 	wake(l.wake)
 	return s, nil
+}
+
+// add adds a segment behind the others. The mutex is held.
+func (l *Log) add(s *segment) {
+	if n := len(l.segments); n > 0 {
+		l.segments[n-1].next = s.first
+	}
+	s.next = noNext
+	l.segments = append(l.segments, s)
 }
 
 // allot gives a segment its file: one that is used again, or a new one.

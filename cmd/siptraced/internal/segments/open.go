@@ -77,11 +77,14 @@ func (l *Log) open() error {
 		if err := l.load(s, next, before); err != nil {
 			return err
 		}
-		l.segments = append(l.segments, s)
+		l.add(s)
 	}
 	l.findEnd(n)
 	return nil
 }
+
+// precedes reports whether a place is the end of what came before a segment.
+func (p place) precedes(s *segment) bool { return s.first == 1 || p.seq > 0 && p.seq < s.first }
 
 func (s *segment) place() place { return place{s.published.last, s.published.total} }
 
@@ -217,7 +220,7 @@ const (
 
 // rebuild reads a segment, and cuts what was kept ready in it.
 func (l *Log) rebuild(s *segment, f disk.File, next uint64, before place) error {
-	known := s.first == 1 || before.seq > 0
+	known := before.precedes(s)
 	var r scanned
 	var err error
 	for i := range startAttempts {
@@ -277,12 +280,12 @@ func scan(f disk.File, pool *sync.Pool, s *segment, next, before uint64, known, 
 	if err != nil {
 		return r, err
 	}
+	if !known {
+		before = 0
+	}
 	r.segment.size, r.segment.before = size, before
 	r.segment.written = state{last: s.first - 1, total: before}
 	w := walker{file: f, pool: pool, from: origin{s.timeline, s.first, next}, end: size, last: s.first - 1, total: before, salvage: salvage}
-	if !known {
-		w.total = 0
-	}
 	defer w.close()
 	for {
 		var h header

@@ -121,7 +121,7 @@ func (r *Repairer) scan(log int, name string) (*segment, scanned, error) {
 			return s, scanned{}, err
 		}
 		defer f.Close()
-		found, err := scan(f, &r.blocks, s, next, before.total, s.first == 1 || before.seq > 0, true)
+		found, err := scan(f, &r.blocks, s, next, before.total, before.precedes(s), true)
 		found.next = next
 		indexed := *s
 		if _, err := loadIndex(r.fs, dir, &indexed); err == nil && indexed.published.last < next && indexed.published.total > found.segment.published.total {

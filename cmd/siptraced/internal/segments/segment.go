@@ -45,6 +45,7 @@ type segment struct {
 	ordinal    uint32
 	timeline   uint64
 	timelineID string
+	next       uint64 // the number of the first entry of the segment behind it
 	before     uint64 // the total before the first entry
 
 	// written is what the file has; of that readers get what is published, and a loss
@@ -88,7 +89,7 @@ func parseSegment(name string) (s *segment, ok bool) {
 	first, err1 := strconv.ParseUint(parts[0], 10, 64)
 	ordinal, err2 := strconv.ParseUint(parts[1], 10, 32)
 	timeline, err3 := strconv.ParseUint(parts[2], 16, 64)
-	s = &segment{first: first, ordinal: uint32(ordinal), timeline: timeline}
+	s = &segment{first: first, ordinal: uint32(ordinal), timeline: timeline, next: noNext}
 	return s, err1 == nil && err2 == nil && err3 == nil && first > 0 && s.name() == name
 }
 

@@ -109,7 +109,7 @@ func (l *Log) syncFiles() error {
 	l.later = time.Time{}
 	l.mu.Unlock()
 	slow := time.AfterFunc(slowSync, func() {
-		l.log.Warn("spool: the disk takes long to sync; what was spooled meanwhile would be lost with power", "since", slowSync)
+		l.log.Warn("spool: the disk takes long to sync; what was spooled meanwhile would be lost with power", "after", slowSync)
 	})
 	defer slow.Stop()
 	for _, d := range work {
@@ -299,7 +299,10 @@ func (l *Log) install(c *copier, from, end place) (gone []*segment) {
 		}
 		kept = append(kept, s)
 	}
-	l.segments = append(kept, c.segments...)
+	l.segments = kept
+	for _, s := range c.segments {
+		l.add(s)
+	}
 	l.damaged += c.lost
 	l.active = nil
 	l.synced = end

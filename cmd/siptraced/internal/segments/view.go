@@ -306,7 +306,7 @@ func (v *View) checkSegment(l *logView, s *segment, next uint64, before place, f
 		return scanned{}, one, err
 	}
 	defer f.Close()
-	known := s.first == 1 || before.seq > 0 || follows
+	known := before.precedes(s)
 	found, err := scan(f, &v.blocks, s, next, before.total, known, true)
 	if err != nil {
 		return found, one, err
