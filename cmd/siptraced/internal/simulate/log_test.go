@@ -1,0 +1,753 @@
+//go:build simulation
+
+package simulate
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/disk"
+	"siptraced/cmd/siptraced/internal/disk/faulty"
+	"siptraced/cmd/siptraced/internal/journal"
+	"siptraced/cmd/siptraced/internal/segments"
+)
+
+// logRun drives the logs of package segments alone: it appends, reads, trims, and
+// knows what has to be there.
+type logRun struct {
+	*world
+	damage
+	sync    time.Duration
+	segment int64
+	logs    []*logModel
+	ids     int
+	names   map[string]int // timeline and number of each entry: its id
+	life    *life
+}
+
+// life is one process.
+type life struct {
+	process *faulty.Process
+	engine  *segments.Engine
+	over    chan struct{} // closed when it is to end
+	actors  int           // that did not end yet
+	ended   signal
+}
+
+// logModel is what is known of one log.
+type logModel struct {
+	run      *logRun
+	index    int
+	log      journal.Log
+	entries  []*sent // in the order in which they were offered
+	total    uint64
+	position uint64 // of the reader
+	flushed  uint64 // the position that is certainly saved
+	trimmed  uint64
+}
+
+// sent is one entry.
+type sent struct {
+	id, size, records int
+	seq               uint64
+	timeline          string
+	kept              bool // Append said so
+	synced            bool
+	gone              bool // it was found to be lost, and that is all right
+}
+
+// body is what the entry holds.
+func (s *sent) body() []byte {
+	b := make([]byte, s.size)
+	binary.LittleEndian.PutUint64(b, uint64(s.id))
+	for i := 8; i < len(b); i++ {
+		b[i] = byte(i*7 + s.id*31)
+	}
+	return b
+}
+
+func (w *world) runLog() {
+	r := &logRun{
+		world: w, names: map[string]int{},
+		sync:    []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 0, time.Second}[w.rand.IntN(4)],
+		segment: []int64{64 << 10, 256 << 10, 1 << 20}[w.rand.IntN(3)],
+	}
+	w.disk.SetSize(diskSize, 0)
+	for i := range 1 + w.rand.IntN(2) {
+		r.logs = append(r.logs, &logModel{run: r, index: i})
+	}
+	w.note("log run: sync %s segment %d logs %d", r.sync, r.segment, len(r.logs))
+	for range 3 + w.rand.IntN(5) {
+		if len(w.findings) > 0 {
+			return
+		}
+		if r.start(w.chance(4)) {
+			r.live(w.between(200*time.Millisecond, 4*time.Second))
+		}
+	}
+	r.finish()
+}
+
+// start opens the directory, maybe on a disk that makes trouble, and looks at what
+// is there. It reports whether that succeeded.
+func (r *logRun) start(trouble bool) bool {
+	l := &life{process: r.disk.Start(), over: make(chan struct{}), ended: newSignal()}
+	if trouble {
+		r.diskTrouble(&r.damage)
+	}
+	began := r.now()
+	engine, err := r.open(l.process)
+	if err != nil {
+		r.note("open: %v", err)
+		if !trouble {
+			r.find("the directory does not open: %v", err)
+		}
+		l.process.Kill()
+		r.disk.Heal()
+		r.disk.SetSize(diskSize, 0)
+		return false
+	}
+	r.note("opened after %s", r.now()-began)
+	l.engine, r.life = engine, l
+	for _, m := range r.logs {
+		m.log, err = engine.Open(context.Background(), m.index, journal.Limits{})
+		if err != nil {
+			r.note("open log %d: %v", m.index, err)
+			if !trouble {
+				r.find("log %d does not open: %v", m.index, err)
+			}
+			r.kill()
+			r.disk.Heal()
+			r.disk.SetSize(diskSize, 0)
+			return false
+		}
+		m.begin(engine)
+	}
+	return true
+}
+
+func (r *logRun) open(p *faulty.Process) (*segments.Engine, error) {
+	return segments.Open(context.Background(), segments.Config{
+		Dir: spoolDir, FS: p, SyncInterval: r.sync, SegmentSize: r.segment, Log: r.logger("log"), Random: r.rand.Uint64,
+	})
+}
+
+func (m *logModel) key() string { return "reader." + strconv.Itoa(m.index) }
+
+// begin takes over what the log says of itself.
+func (m *logModel) begin(e *segments.Engine) {
+	text, found, err := e.Positions().Get(context.Background(), m.key())
+	if err != nil {
+		m.run.find("positions: %v", err)
+	}
+	position, _ := strconv.ParseUint(text, 10, 64)
+	if !found && m.flushed > 0 && !m.run.positions {
+		m.run.find("log %d: position %d was saved, and there is none", m.index, m.flushed)
+	}
+	if found && position < m.flushed {
+		m.run.find("log %d: position %d was saved, and %d is there", m.index, m.flushed, position)
+	}
+	m.position, m.flushed = position, position
+	m.log.Skip(position)
+	b, err := m.log.Bounds(context.Background())
+	if err != nil {
+		m.run.find("bounds: %v", err)
+	}
+	m.total = b.Total
+	m.run.note("log %d: first %d last %d total %d position %d damaged %d", m.index, b.First, b.Last, b.Total, position, b.DamagedRecords)
+}
+
+// live has things happen for a while, and ends the process in one way or another.
+func (r *logRun) live(d time.Duration) {
+	l := r.life
+	for _, m := range r.logs {
+		r.act(func() { m.append(l) })
+		r.act(func() { m.read(l) })
+	}
+	end := r.now() + d
+	if r.chance(4) {
+		n := r.rand.IntN(400)
+		r.note("the process will be killed at call %d", n)
+		r.disk.Inject(faulty.Fault{After: n, Times: 1, Kill: true, Partial: r.chance(2)})
+	}
+	for r.now() < end && !killed(l.process) {
+		_ = sleep(context.Background(), r.between(20*time.Millisecond, d/2))
+		if killed(l.process) {
+			break
+		}
+		switch r.rand.IntN(6) {
+		case 0, 1:
+			r.diskTrouble(&r.damage)
+		case 2:
+			r.lookAtClone()
+		case 3:
+			r.second()
+		case 4:
+			r.syncNow()
+		}
+	}
+	r.endLife()
+}
+
+func killed(p *faulty.Process) bool {
+	select {
+	case <-p.Killed():
+		return true
+	default:
+		return false
+	}
+}
+
+// act runs f as a part of the process.
+func (r *logRun) act(f func()) {
+	l := r.life
+	l.actors++
+	go func() {
+		f()
+		l.actors--
+		l.ended.wake()
+	}()
+}
+
+// endLife ends the process: in order, by a kill, or by a loss of power.
+func (r *logRun) endLife() {
+	l := r.life
+	how := r.rand.IntN(3)
+	switch {
+	case killed(l.process):
+		r.note("the process was killed")
+		r.kill()
+		r.check("a kill", nil)
+	case how == 0:
+		r.note("stop")
+		r.disk.Heal()
+		r.disk.SetSize(diskSize, 0)
+		r.stop()
+		if r.chance(2) {
+			r.disk.PowerLoss()
+			r.check("a stop and a loss of power", nil)
+			return
+		}
+		r.check("a stop", nil)
+	case how == 1:
+		r.note("kill")
+		r.kill()
+		r.check("a kill", nil)
+	default:
+		allowed := r.unsynced()
+		r.note("power loss, %v may be lost", allowed)
+		r.disk.PowerLoss()
+		r.kill()
+		r.check("a loss of power", allowed)
+	}
+}
+
+// unsynced is how many records each log says that a loss of power costs now.
+func (r *logRun) unsynced() (n []uint64) {
+	for _, m := range r.logs {
+		b, _ := m.log.Bounds(context.Background())
+		n = append(n, b.UnsyncedRecords+b.UncertainRecords)
+	}
+	return n
+}
+
+// wait waits until all parts of the process ended.
+func (l *life) wait() {
+	for l.actors > 0 {
+		<-l.ended.wait()
+	}
+}
+
+// kill ends the process at once.
+func (r *logRun) kill() {
+	r.life.process.Kill()
+	close(r.life.over)
+	r.close(time.Minute)
+}
+
+// stop ends it in order.
+func (r *logRun) stop() {
+	close(r.life.over)
+	r.life.wait()
+	if err := r.close(time.Minute); err != nil {
+		r.find("close: %v", err)
+	}
+	for _, m := range r.logs {
+		for _, s := range m.entries {
+			s.synced = s.synced || s.kept
+		}
+		m.flushed = max(m.flushed, m.position)
+	}
+	r.life.process.Kill() // what it still does is of no effect
+}
+
+func (r *logRun) close(patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := r.life.engine.Close(ctx)
+	if ctx.Err() != nil {
+		r.find("the engine does not close within %s", patience)
+	}
+	r.life.wait()
+	return err
+}
+
+// append offers entries until the process ends.
+func (m *logModel) append(l *life) {
+	r := m.run
+	for !m.ended(l) {
+		var batch []*sent
+		var entries []*journal.Entry
+		for range 1 + r.rand.IntN(3) {
+			s := &sent{id: r.nextID(), size: 8 + r.rand.IntN([]int{200, 5000, 40000}[r.rand.IntN(3)]), records: 1 + r.rand.IntN(20)}
+			m.total += uint64(s.records)
+			batch = append(batch, s)
+			entries = append(entries, &journal.Entry{Records: s.records, Total: m.total, Taken: time.Now(), Data: s.body()})
+		}
+		m.entries = append(m.entries, batch...)
+		for len(entries) > 0 {
+			n, err := m.log.Append(context.Background(), entries)
+			if n < 0 || n > len(entries) || err == nil && n != len(entries) {
+				r.find("log %d: Append kept %d of %d: %v", m.index, n, len(entries), err)
+				return
+			}
+			if m.ended(l) && killed(l.process) {
+				return // nobody heard the answer
+			}
+			for i, e := range entries[:n] {
+				m.keep(batch[i], e)
+			}
+			entries, batch = entries[n:], batch[n:]
+			if err == nil {
+				continue
+			}
+			r.note("log %d: append: kept %d, %v", m.index, n, err)
+			_ = sleep(context.Background(), r.between(10*time.Millisecond, 200*time.Millisecond))
+			if m.ended(l) {
+				return
+			}
+		}
+		_ = sleep(context.Background(), r.between(time.Millisecond, 60*time.Millisecond))
+	}
+}
+
+func (r *logRun) nextID() int { r.ids++; return r.ids }
+
+func (m *logModel) ended(l *life) bool {
+	select {
+	case <-l.over:
+		return true
+	case <-l.process.Killed():
+		return true
+	default:
+		return false
+	}
+}
+
+// keep notes that an entry is kept.
+func (m *logModel) keep(s *sent, e *journal.Entry) {
+	s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
+	s.synced = m.run.sync == 0
+	m.name(s.id, e)
+}
+
+// name checks that no other entry has this number on this timeline.
+func (m *logModel) name(id int, e *journal.Entry) {
+	key := fmt.Sprintf("%s/%d", e.Timeline, e.Seq)
+	if was, ok := m.run.names[key]; ok && was != id {
+		m.run.find("log %d: entry %d and entry %d are both %s", m.index, was, id, key)
+	}
+	m.run.names[key] = id
+}
+
+// read reads, saves its position, and trims.
+func (m *logModel) read(l *life) {
+	r := m.run
+	for !m.ended(l) {
+		c, err := m.log.Read(context.Background(), m.position)
+		if err != nil {
+			r.note("log %d: read: %v", m.index, err)
+			_ = sleep(context.Background(), r.between(10*time.Millisecond, 100*time.Millisecond))
+			continue
+		}
+		m.follow(l, c)
+		c.Close()
+	}
+}
+
+func (m *logModel) follow(l *life, c journal.Cursor) {
+	r := m.run
+	at := m.position
+	next := 0 // of m.entries
+	for !m.ended(l) {
+		e, err := c.Next(context.Background())
+		if m.ended(l) && killed(l.process) {
+			return
+		}
+		if errors.Is(err, journal.ErrEnd) {
+			m.save(l, at)
+			_ = sleep(context.Background(), r.between(5*time.Millisecond, 100*time.Millisecond))
+			continue
+		}
+		if err != nil {
+			r.note("log %d: next: %v", m.index, err)
+			_ = sleep(context.Background(), r.between(10*time.Millisecond, 100*time.Millisecond))
+			return
+		}
+		next = m.expect(next, at, &e)
+		at = e.Seq
+		if e.Memory != nil {
+			e.Memory.Release()
+		}
+		if r.chance(8) {
+			m.save(l, at)
+		}
+		if r.chance(200) {
+			return // and from the saved position again
+		}
+	}
+}
+
+// save saves the reader's position and trims.
+func (m *logModel) save(l *life, at uint64) {
+	if at == m.position || m.ended(l) {
+		return
+	}
+	p := l.engine.Positions()
+	if err := p.Put(context.Background(), m.key(), strconv.FormatUint(at, 10)); err != nil {
+		m.run.find("put: %v", err)
+	}
+	m.position = at
+	if err := p.Flush(context.Background()); err != nil {
+		m.run.note("log %d: flush: %v", m.index, err)
+		return
+	}
+	if m.ended(l) {
+		return
+	}
+	m.flushed = at
+	m.trimmed = at
+	if err := m.log.Trim(context.Background(), at); err != nil {
+		m.run.note("log %d: trim: %v", m.index, err)
+	}
+}
+
+// expect compares an entry that was read behind the number at with what has to be
+// there. It returns where in m.entries the next one is.
+func (m *logModel) expect(next int, at uint64, e *journal.Entry) int {
+	r := m.run
+	if e.Seq <= at {
+		r.find("log %d: entry %d was read behind %d", m.index, e.Seq, at)
+	}
+	i := m.known(next, e)
+	if i < 0 {
+		return next
+	}
+	for _, s := range m.entries[next:i] {
+		if s.kept && !s.gone && s.seq > at {
+			m.missed(s, "reading", true)
+		}
+	}
+	return i + 1
+}
+
+// known finds an entry that was read among those that were offered, from the
+// next-th on.
+func (m *logModel) known(next int, e *journal.Entry) int {
+	r := m.run
+	if len(e.Data) < 8 {
+		r.find("log %d: entry %d has %d bytes", m.index, e.Seq, len(e.Data))
+		return -1
+	}
+	id := int(binary.LittleEndian.Uint64(e.Data))
+	for i := next; i < len(m.entries); i++ {
+		s := m.entries[i]
+		if s.id != id {
+			continue
+		}
+		switch {
+		case !bytes.Equal(s.body(), e.Data):
+			r.find("log %d: entry %d (%d) is not what was written", m.index, id, e.Seq)
+		case s.gone && !r.flaky:
+			r.find("log %d: entry %d (%d) was lost, and is there again", m.index, id, e.Seq)
+		case s.kept && (s.seq != e.Seq || s.timeline != e.Timeline):
+			r.find("log %d: entry %d was %s/%d, and is %s/%d", m.index, id, s.timeline, s.seq, e.Timeline, e.Seq)
+		case s.records != e.Records:
+			r.find("log %d: entry %d has %d records, not %d", m.index, id, e.Records, s.records)
+		}
+		m.name(id, e)
+		return i
+	}
+	r.find("log %d: entry %d (%d) was read out of order, twice, or was never written", m.index, id, e.Seq)
+	return -1
+}
+
+// missed notes that an entry is not there and should be. With settle, it is gone.
+func (m *logModel) missed(s *sent, after string, settle bool) {
+	r := m.run
+	s.gone = s.gone || settle
+	switch {
+	case r.unbounded:
+		r.note("log %d: entry %d is gone: a write went to the wrong place", m.index, s.seq)
+	case r.rots > 0:
+		r.note("log %d: entry %d is gone: its sector rotted", m.index, s.seq)
+		if settle {
+			r.rots--
+		}
+	default:
+		r.find("log %d: after %s entry %d (%d) is gone, synced %t", m.index, after, s.id, s.seq, s.synced)
+	}
+}
+
+// check opens the directory as it is now, and reads all that is there. allowed is how
+// many records of each log may be missing, of those that were not synced; nil: none.
+func (r *logRun) check(after string, allowed []uint64) {
+	r.disk.Heal()
+	r.disk.SetSize(diskSize, 0)
+	r.inspect(r.disk.Clone(r.rand.Uint64()), after, allowed, true)
+}
+
+// expected is what has to be in a log at some moment.
+type expected struct {
+	entries []*sent // kept
+	synced  map[*sent]bool
+}
+
+func (m *logModel) expected() expected {
+	x := expected{synced: map[*sent]bool{}}
+	for _, s := range m.entries {
+		if s.kept && !s.gone && s.seq > m.trimmed {
+			x.entries = append(x.entries, s)
+			x.synced[s] = s.synced
+		}
+	}
+	return x
+}
+
+// inspect reads a copy of the disk. With settle, what is missing there is gone.
+func (r *logRun) inspect(d *faulty.Disk, after string, allowed []uint64, settle bool) {
+	var want []expected
+	for _, m := range r.logs {
+		want = append(want, m.expected())
+	}
+	p := d.Start()
+	engine, err := r.open(p)
+	if err != nil {
+		r.find("after %s the directory does not open: %v", after, err)
+		return
+	}
+	for i, m := range r.logs {
+		log, err := engine.Open(context.Background(), m.index, journal.Limits{})
+		if err != nil {
+			r.find("after %s log %d does not open: %v", after, m.index, err)
+			continue
+		}
+		there, ok := m.readAll(log, after, settle)
+		switch {
+		case !ok:
+		case allowed == nil:
+			m.compare(want[i], there, after, settle)
+		default:
+			m.compareLoss(want[i], there, after, allowed[i], settle)
+		}
+	}
+	p.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = engine.Close(ctx)
+}
+
+// readAll reads a log from its beginning to its end.
+func (m *logModel) readAll(log journal.Log, after string, settle bool) (there map[*sent]bool, ok bool) {
+	r := m.run
+	c, err := log.Read(context.Background(), 0)
+	if err != nil {
+		r.find("after %s log %d can't be read: %v", after, m.index, err)
+		return nil, false
+	}
+	defer c.Close()
+	there = map[*sent]bool{}
+	next, at := 0, uint64(0)
+	for {
+		e, err := c.Next(context.Background())
+		if errors.Is(err, journal.ErrEnd) {
+			break
+		}
+		if err != nil {
+			r.find("after %s log %d can't be read: %v", after, m.index, err)
+			return nil, false
+		}
+		if e.Seq <= at {
+			r.find("after %s log %d: entry %d was read behind %d", after, m.index, e.Seq, at)
+		}
+		at = e.Seq
+		if i := m.known(next, &e); i >= 0 {
+			s := m.entries[i]
+			there[s] = true
+			if settle && !s.kept {
+				s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
+			}
+			next = i + 1
+		}
+		if e.Memory != nil {
+			e.Memory.Release()
+		}
+	}
+	if settle {
+		for _, s := range m.entries {
+			s.gone = s.gone || !s.kept // never was
+		}
+	}
+	return there, true
+}
+
+// compare is for a log that must have lost nothing.
+func (m *logModel) compare(want expected, there map[*sent]bool, after string, settle bool) {
+	for _, s := range want.entries {
+		if !there[s] && !s.gone {
+			m.missed(s, after, settle)
+		}
+	}
+}
+
+// compareLoss is for a log that may have lost what was not synced: so many records.
+func (m *logModel) compareLoss(want expected, there map[*sent]bool, after string, may uint64, settle bool) {
+	lost := uint64(0)
+	for _, s := range want.entries {
+		switch {
+		case there[s]:
+			s.synced = s.synced || settle
+		case want.synced[s]:
+			m.missed(s, after, settle)
+		default:
+			lost += uint64(s.records)
+			s.gone = s.gone || settle
+		}
+	}
+	if lost > 0 {
+		m.run.note("log %d: after %s %d records are gone, %d were allowed", m.index, after, lost, may)
+	}
+	if lost > may && m.run.rots == 0 && !m.run.unbounded {
+		m.run.find("log %d: after %s %d records are gone, and it had said that it would be %d at the most", m.index, after, lost, may)
+	}
+}
+
+// lookAtClone looks at what a machine would find that lost power now.
+func (r *logRun) lookAtClone() {
+	allowed := r.unsynced()
+	r.inspect(r.disk.CrashClone(r.rand.Uint64()), "a loss of power (clone)", allowed, false)
+}
+
+// second tries to use the directory beside the process that has it.
+func (r *logRun) second() {
+	if killed(r.life.process) {
+		return
+	}
+	p := r.disk.Start()
+	e, err := r.open(p)
+	if err == nil && !killed(r.life.process) {
+		r.find("two processes have the directory")
+		_ = e.Close(context.Background())
+	}
+	if err != nil && !errors.As(err, new(*disk.LockedError)) {
+		r.note("second process: %v", err)
+	}
+	p.Kill()
+}
+
+// syncNow syncs a log, and notes what is safe then.
+func (r *logRun) syncNow() {
+	m := r.logs[r.rand.IntN(len(r.logs))]
+	var before []*sent
+	for _, s := range m.entries {
+		if s.kept && !s.gone {
+			before = append(before, s)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := m.log.Sync(ctx); err != nil {
+		r.note("log %d: sync: %v", m.index, err)
+		return
+	}
+	if killed(r.life.process) {
+		return
+	}
+	for _, s := range before {
+		s.synced = true
+	}
+}
+
+// finish mends everything, and waits until all is read and safe.
+func (r *logRun) finish() {
+	r.disk.Heal()
+	r.disk.SetSize(diskSize, 0)
+	if len(r.findings) > 0 || !r.start(false) {
+		return
+	}
+	l := r.life
+	for _, m := range r.logs {
+		r.act(func() { m.append(l) })
+		r.act(func() { m.read(l) })
+	}
+	_ = sleep(context.Background(), time.Second)
+	close(l.over)
+	l.wait()
+	for _, m := range r.logs {
+		m.finish()
+	}
+	if err := r.close(time.Minute); err != nil {
+		r.find("close: %v", err)
+	}
+	l.process.Kill()
+}
+
+// finish reads what is left.
+func (m *logModel) finish() {
+	r := m.run
+	if n := len(m.entries); n > 0 && !m.entries[n-1].kept {
+		r.find("log %d: the disk is well, and nothing is kept", m.index)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := m.log.Sync(ctx); err != nil {
+		r.find("log %d: the disk is well, and sync says: %v", m.index, err)
+	}
+	b, _ := m.log.Bounds(ctx)
+	if b.UnsyncedRecords+b.UncertainRecords > 0 {
+		r.find("log %d: after a sync %d records are not synced and %d uncertain", m.index, b.UnsyncedRecords, b.UncertainRecords)
+	}
+	c, err := m.log.Read(ctx, m.position)
+	if err != nil {
+		r.find("log %d: read: %v", m.index, err)
+		return
+	}
+	defer c.Close()
+	next, at := 0, m.position
+	for {
+		e, err := c.Next(ctx)
+		if errors.Is(err, journal.ErrEnd) {
+			break
+		}
+		if err != nil {
+			r.find("log %d: next: %v", m.index, err)
+			return
+		}
+		next = m.expect(next, at, &e)
+		at = e.Seq
+		if e.Memory != nil {
+			e.Memory.Release()
+		}
+	}
+	for _, s := range m.entries[next:] {
+		if s.kept && !s.gone && s.seq > at {
+			m.missed(s, "the end", true)
+		}
+	}
+	r.note("log %d: %d entries, last %d", m.index, len(m.entries), at)
+}
