@@ -20,22 +20,22 @@ type change struct{ file, old, new string }
 // as one that waits, and the clock goes on; and the clock can be set.
 var runtimeChanges = []change{
 	{
-		"rand.go",
+		"runtime/rand.go",
 		"\tglobalRand.state.Init(*seed)\n",
 		"\t*seed = [32]byte{1} // the hashes of maps, too\n\tglobalRand.state.Init(*seed)\n",
 	},
-	{
-		"rand.go",
-		"func rand() uint64 {\n",
-		"func rand() uint64 {\n\tif simulation != 0 {\n\t\treturn simulatedRand()\n\t}\n",
-	},
-	{"rand.go", "// rand32 is uint32(rand())", `// simulation is the state of the generator that replaces all others; 0: it does not.
-var simulation uint64
+	{"runtime/rand.go", "// rand32 is uint32(rand())", `// simulation is the state of the generator that replaces others in a simulation; 0:
+// there is none.
+var simulation, simulatedMaps uint64
 
 // simulatedRand is splitmix64.
 //
 //go:nosplit
+//go:linkname simulatedRand
 func simulatedRand() uint64 {
+	if simulation == 0 {
+		return rand()
+	}
 	simulation += 0x9e3779b97f4a7c15
 	z := simulation
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -46,29 +46,44 @@ func simulatedRand() uint64 {
 //go:linkname beginSimulation
 func beginSimulation(seed uint64) {
 	simulation = seed
+	simulatedMaps = simulatedRand()
 	getg().m.p.ptr().schedtick = 0 // each 61st looks elsewhere for work
 }
 
 // rand32 is uint32(rand())`},
-	{"select.go", "j := cheaprandn(uint32(norder + 1))", "j := randn(uint32(norder + 1))"},
-	{"time.go", "t.rand = cheaprand()", "t.rand = uint32(rand())"},
+	// A map that a package makes when it is first used must not change what others get.
 	{
-		"time.go",
+		"runtime/rand.go",
+		"func maps_rand() uint64 {\n",
+		"func maps_rand() uint64 {\n\tif simulation != 0 {\n\t\treturn simulatedMaps\n\t}\n",
+	},
+	{
+		"runtime/rand.go",
+		"func rand() uint64 {\n",
+		"func rand() uint64 {\n\tif simulation != 0 {\n\t\treturn simulatedMaps\n\t}\n",
+	},
+	{"math/rand/v2/rand.go", "//go:linkname runtime_rand runtime.rand\n", "//go:linkname runtime_rand runtime.simulatedRand\n"},
+	{"math/rand/rand.go", "//go:linkname runtime_rand runtime.rand\n", "//go:linkname runtime_rand runtime.simulatedRand\n"},
+	{"os/tempfile.go", "//go:linkname runtime_rand runtime.rand\n", "//go:linkname runtime_rand runtime.simulatedRand\n"},
+	{"runtime/select.go", "j := cheaprandn(uint32(norder + 1))", "j := uint32(simulatedRand() % uint64(norder+1))"},
+	{"runtime/time.go", "t.rand = cheaprand()", "t.rand = uint32(simulatedRand())"},
+	{
+		"runtime/time.go",
 		"\t\tsec = bubble.now / (1000 * 1000 * 1000)\n\t\tnsec = int32(bubble.now % (1000 * 1000 * 1000))\n",
 		"\t\tsec = (bubble.now + clockStep) / (1000 * 1000 * 1000)\n\t\tnsec = int32((bubble.now + clockStep) % (1000 * 1000 * 1000))\n\t\treturn sec, nsec, bubble.now\n",
 	},
 	{
-		"time.go",
+		"runtime/time.go",
 		"// A timer is a potentially",
 		"// clockStep is how far the clock of the wall in a bubble is from the monotonic one.\nvar clockStep int64\n\n//go:linkname setClockStep\nfunc setClockStep(ns int64) { clockStep = ns }\n\n// A timer is a potentially",
 	},
 	{
-		"proc.go",
+		"runtime/proc.go",
 		"func retake(now int64) uint32 {\n",
 		"func retake(now int64) uint32 {\n\tif simulation != 0 {\n\t\treturn 0\n\t}\n",
 	},
 	{
-		"runtime2.go",
+		"runtime/runtime2.go",
 		"\twaitReasonSynctestRun:           true,\n",
 		"\twaitReasonSynctestRun:           true,\n\twaitReasonSyncMutexLock:         true,\n\twaitReasonSyncRWMutexLock:       true,\n\twaitReasonSyncRWMutexRLock:      true,\n",
 	},
@@ -115,7 +130,7 @@ func (o *overlay) runtime() error {
 		return err
 	}
 	for _, c := range runtimeChanges {
-		file := filepath.Join(strings.TrimSpace(string(root)), "src", "runtime", c.file)
+		file := filepath.Join(strings.TrimSpace(string(root)), "src", c.file)
 		if err := o.change(file, c.old, c.new); err != nil {
 			return fmt.Errorf("this version of Go has another runtime than the simulation knows: %w", err)
 		}

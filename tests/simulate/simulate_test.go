@@ -95,14 +95,23 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// base builds the simulation as it is.
+// base builds the simulation as it is. SIPTEST_SIMULATION names a file that has it, or
+// gets it.
 func base(t *testing.T) *simulation {
 	t.Helper()
+	kept := os.Getenv("SIPTEST_SIMULATION")
+	if _, err := os.Stat(kept); err == nil {
+		return &simulation{binary: kept}
+	}
 	o := newOverlay(t)
 	if err := o.runtime(); err != nil {
 		t.Fatal(err)
 	}
 	binary, err := o.build()
+	if err == nil && kept != "" {
+		err = os.Rename(binary, kept)
+		binary = kept
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

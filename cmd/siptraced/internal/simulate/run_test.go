@@ -69,7 +69,6 @@ func runSeed(t *testing.T, seed uint64, loud bool) (w *world) {
 		cryptotest.SetGlobalRandom(t, seed)
 		w = newWorld(t, seed, loud)
 		w.run()
-		w.ended = w.now()
 	})
 	return w
 }

@@ -35,20 +35,38 @@ type world struct {
 	ports    uint16
 	step     time.Duration // of the clock
 	ended    time.Duration
+	doomed   int           // calls of the disk until doom
+	doom     func()        // is called then
+	over     chan struct{} // closed when the run is over
 }
 
 // mostFindings bounds what a run tells: the first one counts.
 const mostFindings = 10
 
 func newWorld(t *testing.T, seed uint64, loud bool) *world {
-	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), disk: faulty.New(seed), began: time.Now(), hash: fnv.New64a(), loud: loud, ports: 20000}
+	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), disk: faulty.New(seed), began: time.Now(), hash: fnv.New64a(), loud: loud, ports: 20000, over: make(chan struct{})}
 	w.disk.SetLatency(func(op faulty.Op) time.Duration {
 		if op&(faulty.Sync|faulty.SyncDir) != 0 {
 			return w.latency(time.Millisecond)
 		}
 		return w.latency(20 * time.Microsecond)
 	})
+	w.watch(w.disk, "")
 	return w
+}
+
+// watch looks at the calls of a disk.
+func (w *world) watch(d *faulty.Disk, name string) {
+	d.Watch(func(c faulty.Call) {
+		if w.loud {
+			fmt.Fprintf(os.Stderr, "%12s     %s%s %s %d+%d\n", w.now(), name, c.Op, c.Path, c.Off, c.Len)
+		}
+		if d == w.disk && w.doomed > 0 {
+			if w.doomed--; w.doomed == 0 {
+				w.doom()
+			}
+		}
+	})
 }
 
 // now is how long the run has gone on, whatever the clock says.
@@ -86,8 +104,11 @@ func (w *world) between(lo, hi time.Duration) time.Duration { return lo + rand.N
 // after does something later.
 func (w *world) after(d time.Duration, f func()) {
 	go func() {
-		time.Sleep(d)
-		f()
+		select {
+		case <-time.After(d):
+			f()
+		case <-w.over:
+		}
 	}()
 }
 
@@ -143,7 +164,14 @@ func (l *lines) WithAttrs(as []slog.Attr) slog.Handler {
 
 func (l *lines) WithGroup(string) slog.Handler { return l }
 
-func (w *world) run() { w.runLog() }
+func (w *world) run() {
+	w.runLog()
+	w.ended = w.now()
+	// What is still on its way comes to its end.
+	close(w.over)
+	w.disk.Heal()
+	time.Sleep(10 * time.Minute)
+}
 
 // identify is the number of the message that a text is, and whether the database's
 // trigger refuses it; 0: it is none of ours.
