@@ -101,19 +101,12 @@ func (r *Repairer) scan(log int, name string) (*segment, scanned, error) {
 		return nil, scanned{}, err
 	}
 	all, _ := segmentsOf(names)
-	before := place{}
 	for i, s := range all {
 		next := uint64(noNext)
 		if i+1 < len(all) {
 			next = all[i+1].first
 		}
 		if s.name() != name {
-			indexed := *s
-			if _, err := loadIndex(r.fs, dir, &indexed); err == nil {
-				before = indexed.place()
-			} else {
-				before = place{}
-			}
 			continue
 		}
 		f, err := r.fs.Open(filepath.Join(dir, name), os.O_RDONLY)
@@ -121,8 +114,7 @@ func (r *Repairer) scan(log int, name string) (*segment, scanned, error) {
 			return s, scanned{}, err
 		}
 		defer f.Close()
-		found, err := scan(f, &r.blocks, s, next, before.total, before.precedes(s), true)
-		found.next = next
+		found, err := scan(f, &r.blocks, s, next, true)
 		indexed := *s
 		if _, err := loadIndex(r.fs, dir, &indexed); err == nil && indexed.published.last < next && indexed.published.total > found.segment.published.total {
 			// Only the index knows of what was cut off.
@@ -154,7 +146,7 @@ func (r *Repairer) Rewrite(log int, name string) (kept uint64, err error) {
 	if err := r.make(filepath.Join(aside, name), func(to disk.File) error { return copyRaw(from, to, found.segment.size) }); err != nil {
 		return 0, err
 	}
-	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: found.segment.before}
+	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: s.before}
 	fresh.written = state{last: s.first - 1, total: fresh.before}
 	w := walker{
 		file: from, pool: &r.blocks, from: origin{s.timeline, s.first, found.next}, end: found.segment.size,
