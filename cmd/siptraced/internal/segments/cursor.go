@@ -208,7 +208,7 @@ func (c *cursor) failed(err error) error {
 
 // hurt notes that records are missing in a segment behind a total. The mutex is held.
 func (l *Log) hurt(s *segment, before, records uint64, at int64) {
-	more := s.hurt(before, records)
+	more := l.damage.add(span{before, before + records})
 	if more == 0 {
 		return
 	}

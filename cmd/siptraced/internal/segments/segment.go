@@ -65,9 +65,6 @@ type segment struct {
 	retired bool      // not of the log any more
 	cut     bool      // there may be records behind its end that don't count
 	marks   []mark    // while it is not indexed
-
-	// damage is what was found to be missing, by the total before it.
-	damage map[uint64]uint64
 }
 
 func (s *segment) stem() string {
@@ -107,20 +104,6 @@ func (s *segment) add(h *header) {
 	}
 	s.newest = h.taken
 	s.written = state{h.off + h.size(), h.seq, h.total}
-}
-
-// hurt notes that records are missing behind a total, and returns how many of them
-// were not known to be.
-func (s *segment) hurt(before, records uint64) (more uint64) {
-	known := s.damage[before]
-	if records <= known {
-		return 0
-	}
-	if s.damage == nil {
-		s.damage = map[uint64]uint64{}
-	}
-	s.damage[before] = records
-	return records - known
 }
 
 // supersede leaves of segments what counts, in their order: from the first number of a

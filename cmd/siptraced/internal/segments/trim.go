@@ -25,6 +25,7 @@ func (l *Log) Trim(_ context.Context, upTo uint64) error {
 func (l *Log) giveUp(at place) {
 	if at.seq > l.trimmed.seq {
 		l.trimmed = at
+		l.damage.forget(at.total)
 	}
 	if at.seq > l.synced.seq {
 		l.synced = at
