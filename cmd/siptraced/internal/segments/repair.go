@@ -231,9 +231,9 @@ func copyWhole(w *walker, to disk.File, fresh *segment) error {
 func (r *Repairer) Positions(log *slog.Logger) (journal.Positions, error) {
 	name := filepath.Join(r.dir, positionsName)
 	f, err := r.fs.Open(name, os.O_RDONLY)
+	var got PositionsReport
 	if err == nil {
 		defer f.Close()
-		var got PositionsReport
 		if got, err = readPositions(f); err == nil && got.Damaged {
 			err = r.copyAside(f, positionsName)
 		}
@@ -241,7 +241,10 @@ func (r *Repairer) Positions(log *slog.Logger) (journal.Positions, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	r.positions, err = openPositions(r.fs, r.dir, log)
+	if r.positions, err = openPositions(r.fs, r.dir, log); err == nil && got.Damaged {
+		// Both slots are good then.
+		err = r.positions.replace(r.positions.slot, r.positions.values)
+	}
 	return r.positions, err
 }
 

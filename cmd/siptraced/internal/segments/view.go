@@ -56,8 +56,11 @@ type LogReport struct {
 	// whole; 0 without any.
 	First, Last      uint64
 	Entries, Records uint64
-	Bytes            int64 // of the records, with their headers
-	Oldest, Newest   time.Time
+	// Total is how many records were in the log when its last entry had come, as far as
+	// is known; those that are missing are in it.
+	Total          uint64
+	Bytes          int64 // of the records, with their headers
+	Oldest, Newest time.Time
 	// Damaged is how many records are missing, the sum of the Gaps.
 	Damaged uint64
 	// Trimmed is up to where entries were given up.
@@ -83,6 +86,7 @@ const (
 type SegmentReport struct {
 	Name        string // in the directory of its log
 	Timeline    string
+	Begins      uint64 // no entry has a lower number
 	First, Last uint64 // of its whole entries; 0 without any
 	Entries     uint64
 	Records     uint64
@@ -290,6 +294,7 @@ func (v *View) checkLog(ctx context.Context, l *logView, progress func(int64)) (
 			progress(one.Size)
 		}
 	}
+	r.Total = max(before.total, l.end.total)
 	if l.end.total > before.total {
 		r.gap(Gap{Segment: r.last(""), After: before.seq, Records: l.end.total - before.total, Tail: true})
 	}
@@ -300,7 +305,7 @@ func (v *View) checkLog(ctx context.Context, l *logView, progress func(int64)) (
 }
 
 func (v *View) checkSegment(l *logView, s *segment, next uint64) (scanned, SegmentReport, error) {
-	one := SegmentReport{Name: s.name(), Timeline: s.timelineID}
+	one := SegmentReport{Name: s.name(), Timeline: s.timelineID, Begins: s.first}
 	f, err := v.fs.Open(filepath.Join(l.dir, s.name()), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		one.Missing = true
