@@ -106,9 +106,11 @@ type Gap struct {
 	Offset   int64  `json:"offset"`
 	After    uint64 `json:"after_batch"`
 	Messages uint64 `json:"messages"`
-	Before   bool   `json:"before"` // the file itself is whole: one before it is missing
-	AtEnd    bool   `json:"at_end"` // nothing whole is behind it
-	Known    bool   `json:"known"`  // from a repair
+	// NoFile: the file that had them is missing; File is the one before it, or the first
+	// one that is there.
+	NoFile bool `json:"no_file"`
+	AtEnd  bool `json:"at_end"` // nothing whole is behind it
+	Known  bool `json:"known"`  // from a repair
 }
 
 // Sink is how far a sink came in a shard.
@@ -183,7 +185,9 @@ func (r *Report) addShard(l *segments.LogReport, known map[knownGap]bool) {
 	}
 	for _, g := range l.Gaps {
 		gap := Gap{filepath.Join(dir, g.Segment), g.Offset, g.After, g.Records, false, g.Tail, known[knownGap{l.Index, g.After, g.Records}]}
-		gap.Before = gap.Offset == 0 && slices.ContainsFunc(s.Segments, func(s Segment) bool { return s.File == gap.File && s.First == s.begins })
+		gap.NoFile = gap.Offset == 0 && !slices.ContainsFunc(s.Segments, func(s Segment) bool {
+			return s.File == gap.File && gap.After+1 >= s.begins && (s.Batches == 0 || gap.After < s.Last)
+		})
 		s.Gaps = append(s.Gaps, gap)
 		r.addGap(gap)
 	}
@@ -228,15 +232,18 @@ func (r *Report) addGap(g Gap) {
 	}
 	r.Lost += g.Messages
 	place := fmt.Sprintf("%s at byte %d, behind batch %d: %d messages", g.File, g.Offset, g.After, g.Messages)
-	if g.Before {
-		place = fmt.Sprintf("the file before %s is missing: %d messages", g.File, g.Messages)
+	switch {
+	case g.AtEnd:
+		place = fmt.Sprintf("%s at its end, behind batch %d: %d messages", g.File, g.After, g.Messages)
+	case g.NoFile:
+		place = fmt.Sprintf("a file is missing beside %s, behind batch %d: %d messages", g.File, g.After, g.Messages)
 	}
 	switch {
 	case g.Known:
 		r.Known += g.Messages
 		r.note("%s are lost, as was known when the spool was repaired", place)
 	case g.AtEnd:
-		r.wrong("%s at the end are lost. They were cut off, or being written when the power went; if this is a copy of what a running siptraced has, they came while it was copied (--copy)", place)
+		r.wrong("%s are lost. They were cut off, or being written when the power went; if this is a copy of what a running siptraced has, they came while it was copied (--copy)", place)
 	default:
 		r.wrong("%s are lost", place)
 	}

@@ -108,7 +108,7 @@ func (m *mending) segment(s *Shard, i int) error {
 	name := filepath.Base(g.File)
 	damaged := g.Unreadable
 	for _, gap := range s.Gaps {
-		damaged = damaged || gap.File == g.File && !gap.Known && !gap.Before
+		damaged = damaged || gap.File == g.File && !gap.Known && !gap.NoFile
 	}
 	switch {
 	case damaged && g.Batches == 0:

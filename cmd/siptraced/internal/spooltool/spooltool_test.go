@@ -257,7 +257,7 @@ var damage = []struct {
 	done   string
 }{
 	{"nothing", func(*testing.T, *spooled) {}, 0, "", 0, ""},
-	{"a flipped bit in a message", func(t *testing.T, s *spooled) { flip(t, s.files(0)[1], 300) }, 2, "behind batch", 1, "written anew"},
+	{"a flipped bit in a message", func(t *testing.T, s *spooled) { flip(t, s.files(0)[1], 300) }, 2, ".log at byte 0, behind batch 28: 2 messages are lost", 1, "written anew"},
 	{"a flipped bit in two files", func(t *testing.T, s *spooled) {
 		flip(t, s.files(0)[0], 5000)
 		flip(t, s.files(0)[2], 9000)
@@ -266,7 +266,7 @@ var damage = []struct {
 		if err := os.Remove(s.files(0)[1]); err != nil {
 			t.Fatal(err)
 		}
-	}, 0, "are lost", 0, ""},
+	}, 56, "a file is missing beside shard-0/00000000000000000001-", 0, ""},
 	{"a file of rubbish", func(t *testing.T, s *spooled) {
 		if err := os.WriteFile(s.files(0)[1], bytes.Repeat([]byte("rubbish "), 4096), 0o600); err != nil {
 			t.Fatal(err)
@@ -282,7 +282,7 @@ var damage = []struct {
 		if err := os.Truncate(files[len(files)-1], 2000); err != nil {
 			t.Fatal(err)
 		}
-	}, 0, "at the end are lost", 1, "written anew"},
+	}, 0, "at its end, behind batch 197: 6 messages are lost", 1, "written anew"},
 	{"a lost index", func(t *testing.T, s *spooled) {
 		if err := os.Remove(strings.TrimSuffix(s.files(0)[0], ".log") + ".idx"); err != nil {
 			t.Fatal(err)
