@@ -3,11 +3,9 @@
 package simulate
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -20,13 +18,9 @@ import (
 // logRun drives the logs of package segments alone: it appends, reads, trims, and
 // knows what has to be there.
 type logRun struct {
-	*world
-	damage
-	sync    time.Duration
-	segment int64
-	logs    []*logModel
+	*books
 	ids     int
-	names   map[string]int // timeline and number of each entry: its id
+	readers []*logReader
 	life    *life
 
 	uncertainAtKill []uint64
@@ -36,55 +30,45 @@ type logRun struct {
 type life struct {
 	process *faulty.Process
 	engine  *segments.Engine
+	logs    []journal.Log
 	over    chan struct{} // closed when it is to end
 	actors  int           // that did not end yet
 	ended   signal
 }
 
-// logModel is what is known of one log.
-type logModel struct {
+// logReader is who appends to a log and reads it.
+type logReader struct {
+	*ledger
 	run      *logRun
-	index    int
 	log      journal.Log
-	entries  []*sent // in the order in which they were offered
 	total    uint64
-	position uint64 // of the reader
+	position uint64
 	flushed  uint64 // the position that is certainly saved
-	trimmed  uint64
 }
 
-// sent is one entry.
-type sent struct {
-	id, size, records int
-	seq               uint64
-	timeline          string
-	kept              bool // Append said so
-	synced            bool
-	gone              bool // it was found to be lost, and that is all right
-	// doubtful: a sync of it failed, and the process ended before it was written again.
-	// The kernel may have it in memory and think that the disk has it, too.
-	doubtful bool
-}
-
-// body is what the entry holds.
-func (s *sent) body() []byte {
-	b := make([]byte, s.size)
-	binary.LittleEndian.PutUint64(b, uint64(s.id))
+// body is what an entry holds.
+func body(id, size int) []byte {
+	b := make([]byte, size)
+	binary.LittleEndian.PutUint64(b, uint64(id))
 	for i := 8; i < len(b); i++ {
-		b[i] = byte(i*7 + s.id*31)
+		b[i] = byte(i*7 + id*31)
 	}
 	return b
 }
 
-func (w *world) runLog() {
-	r := &logRun{
-		world: w, names: map[string]int{},
+func (w *world) newBooks(d *faulty.Disk, name string) *books {
+	d.SetSize(diskSize, 0)
+	return &books{
+		world: w, disk: d, name: name, names: w.names,
 		sync:    []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 0, time.Second}[w.rand.IntN(4)],
 		segment: []int64{64 << 10, 256 << 10, 1 << 20}[w.rand.IntN(3)],
 	}
-	w.disk.SetSize(diskSize, 0)
+}
+
+func (w *world) runLog() {
+	r := &logRun{books: w.newBooks(w.disk, "log")}
 	for i := range 1 + w.rand.IntN(2) {
-		r.logs = append(r.logs, &logModel{run: r, index: i})
+		r.readers = append(r.readers, &logReader{ledger: r.ledger(i), run: r})
 	}
 	w.note("log run: sync %s segment %d logs %d", r.sync, r.segment, len(r.logs))
 	for range 3 + w.rand.IntN(5) {
@@ -113,13 +97,12 @@ func (r *logRun) start(trouble bool) bool {
 			r.find("the directory does not open: %v", err)
 		}
 		l.process.Kill()
-		r.disk.Heal()
-		r.disk.SetSize(diskSize, 0)
+		r.failedStart()
 		return false
 	}
 	r.note("opened after %s", r.now()-began)
 	l.engine, r.life = engine, l
-	for _, m := range r.logs {
+	for _, m := range r.readers {
 		m.log, err = engine.Open(context.Background(), m.index, journal.Limits{})
 		if err != nil {
 			r.note("open log %d: %v", m.index, err)
@@ -127,25 +110,27 @@ func (r *logRun) start(trouble bool) bool {
 				r.find("log %d does not open: %v", m.index, err)
 			}
 			r.kill()
-			r.disk.Heal()
-			r.disk.SetSize(diskSize, 0)
+			r.failedStart()
 			return false
 		}
+		l.logs = append(l.logs, m.log)
 		m.begin(engine)
 	}
 	return true
 }
 
-func (r *logRun) open(p *faulty.Process) (*segments.Engine, error) {
-	return segments.Open(context.Background(), segments.Config{
-		Dir: spoolDir, FS: p, SyncInterval: r.sync, SegmentSize: r.segment, Log: r.logger("log"), Random: r.rand.Uint64,
-	})
+// failedStart mends the disk. A sync may have failed.
+func (r *logRun) failedStart() {
+	r.mend()
+	for _, l := range r.logs {
+		l.doubt()
+	}
 }
 
-func (m *logModel) key() string { return "reader." + strconv.Itoa(m.index) }
+func (m *logReader) key() string { return "reader." + strconv.Itoa(m.index) }
 
 // begin takes over what the log says of itself.
-func (m *logModel) begin(e *segments.Engine) {
+func (m *logReader) begin(e *segments.Engine) {
 	text, found, err := e.Positions().Get(context.Background(), m.key())
 	if err != nil {
 		m.run.find("positions: %v", err)
@@ -170,7 +155,7 @@ func (m *logModel) begin(e *segments.Engine) {
 // live has things happen for a while, and ends the process in one way or another.
 func (r *logRun) live(d time.Duration) {
 	l := r.life
-	for _, m := range r.logs {
+	for _, m := range r.readers {
 		r.act(func() { m.append(l) })
 		r.act(func() { m.read(l) })
 	}
@@ -179,7 +164,7 @@ func (r *logRun) live(d time.Duration) {
 		n := r.rand.IntN(400)
 		r.note("the process will be killed at call %d", n)
 		r.doomed, r.doom = n+1, func() {
-			r.uncertainAtKill = r.uncertain()
+			r.uncertainAtKill = r.uncertain(r.life.logs)
 			r.disk.Inject(faulty.Fault{Times: 1, Kill: true, Partial: r.chance(2)})
 		}
 	}
@@ -234,8 +219,7 @@ func (r *logRun) endLife() {
 		r.check("a kill", r.uncertainAtKill)
 	case how == 0:
 		r.note("stop")
-		r.disk.Heal()
-		r.disk.SetSize(diskSize, 0)
+		r.mend()
 		r.stop()
 		if r.chance(2) {
 			r.disk.PowerLoss()
@@ -245,45 +229,16 @@ func (r *logRun) endLife() {
 		r.check("a stop", nil)
 	case how == 1:
 		r.note("kill")
-		allowed := r.uncertain()
+		allowed := r.uncertain(r.life.logs)
 		r.kill()
 		r.check("a kill", allowed)
 	default:
-		allowed := r.unsynced()
+		allowed := r.unsynced(r.life.logs)
 		r.note("power loss, %v may be lost", allowed)
 		r.disk.PowerLoss()
 		r.kill()
 		r.check("a loss of power", allowed)
 	}
-}
-
-// unsynced is how many records each log says that a loss of power costs now.
-func (r *logRun) unsynced() (n []uint64) {
-	for _, m := range r.logs {
-		b, _ := m.log.Bounds(context.Background())
-		n = append(n, b.UnsyncedRecords+b.UncertainRecords)
-	}
-	return n
-}
-
-// uncertain is how many records of each log a kill may cost: where a sync failed, the
-// kernel may have dropped what was written. nil: none.
-func (r *logRun) uncertain() (n []uint64) {
-	failed := false
-	for _, m := range r.logs {
-		b, _ := m.log.Bounds(context.Background())
-		n = append(n, b.UncertainRecords)
-		failed = failed || b.UncertainRecords > 0
-	}
-	if !failed {
-		return nil
-	}
-	for i, m := range r.logs {
-		for _, s := range m.entries {
-			s.doubtful = s.doubtful || s.kept && !s.synced && n[i] > 0
-		}
-	}
-	return n
 }
 
 // wait waits until all parts of the process ended.
@@ -307,7 +262,7 @@ func (r *logRun) stop() {
 	if err := r.close(time.Minute); err != nil {
 		r.find("close: %v", err)
 	}
-	for _, m := range r.logs {
+	for _, m := range r.readers {
 		for _, s := range m.entries {
 			s.synced = s.synced || s.kept
 		}
@@ -328,18 +283,18 @@ func (r *logRun) close(patience time.Duration) error {
 }
 
 // append offers entries until the process ends.
-func (m *logModel) append(l *life) {
+func (m *logReader) append(l *life) {
 	r := m.run
 	for !m.ended(l) {
 		var batch []*sent
 		var entries []*journal.Entry
 		for range 1 + r.rand.IntN(3) {
-			s := &sent{id: r.nextID(), size: 8 + r.rand.IntN([]int{200, 5000, 40000}[r.rand.IntN(3)]), records: 1 + r.rand.IntN(20)}
-			m.total += uint64(s.records)
-			batch = append(batch, s)
-			entries = append(entries, &journal.Entry{Records: s.records, Total: m.total, Taken: time.Now(), Data: s.body()})
+			r.ids++
+			records := 1 + r.rand.IntN(20)
+			m.total += uint64(records)
+			e := &journal.Entry{Records: records, Total: m.total, Taken: time.Now(), Data: body(r.ids, 8+r.rand.IntN([]int{200, 5000, 40000}[r.rand.IntN(3)]))}
+			batch, entries = append(batch, m.offer(e, nil)), append(entries, e)
 		}
-		m.entries = append(m.entries, batch...)
 		for len(entries) > 0 {
 			n, err := m.log.Append(context.Background(), entries)
 			if n < 0 || n > len(entries) || err == nil && n != len(entries) {
@@ -366,9 +321,7 @@ func (m *logModel) append(l *life) {
 	}
 }
 
-func (r *logRun) nextID() int { r.ids++; return r.ids }
-
-func (m *logModel) ended(l *life) bool {
+func (m *logReader) ended(l *life) bool {
 	select {
 	case <-l.over:
 		return true
@@ -379,24 +332,8 @@ func (m *logModel) ended(l *life) bool {
 	}
 }
 
-// keep notes that an entry is kept.
-func (m *logModel) keep(s *sent, e *journal.Entry) {
-	s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
-	s.synced = m.run.sync == 0
-	m.name(s.id, e)
-}
-
-// name checks that no other entry has this number on this timeline.
-func (m *logModel) name(id int, e *journal.Entry) {
-	key := fmt.Sprintf("%s/%d", e.Timeline, e.Seq)
-	if was, ok := m.run.names[key]; ok && was != id {
-		m.run.find("log %d: entry %d and entry %d are both %s", m.index, was, id, key)
-	}
-	m.run.names[key] = id
-}
-
 // read reads, saves its position, and trims.
-func (m *logModel) read(l *life) {
+func (m *logReader) read(l *life) {
 	r := m.run
 	for !m.ended(l) {
 		c, err := m.log.Read(context.Background(), m.position)
@@ -410,7 +347,7 @@ func (m *logModel) read(l *life) {
 	}
 }
 
-func (m *logModel) follow(l *life, c journal.Cursor) {
+func (m *logReader) follow(l *life, c journal.Cursor) {
 	r := m.run
 	at := m.position
 	next := 0 // of m.entries
@@ -444,7 +381,7 @@ func (m *logModel) follow(l *life, c journal.Cursor) {
 }
 
 // save saves the reader's position and trims.
-func (m *logModel) save(l *life, at uint64) {
+func (m *logReader) save(l *life, at uint64) {
 	if at == m.position || m.ended(l) {
 		return
 	}
@@ -471,7 +408,7 @@ func (m *logModel) save(l *life, at uint64) {
 
 // expect compares an entry that was read behind the number at with what has to be
 // there. It returns where in m.entries the next one is.
-func (m *logModel) expect(next int, at uint64, e *journal.Entry) int {
+func (m *logReader) expect(next int, at uint64, e *journal.Entry) int {
 	r := m.run
 	if e.Seq <= at {
 		r.find("log %d: entry %d was read behind %d", m.index, e.Seq, at)
@@ -488,193 +425,15 @@ func (m *logModel) expect(next int, at uint64, e *journal.Entry) int {
 	return i + 1
 }
 
-// known finds an entry that was read among those that were offered, from the
-// next-th on.
-func (m *logModel) known(next int, e *journal.Entry) int {
-	r := m.run
-	if len(e.Data) < 8 {
-		r.find("log %d: entry %d has %d bytes", m.index, e.Seq, len(e.Data))
-		return -1
-	}
-	id := int(binary.LittleEndian.Uint64(e.Data))
-	for i := next; i < len(m.entries); i++ {
-		s := m.entries[i]
-		if s.id != id {
-			continue
-		}
-		switch {
-		case !bytes.Equal(s.body(), e.Data):
-			r.find("log %d: entry %d (%d) is not what was written", m.index, id, e.Seq)
-		case s.gone && !r.flaky:
-			r.find("log %d: entry %d (%d) was lost, and is there again", m.index, id, e.Seq)
-		case s.kept && (s.seq != e.Seq || s.timeline != e.Timeline):
-			r.find("log %d: entry %d was %s/%d, and is %s/%d", m.index, id, s.timeline, s.seq, e.Timeline, e.Seq)
-		case s.records != e.Records:
-			r.find("log %d: entry %d has %d records, not %d", m.index, id, e.Records, s.records)
-		}
-		m.name(id, e)
-		return i
-	}
-	r.find("log %d: entry %d (%d) was read out of order, twice, or was never written", m.index, id, e.Seq)
-	return -1
-}
-
-// missed notes that an entry is not there and should be. With settle, it is gone.
-func (m *logModel) missed(s *sent, after string, settle bool) {
-	r := m.run
-	s.gone = s.gone || settle
-	switch {
-	case s.doubtful:
-		r.note("log %d: entry %d is gone: its sync had failed", m.index, s.seq)
-	case r.unbounded:
-		r.note("log %d: entry %d is gone: a write went to the wrong place", m.index, s.seq)
-	case r.rots > 0:
-		r.note("log %d: entry %d is gone: its sector rotted", m.index, s.seq)
-		if settle {
-			r.rots--
-		}
-	default:
-		r.find("log %d: after %s entry %d (%d) is gone, synced %t", m.index, after, s.id, s.seq, s.synced)
-	}
-}
-
-// check opens the directory as it is now, and reads all that is there. allowed is how
-// many records of each log may be missing, of those that were not synced; nil: none.
+// check opens the directory as it is now, and reads all that is there.
 func (r *logRun) check(after string, allowed []uint64) {
-	r.disk.Heal()
-	r.disk.SetSize(diskSize, 0)
+	r.mend()
 	r.inspect(r.disk.Clone(r.rand.Uint64()), after, allowed, true)
-}
-
-// expected is what has to be in a log at some moment.
-type expected struct {
-	entries []*sent // kept
-	synced  map[*sent]bool
-}
-
-func (m *logModel) expected() expected {
-	x := expected{synced: map[*sent]bool{}}
-	for _, s := range m.entries {
-		if s.kept && !s.gone && s.seq > m.trimmed {
-			x.entries = append(x.entries, s)
-			x.synced[s] = s.synced
-		}
-	}
-	return x
-}
-
-// inspect reads a copy of the disk. With settle, what is missing there is gone.
-func (r *logRun) inspect(d *faulty.Disk, after string, allowed []uint64, settle bool) {
-	var want []expected
-	for _, m := range r.logs {
-		want = append(want, m.expected())
-	}
-	r.watch(d, "copy: ")
-	p := d.Start()
-	engine, err := r.open(p)
-	if err != nil {
-		r.find("after %s the directory does not open: %v", after, err)
-		return
-	}
-	for i, m := range r.logs {
-		log, err := engine.Open(context.Background(), m.index, journal.Limits{})
-		if err != nil {
-			r.find("after %s log %d does not open: %v", after, m.index, err)
-			continue
-		}
-		there, ok := m.readAll(log, after, settle)
-		switch {
-		case !ok:
-		case allowed == nil:
-			m.compare(want[i], there, after, settle)
-		default:
-			m.compareLoss(want[i], there, after, allowed[i], settle)
-		}
-	}
-	p.Kill()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	_ = engine.Close(ctx)
-}
-
-// readAll reads a log from its beginning to its end.
-func (m *logModel) readAll(log journal.Log, after string, settle bool) (there map[*sent]bool, ok bool) {
-	r := m.run
-	c, err := log.Read(context.Background(), 0)
-	if err != nil {
-		r.find("after %s log %d can't be read: %v", after, m.index, err)
-		return nil, false
-	}
-	defer c.Close()
-	there = map[*sent]bool{}
-	next, at := 0, uint64(0)
-	for {
-		e, err := c.Next(context.Background())
-		if errors.Is(err, journal.ErrEnd) {
-			break
-		}
-		if err != nil {
-			r.find("after %s log %d can't be read: %v", after, m.index, err)
-			return nil, false
-		}
-		if e.Seq <= at {
-			r.find("after %s log %d: entry %d was read behind %d", after, m.index, e.Seq, at)
-		}
-		at = e.Seq
-		if i := m.known(next, &e); i >= 0 {
-			s := m.entries[i]
-			there[s] = true
-			if settle && !s.kept {
-				s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
-			}
-			next = i + 1
-		}
-		if e.Memory != nil {
-			e.Memory.Release()
-		}
-	}
-	if settle {
-		for _, s := range m.entries {
-			s.gone = s.gone || !s.kept // never was
-		}
-	}
-	return there, true
-}
-
-// compare is for a log that must have lost nothing.
-func (m *logModel) compare(want expected, there map[*sent]bool, after string, settle bool) {
-	for _, s := range want.entries {
-		if !there[s] && !s.gone {
-			m.missed(s, after, settle)
-		}
-	}
-}
-
-// compareLoss is for a log that may have lost what was not synced: so many records.
-func (m *logModel) compareLoss(want expected, there map[*sent]bool, after string, may uint64, settle bool) {
-	lost := uint64(0)
-	for _, s := range want.entries {
-		switch {
-		case there[s]:
-			s.synced = s.synced || settle
-		case want.synced[s] || s.doubtful:
-			m.missed(s, after, settle)
-		default:
-			lost += uint64(s.records)
-			s.gone = s.gone || settle
-		}
-	}
-	if lost > 0 {
-		m.run.note("log %d: after %s %d records are gone, %d were allowed", m.index, after, lost, may)
-	}
-	if lost > may && m.run.rots == 0 && !m.run.unbounded {
-		m.run.find("log %d: after %s %d records are gone, and it had said that it would be %d at the most", m.index, after, lost, may)
-	}
 }
 
 // lookAtClone looks at what a machine would find that lost power now.
 func (r *logRun) lookAtClone() {
-	allowed := r.unsynced()
+	allowed := r.unsynced(r.life.logs)
 	r.inspect(r.disk.CrashClone(r.rand.Uint64()), "a loss of power (clone)", allowed, false)
 }
 
@@ -700,7 +459,7 @@ func (r *logRun) second() {
 
 // syncNow syncs a log, and notes what is safe then.
 func (r *logRun) syncNow() {
-	m := r.logs[r.rand.IntN(len(r.logs))]
+	m := r.readers[r.rand.IntN(len(r.readers))]
 	var before []*sent
 	for _, s := range m.entries {
 		if s.kept && !s.gone {
@@ -723,20 +482,19 @@ func (r *logRun) syncNow() {
 
 // finish mends everything, and waits until all is read and safe.
 func (r *logRun) finish() {
-	r.disk.Heal()
-	r.disk.SetSize(diskSize, 0)
+	r.mend()
 	if len(r.findings) > 0 || !r.start(false) {
 		return
 	}
 	l := r.life
-	for _, m := range r.logs {
+	for _, m := range r.readers {
 		r.act(func() { m.append(l) })
 		r.act(func() { m.read(l) })
 	}
 	_ = sleep(context.Background(), time.Second)
 	close(l.over)
 	l.wait()
-	for _, m := range r.logs {
+	for _, m := range r.readers {
 		m.finish()
 	}
 	if err := r.close(time.Minute); err != nil {
@@ -746,7 +504,7 @@ func (r *logRun) finish() {
 }
 
 // finish reads what is left.
-func (m *logModel) finish() {
+func (m *logReader) finish() {
 	r := m.run
 	if n := len(m.entries); n > 0 && !m.entries[n-1].kept {
 		r.find("log %d: the disk is well, and nothing is kept", m.index)

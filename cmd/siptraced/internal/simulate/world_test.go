@@ -35,16 +35,17 @@ type world struct {
 	ports    uint16
 	step     time.Duration // of the clock
 	ended    time.Duration
-	doomed   int           // calls of the disk until doom
-	doom     func()        // is called then
-	over     chan struct{} // closed when the run is over
+	names    map[string]*sent // timeline and number of each entry
+	doomed   int              // calls of the disk until doom
+	doom     func()           // is called then
+	over     chan struct{}    // closed when the run is over
 }
 
 // mostFindings bounds what a run tells: the first one counts.
 const mostFindings = 10
 
 func newWorld(t *testing.T, seed uint64, loud bool) *world {
-	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), disk: faulty.New(seed), began: time.Now(), hash: fnv.New64a(), loud: loud, ports: 20000, over: make(chan struct{})}
+	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), disk: faulty.New(seed), began: time.Now(), hash: fnv.New64a(), loud: loud, ports: 20000, over: make(chan struct{}), names: map[string]*sent{}}
 	w.disk.SetLatency(func(op faulty.Op) time.Duration {
 		if op&(faulty.Sync|faulty.SyncDir) != 0 {
 			return w.latency(time.Millisecond)
