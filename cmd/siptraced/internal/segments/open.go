@@ -81,7 +81,7 @@ func (l *Log) open() error {
 		l.add(s)
 	}
 	l.findEnd(n)
-	return nil
+	return fsys.SyncDir(l.dir)
 }
 
 func (s *segment) place() place { return place{s.published.last, s.published.total} }
@@ -189,6 +189,9 @@ func (l *Log) load(s *segment, next uint64) error {
 		l.lose(s, place{indexed.published.last, indexed.published.total})
 	}
 	if !s.indexed {
+		if err := f.Sync(); err != nil {
+			return err
+		}
 		s.written = s.published
 		if err := saveIndex(fsys, l.dir, s.index(), s.appendIndex(nil)); err == nil {
 			s.indexed, s.marks = true, nil

@@ -41,7 +41,7 @@ func (l *Log) drop(done func(*segment) bool) error {
 	var err error
 	for {
 		l.mu.Lock()
-		if len(l.segments) == 0 || !l.segments[0].sealed || !done(l.segments[0]) {
+		if len(l.segments) == 0 || !l.segments[0].sealed || l.segments[0].written != l.segments[0].published || !done(l.segments[0]) {
 			l.mu.Unlock()
 			return err
 		}
