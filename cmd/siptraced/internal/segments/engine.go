@@ -130,6 +130,11 @@ func makeDir(fsys disk.FS, dir string) error {
 		dir = filepath.Dir(dir)
 	}
 	if len(made) == 0 {
+		// Who made it may have ended before its name was safe. A directory that is not
+		// ours may not be open to us.
+		if err := fsys.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		return nil
 	}
 	if err := fsys.MkdirAll(made[0]); err != nil {
