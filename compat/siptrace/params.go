@@ -190,7 +190,7 @@ var specs = [...]Spec{
 	},
 	{
 		Name: "trace_db_mode", Kind: Int, Default: int64(0), Note: "rows are always queued and written in batches", Moves: Leaves, Restart: spoolSync,
-		Doc: "rows are always queued and written in batches; the value chooses between safety and load: 0: spool synced each second, rows gather for 5 ms; 1 (INSERT DELAYED): 10 s and 1 s; 2 (asynchronous): 1 s and 200 ms. `spool.sync_interval` and `store.batch_age` win",
+		Doc: "rows are always queued and written in batches; the value chooses between safety and load: 0: spool synced every 100 ms, rows gather for 5 ms; 1 (INSERT DELAYED): 10 s and 1 s; 2 (asynchronous): 1 s and 200 ms. `spool.sync_interval` and `store.batch_age` win",
 		get: func(p *Params) any { return int64(p.TraceDBMode) },
 		set: inRange(0, 2, func(p *Params, n int64) { p.TraceDBMode = int(n) }),
 	},

@@ -170,7 +170,7 @@ func TestDBMode(t *testing.T) {
 		sync, gather time.Duration
 		origin       string
 	}{
-		{nil, time.Second, 5 * time.Millisecond, "default"},
+		{nil, 100 * time.Millisecond, 5 * time.Millisecond, "default"},
 		{[]string{"siptrace.trace_db_mode=1"}, 10 * time.Second, time.Second, "trace_db_mode 1"},
 		{[]string{"siptrace.trace_delayed=1"}, 10 * time.Second, time.Second, "trace_db_mode 1"},
 		{[]string{"siptrace.trace_db_mode=2"}, time.Second, 200 * time.Millisecond, "trace_db_mode 2"},

@@ -132,7 +132,7 @@ func spoolKeys() []Key {
 		return nil
 	}
 	return []Key{
-		{Name: "spool.nats", Restart: spoolAtStart, Doc: "a NATS JetStream cluster (`nats://a,b,c`) in place of the embedded engine", access: access{
+		{Name: "spool.nats", Restart: spoolAtStart, Doc: "a NATS JetStream cluster (`nats://a,b,c`) in place of files", access: access{
 			get:  func(c *Config) any { return c.Spool.NATS },
 			set:  func(c *Config, v []string) error { c.Spool.NATS = v[0]; return checkURLs(v[0]) },
 			show: func(c *Config) string { return format(maskUserinfo(c.Spool.NATS)) },
@@ -140,8 +140,8 @@ func spoolKeys() []Key {
 		{Name: "spool.dir", Restart: spoolAtStart, Doc: "directory of the spool; one process each", access: text(func(c *Config) *string { return &c.Spool.Dir }), check: bounds},
 		{Name: "spool.credentials", Restart: spoolAtStart, Doc: "NATS credentials file", access: text(func(c *Config) *string { return &c.Spool.Credentials })},
 		{Name: "spool.ca", Restart: spoolAtStart, Doc: "PEM file with the authorities of the cluster's certificates", access: text(func(c *Config) *string { return &c.Spool.CA })},
-		{Name: "spool.replicas", Restart: spoolAtStart, Doc: "copies of each stream in a cluster", access: number(func(c *Config) *int { return &c.Spool.Replicas }), check: bounds},
-		{Name: "spool.shards", Restart: spoolAtStart, Doc: "streams by Call-ID, and so writers per sink", access: number(func(c *Config) *int { return &c.Spool.Shards }), check: bounds},
+		{Name: "spool.replicas", Restart: spoolAtStart, Doc: "copies of each log in a cluster", access: number(func(c *Config) *int { return &c.Spool.Replicas }), check: bounds},
+		{Name: "spool.shards", Restart: spoolAtStart, Doc: "logs by Call-ID, and so writers per sink", access: number(func(c *Config) *int { return &c.Spool.Shards }), check: bounds},
 		{Name: "spool.sync_interval", Restart: spoolAtStart, Doc: "how often the spool is synced to disk; `always`: before a message counts as spooled. A crash of siptraced alone loses nothing that is spooled", access: interval, check: bounds},
 		{Name: "spool.max_bytes", Doc: "what may wait for the sinks; 0: no bound", access: bytes(func(c *Config) *int64 { return &c.Spool.MaxBytes }), check: bounds},
 		{Name: "spool.max_age", Doc: "how long it may wait; 0s: no bound", access: duration(func(c *Config) *time.Duration { return &c.Spool.MaxAge }), check: bounds},

@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"spool.shards": "2", "spool.max_bytes": "8GiB", "spool.max_age": "0s", "spool.sync_interval": "1s", "spool.batch_age": "10ms", "store.batch_rows": "4000",
+		"spool.shards": "2", "spool.max_bytes": "8GiB", "spool.max_age": "0s", "spool.sync_interval": "100ms", "spool.batch_age": "10ms", "store.batch_rows": "4000",
 		"mirror.mode": "all", "mirror.max_age": "24h", "mirror.max_bytes": "1GiB", "mirror.capture_id": "own", "mirror.ack": "tcp", "log.level": "info",
 		"rpc.http": "127.0.0.1:8060", "rpc.rate": "2000", "rpc.mode": "unset", "memory_limit": "96MiB", "shutdown_timeout": "30s", "receive_buffer": "8MiB",
 		"rules.tables": "sip_trace*", "rules.state_file": "siptraced.rules.json", "timezone": "Local", "rpc.compact": "0",

@@ -74,6 +74,9 @@ type Spool struct {
 	Bytes, MaxBytes int64  // MaxBytes 0: no bound
 	SharePercent    uint64 // of MaxBytes
 	OldestSeconds   uint64 // age of the oldest message that waits for a sink
+	// UnsyncedRows are the messages that a loss of power would cost now; the first of
+	// them is UnsyncedSeconds old. Uncertain are those that could not be synced.
+	UnsyncedRows, UnsyncedSeconds, Uncertain uint64
 	DiskFree        uint64 // bytes; HasDisk is false in a cluster
 	HasDisk, Full   bool
 }
@@ -388,6 +391,9 @@ func (s Spool) members() rpc.Struct {
 		{Name: "max_bytes", Value: s.MaxBytes},
 		{Name: "share_percent", Value: int64(s.SharePercent)},
 		{Name: "oldest_seconds", Value: int64(s.OldestSeconds)},
+		{Name: "unsynced_rows", Value: int64(s.UnsyncedRows)},
+		{Name: "unsynced_seconds", Value: int64(s.UnsyncedSeconds)},
+		{Name: "uncertain", Value: int64(s.Uncertain)},
 		{Name: "full", Value: number(s.Full)},
 	}
 	if s.HasDisk {

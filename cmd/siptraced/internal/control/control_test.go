@@ -38,7 +38,7 @@ func (f *fake) Sink(string) Sink {
 }
 
 func (f *fake) Spool() Spool {
-	return Spool{Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, DiskFree: 9, HasDisk: true}
+	return Spool{Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, UnsyncedRows: 11, UnsyncedSeconds: 1, Uncertain: 12, DiskFree: 9, HasDisk: true}
 }
 func (f *fake) Reload() ([]string, error) { return []string{"log.level: info -> debug"}, nil }
 
@@ -261,6 +261,9 @@ func TestSinks(t *testing.T) {
 			{Name: "max_bytes", Value: int64(10)},
 			{Name: "share_percent", Value: int64(50)},
 			{Name: "oldest_seconds", Value: int64(7)},
+			{Name: "unsynced_rows", Value: int64(11)},
+			{Name: "unsynced_seconds", Value: int64(1)},
+			{Name: "uncertain", Value: int64(12)},
 			{Name: "full", Value: int64(0)},
 			{Name: "disk_free_bytes", Value: int64(9)},
 		},

@@ -133,11 +133,12 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.counters.Func("spooled", d.spool.Stats.Spooled.Load)
-	d.counters.Func("spool.damaged", d.spool.Stats.Damaged.Load)
+	d.counters.Func("spool.damaged", d.spool.Damaged)
 	d.counters.Func("spool.clipped", d.spool.Stats.Clipped.Load)
 	d.counters.Func("rejected.spool_full", d.spool.Stats.Refused.Load)
 	late := d.counters.Counter("rejected.shutdown") // what the intake had in hand
 	d.counters.Func("rejected.shutdown", func() uint64 { return late.Load() + d.spool.Stats.Lost.Load() })
+	d.counters.Func("rejected.uncertain", d.spool.Stats.Uncertain.Load)
 	d.counters.Func("spool.discarded", d.spool.Stats.Discarded.Load)
 	d.gaugeSpool()
 	if d.rejects, err = rejects.Open(cfg.Store.RejectFile, cfg.Store.RejectMaxBytes, d.counters, d.log); err != nil {
@@ -177,6 +178,9 @@ func (d *daemon) gaugeSpool() {
 	usage("bytes", func(u spool.Usage) uint64 { return uint64(u.Bytes) })
 	usage("share_percent", spool.Usage.Share)
 	usage("oldest_seconds", func(u spool.Usage) uint64 { return uint64(u.Oldest.Seconds()) })
+	usage("unsynced_rows", func(u spool.Usage) uint64 { return u.Unsynced })
+	usage("unsynced_seconds", func(u spool.Usage) uint64 { return uint64(u.UnsyncedFor.Seconds()) })
+	usage("uncertain", func(u spool.Usage) uint64 { return u.Uncertain })
 	if d.spool.Usage().HasDisk {
 		usage("disk_free_bytes", func(u spool.Usage) uint64 { return u.DiskFree })
 	}

@@ -35,11 +35,8 @@
 //
 //	mirror.Mirrors.mu (read)       a destination that a rule names
 //	spool's shard.mu               the batch that is being filled
-//	spool's shard.publishing       the engine gets a batch
 //	spool.Spool.saving             the offsets are saved
 //	  spool.Spool.mu
-//	  positions.writing
-//	    positions.mu
 //	store's shared.createMu        one writer looks at the tables, or creates them
 //	store's shared.sqliteMu        one transaction at a time in SQLite
 //

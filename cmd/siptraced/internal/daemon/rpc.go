@@ -126,20 +126,16 @@ func (d *daemon) Sink(name string) control.Sink {
 	if consumer == nil {
 		return control.Sink{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), usageTimeout)
-	defer cancel()
 	st := consumer.State()
-	return control.Sink{Connected: st.Connected, LastError: st.Err, Since: st.Since, WaitingBytes: consumer.WaitingBytes(ctx), ByRules: byRules}
+	return control.Sink{Connected: st.Connected, LastError: st.Err, Since: st.Since, WaitingBytes: consumer.WaitingBytes(), ByRules: byRules}
 }
-
-// usageTimeout bounds how long a cluster is asked what waits.
-const usageTimeout = 2 * time.Second
 
 // Spool is how much waits for the sinks (control.Daemon).
 func (d *daemon) Spool() control.Spool {
 	u := d.spool.Usage()
 	return control.Spool{
 		Place: u.Place, Bytes: u.Bytes, MaxBytes: u.MaxBytes, SharePercent: u.Share(), OldestSeconds: uint64(u.Oldest.Seconds()),
+		UnsyncedRows: u.Unsynced, UnsyncedSeconds: uint64(u.UnsyncedFor.Seconds()), Uncertain: u.Uncertain,
 		DiskFree: u.DiskFree, HasDisk: u.HasDisk, Full: u.Full,
 	}
 }

@@ -14,6 +14,10 @@ const closeGrace = 900 * time.Millisecond
 // closeTimeout bounds how long remote calls in progress may take at the end.
 const closeTimeout = 10 * time.Second
 
+// stuckGrace is how long each step may take once closeGrace is over, where it waits
+// for what can't be told to end: a disk that stands still.
+const stuckGrace = 200 * time.Millisecond
+
 // stop ends the stages in their order: listeners, readers, batches to the
 // spool, sinks until the deadline, spool, remote control. A second signal is a
 // deadline too.
@@ -30,36 +34,54 @@ func (d *daemon) stop() {
 		// The readers wait for the spool, and the spool for its engine.
 		defer context.AfterFunc(ctx, d.spool.Abort)()
 	}
-	if d.ingest != nil {
-		d.ingest.Close(ctx)
-	}
-	d.loops.stop()
+	d.step(hard, "ingest", d.ingest != nil, func() { d.ingest.Close(ctx) })
+	d.step(hard, "loops", true, d.loops.stop)
 	if d.proxy != nil {
 		d.proxy.close()
 	}
 	defer d.closeRPC(hard)
-	if d.engine != nil {
-		d.engine.Close()
-	}
+	d.step(hard, "rules", d.engine != nil, func() { d.engine.Close() })
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
 	if d.spool != nil {
 		d.spool.Flush(ctx)
-		d.saveReceived(ctx)
+		d.step(hard, "received", true, func() { d.saveReceived(ctx) })
 	}
-	d.stopSinks(ctx)
-	d.saveSent()
-	if d.rejects != nil {
+	d.step(hard, "sinks", true, func() { d.stopSinks(ctx) })
+	d.step(hard, "mirrored", true, d.saveSent)
+	d.step(hard, "rejects", d.rejects != nil, func() {
 		if err := d.rejects.Close(); err != nil {
 			d.log.Error("closing the reject file", "err", err)
 		}
-	}
+	})
 	if d.spool != nil {
 		if err := d.spool.Close(hard); err != nil {
 			d.log.Error("closing the spool", "err", err)
 		}
 		d.printCounters()
+	}
+}
+
+// step does what is to be done, and leaves it behind if it is stuck when hard ended.
+func (d *daemon) step(hard context.Context, name string, todo bool, do func()) {
+	if !todo {
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		do()
+	}()
+	select {
+	case <-ended:
+		return
+	case <-hard.Done():
+	}
+	select {
+	case <-ended:
+	case <-time.After(stuckGrace):
+		d.log.Error("stopping: the disk does not answer, going on without it", "step", name)
 	}
 }
 

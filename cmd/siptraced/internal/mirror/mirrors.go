@@ -93,9 +93,7 @@ func Open(ctx context.Context, cfg Config, sp *spool.Spool, c *counters.Set, log
 		_, dynamic := remembered[name]
 		return static || dynamic
 	}
-	if err := sp.Forget(ctx, sinkPrefix, known); err != nil {
-		return nil, err
-	}
+	sp.Forget(sinkPrefix, known)
 	for _, name := range order {
 		m.sinks = append(m.sinks, m.newSink(name, names[name], spool.Oldest, false))
 	}

@@ -59,8 +59,7 @@ type Log struct {
 	badSync  bool      // that was a sync
 	spare    bool      // there is a file to use again
 	closing  []disk.File
-	damage   damage
-	damaged  uint64 // records, of all that were found
+	damaged  uint64
 	closed   bool
 	changed  chan struct{} // closed when synced or failed changes
 

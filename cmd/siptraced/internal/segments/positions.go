@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"siptraced/cmd/siptraced/internal/disk"
 )
@@ -114,12 +113,7 @@ func readPositions(f disk.File) (PositionsReport, error) {
 	}
 	b := make([]byte, r.slot)
 	for i := range int64(2) {
-		err := readFull(f, b, i*r.slot)
-		for n := 1; err != nil && n < startAttempts; n++ {
-			time.Sleep(startPause)
-			err = readFull(f, b, i*r.slot)
-		}
-		if err != nil {
+		if err := readFull(f, b, i*r.slot); err != nil {
 			r.Damaged = true
 			continue
 		}

@@ -40,8 +40,6 @@ func (r *rig) open(limits journal.Limits) {
 	if r.engine, err = Open(context.Background(), r.cfg); err != nil {
 		r.t.Fatal(err)
 	}
-	e := r.engine
-	r.t.Cleanup(func() { _ = e.Close(context.Background()) }) // of a test that failed
 	l, err := r.engine.Open(context.Background(), 0, limits)
 	if err != nil {
 		r.t.Fatal(err)
@@ -106,7 +104,7 @@ func (r *rig) read(after uint64) (numbers []int) {
 		}
 		last = e.Seq
 		numbers = append(numbers, n)
-		release(&e)
+		e.Memory.Release()
 	}
 }
 

@@ -5,13 +5,15 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"siptraced/cmd/siptraced/internal/journal"
 )
 
 // The bounds change while the spool works; one that can't be changes nothing.
 func TestSetBounds(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.MaxBytes = 1, 16<<20
-	s := open(t, cfg)
+	s, disk := onDisk(t, cfg)
 	r := s.Run(&fakeSink{name: "store", open: func(context.Context) error { return errContinued }}, Options{})
 	defer r.Stop(soon(t))
 	big := bytes.Repeat([]byte("x"), 100<<10)
@@ -42,8 +44,9 @@ func TestSetBounds(t *testing.T) {
 	if n := refused(50); n != 0 {
 		t.Errorf("with a bound of 64 MiB: %d of 50 refused", n)
 	}
-	info, err := s.shards[0].stream.Info(context.Background())
-	if err != nil || info.Config.MaxAge != time.Hour {
-		t.Errorf("the stream keeps for %v, %v; want an hour", info.Config.MaxAge, err)
+	disk.mu.Lock()
+	defer disk.mu.Unlock()
+	if want := (journal.Limits{Bytes: 64 << 20, Age: time.Hour}); disk.limits[0] != want {
+		t.Errorf("the log has %+v, want %+v", disk.limits[0], want)
 	}
 }

@@ -14,18 +14,17 @@ const (
 
 // Config is the spool's part of the configuration (key spool).
 type Config struct {
-	// Dir holds the embedded engine's files.
+	// Dir holds the files.
 	Dir string
-	// NATS is the address of a cluster, "nats://a,b,c", instead of the embedded
-	// engine.
+	// NATS is the address of a cluster, "nats://a,b,c", instead of Dir.
 	NATS string
 	// Credentials is a NATS credentials file, CA a certificate bundle; for NATS.
 	Credentials, CA string
 	// Replicas of each stream in a cluster.
 	Replicas int
-	// Shards is the number of streams, and so of parallel writers of a sink.
+	// Shards is the number of logs, and so of parallel writers of a sink.
 	Shards int
-	// SyncInterval is how often the engine syncs to disk; 0: before each
+	// SyncInterval is how often the files are synced to disk; 0: before each
 	// acknowledgement. A crash of the process alone never loses what is spooled.
 	SyncInterval time.Duration
 	// MaxBytes and MaxAge bound what waits for the sinks, over all shards; 0: no
@@ -44,11 +43,11 @@ func DefaultConfig() Config {
 		Dir:          "siptraced.spool",
 		Replicas:     3,
 		Shards:       2,
-		SyncInterval: time.Second,
+		SyncInterval: 100 * time.Millisecond,
 		MaxBytes:     8 << 30,
 		Full:         RefuseNew,
-		// 256 KiB are about 250 messages: large enough that the engine's cost
-		// per batch does not count, small enough to be one transaction.
+		// 256 KiB are about 250 messages: large enough that the cost per
+		// batch does not count, small enough to be one transaction.
 		BatchBytes: 256 << 10,
 		BatchAge:   10 * time.Millisecond,
 	}

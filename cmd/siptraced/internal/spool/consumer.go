@@ -70,10 +70,10 @@ func (s *Spool) Run(k Sink, opt Options) *Consumer {
 		r.wake, r.resumed = w.wake, func() { c.countBacklog(r) }
 		c.readers = append(c.readers, r)
 		w.parts = append(w.parts, &part{reader: r})
-		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.id, Contended: s.Shared(), reader: r})
+		w.shards = append(w.shards, Shard{Index: sh.index, ID: sh.log.ID(), Contended: r.contended(), reader: r})
 	}
 	for _, r := range c.readers {
-		if r.known && !s.Shared() {
+		if r.known && !r.contended() {
 			c.countBacklog(r)
 		}
 	}
@@ -123,11 +123,9 @@ func (c *Consumer) Retry() {
 }
 
 // WaitingBytes estimates what waits for the sink, in bytes of the spool.
-func (c *Consumer) WaitingBytes(ctx context.Context) (n int64) {
+func (c *Consumer) WaitingBytes() (n int64) {
 	for _, r := range c.readers {
-		if waiting, err := r.Waiting(ctx); err == nil {
-			n += waiting
-		}
+		n += r.Waiting()
 	}
 	return n
 }

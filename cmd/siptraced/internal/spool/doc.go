@@ -1,12 +1,11 @@
 // Package spool keeps every record that was taken in until each sink has dealt
 // with it: on disk, through crashes of the process and outages of a sink.
 //
-// The engine is NATS JetStream, embedded with file storage and no listening
-// port, or a cluster. Records travel in batches, closed by size or age; the
-// shards are streams of their own, chosen by Call-ID, so that the records of
-// one call keep their order whatever the number of writers. Each sink reads
-// each shard by itself and says how far it came; what all sinks are done with
-// is purged.
+// Records travel in batches, closed by size or age. Each shard is a log of such
+// batches (package journal), in files of our own or in a cluster; a call's shard is
+// chosen by its Call-ID, so that its records keep their order whatever the number of
+// writers. Each sink reads each shard by itself and says how far it came; what all
+// sinks are done with is trimmed.
 //
 //	s, err := spool.Open(ctx, spool.DefaultConfig(), logger)
 //	consumer := s.Run(sink, spool.Options{})
@@ -20,12 +19,16 @@
 // Consumer: gathering, what is in flight and its replay after a failure,
 // backoff, log lines, backlog and lag, the bounds of the backlog, the end.
 //
-// Not included: what a sink does with a record.
+// Where a log is kept makes one difference: one that is not Exclusive is used by other
+// processes as well (Batch.Contended). Nothing of its batches is kept in memory for
+// other readers, its backlog is asked of the cluster, and what sinks that do not run
+// here need is the cluster's to know.
 //
-// Mutexes: shard.mu (Put) and Spool.mu (registration) are never held during I/O,
-// and nothing is locked under Spool.mu. Spool.saving is held while the offsets
-// are saved; under it Spool.mu, filePositions.writing and shard.publishing are
-// taken, each alone. shard.publishing is held while the engine takes a batch or
-// trims; under it shard.end. recent.mu is held for moments, and nothing is locked
-// under it.
+// Not included: what a sink does with a record; how and where a log is kept.
+//
+// Mutexes: none is held while anything is waited for, with one exception. shard.mu is
+// the intake's (Put), shard.end makes the end of a shard one value, Spool.mu covers
+// registration, recent.mu what is in memory; nothing is locked under any of them.
+// Spool.saving is a channel of one place: who has it saves the positions, which may
+// wait for the disk, and takes Spool.mu for moments.
 package spool

@@ -1,108 +1,65 @@
 package spool
 
 import (
-	"context"
-	"fmt"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
+
+	"siptraced/cmd/siptraced/internal/journal"
 )
 
 // A sink that is switched off for a run keeps its offset and its backlog: what
 // was spooled for it before. A dormant reader stands for it and keeps that from
 // being trimmed, until the sink runs again, or until there is no room for
 // anything else. What comes while the sink is off is not meant for it.
+//
+// A cluster keeps for every sink what that is not done with, whoever runs it: there
+// are no dormant readers.
 
-// findDormant makes a dormant reader for each offset that was saved.
-func (s *Spool) findDormant(ctx context.Context) error {
-	keys, err := s.positions.keys(ctx)
-	if err != nil {
-		return fmt.Errorf("spool: positions: %w", err)
-	}
-	var found []*reader
-	for _, key := range keys {
-		sink, index, ok := cutLast(key)
-		i, err := strconv.Atoi(index)
-		if !ok || err != nil || i >= len(s.shards) || sink == totalPrefix || strings.HasPrefix(key, metaPrefix) {
-			continue
-		}
-		r := &reader{shard: s.shards[i], key: key, dormant: true}
-		seq, total, known, err := s.position(ctx, r)
-		if err != nil {
-			return err
-		}
-		if !known {
-			continue
-		}
-		r.saved = offset{seq: seq, total: total}
-		r.place.Store(&offset{seq: seq, total: total})
+// adopt has a dormant reader stand for each saved position.
+func (s *Spool) adopt(saved []position) {
+	for _, p := range saved {
+		r := &reader{shard: p.shard, key: p.key, dormant: true, saved: p.at}
+		r.place.Store(&p.at)
 		r.ready.Store(true)
-		found = append(found, r)
+		s.readers = append(s.readers, r)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.readers = append(s.readers, found...)
-	return nil
-}
-
-func cutLast(key string) (sink, index string, ok bool) {
-	i := strings.LastIndexByte(key, '.')
-	if i < 0 {
-		return "", "", false
-	}
-	return key[:i], key[i+1:], true
 }
 
 // needs is how many records a dormant reader keeps: those of before this run.
 func (r *reader) needs() uint64 {
-	if r.Shared() {
-		return 0 // who runs the sink in a cluster knows
-	}
 	done := r.place.Load().total
 	return r.shard.recovered - min(r.shard.recovered, done)
 }
 
 // followTrim moves the dormant readers that keep nothing along with those that
 // run, so that what is trimmed does not count as missed once their sinks run
-// again. In a cluster another process may move them.
-func (s *Spool) followTrim(ctx context.Context, readers []*reader) error {
-	oldest := map[*shard]offset{}
+// again.
+func (s *Spool) followTrim() {
+	readers := s.registered()
 	for _, r := range readers {
-		if r.dormant {
+		if !r.dormant || r.needs() > 0 {
 			continue
 		}
-		at := *r.place.Load()
-		if o, ok := oldest[r.shard]; !ok || at.seq < o.seq {
-			oldest[r.shard] = at
+		at, any := oldest(readers, r.shard, func(o *reader) bool { return !o.dormant })
+		if any && at.seq > r.place.Load().seq {
+			r.place.Store(&at)
 		}
 	}
-	for _, r := range readers {
-		switch {
-		case !r.dormant:
-		case r.Shared():
-			seq, total, known, err := s.position(ctx, r)
-			if err != nil {
-				return err
-			}
-			if !known {
-				s.drop(r)
-			}
-			r.saved = offset{seq: seq, total: total}
-			r.place.Store(&offset{seq: seq, total: total})
-		case r.needs() == 0:
-			if at, ok := oldest[r.shard]; ok && at.seq > r.place.Load().seq {
-				r.place.Store(&at)
-			}
-		}
-	}
-	return nil
 }
 
-// drop forgets a dormant reader.
-func (s *Spool) drop(r *reader) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.readers = slices.DeleteFunc(s.readers, func(o *reader) bool { return o == r })
+// oldest is the place of the reader of a shard that is furthest behind, of those
+// that are asked for.
+func oldest(readers []*reader, sh *shard, of func(*reader) bool) (at offset, any bool) {
+	for _, r := range readers {
+		if r.shard != sh || !of(r) {
+			continue
+		}
+		if p := *r.place.Load(); !any || p.seq < at.seq {
+			at, any = p, true
+		}
+	}
+	return at, any
 }
 
 // discardDormant gives up what dormant readers of the shard keep; any is false
@@ -135,13 +92,27 @@ func (s *Spool) LogDormant() {
 			waiting[r.sink()] += r.needs()
 		}
 	}
-	for sink, n := range waiting {
-		s.log.Warn("spool: messages wait for a sink that does not run; they are kept until it runs again or spool.max_bytes is reached. To discard them, stop siptraced once nothing else waits, and remove spool.dir", "sink", sink, "messages", n, "spool.dir", s.cfg.Dir)
+	for _, sink := range slices.Sorted(maps.Keys(waiting)) {
+		s.log.Warn("spool: messages wait for a sink that does not run; they are kept until it runs again or spool.max_bytes is reached. To discard them, stop siptraced once nothing else waits, and remove spool.dir", "sink", sink, "messages", waiting[sink], "spool.dir", s.cfg.Dir)
 	}
+}
+
+// Forget discards what is kept for the sinks that do not run and whose names
+// begin so, but for those to keep: what is gone from the configuration must not
+// be taken up again later as if it had waited all the time. In a cluster another
+// process may run them, so that they stay.
+func (s *Spool) Forget(prefix string, keep func(sink string) bool) {
+	var gone []*reader
+	for _, r := range s.registered() {
+		if name, ok := strings.CutPrefix(r.sink(), prefix); ok && r.dormant && !keep(name) {
+			gone = append(gone, r)
+		}
+	}
+	s.remove(gone)
 }
 
 // sink is the name of the reader's sink.
 func (r *reader) sink() string {
-	sink, _, _ := cutLast(r.key)
+	sink, _, _ := journal.CutPositionKey(r.key)
 	return sink
 }

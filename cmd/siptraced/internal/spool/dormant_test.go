@@ -48,47 +48,11 @@ func TestDormant(t *testing.T) {
 	m.check(t, 600, 700)
 }
 
-// That holds for a sink, too, that was stopped before it knew where to begin.
-func TestDormantSoon(t *testing.T) {
-	cfg := testConfig(t)
-	s := open(t, cfg)
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	for _, sh := range s.shards {
-		r := s.reserve("store", sh, Oldest)
-		s.register([]*reader{r})
-		r.start(ended)
-		<-r.stopped
-		if r.ready.Load() {
-			t.Fatal("it knows where to begin")
-		}
-	}
-	put(t, s, 0, 100)
-	if err := s.Close(soon(t)); err != nil {
-		t.Fatal(err)
-	}
-	runWith(t, cfg, 100, 200, &fakeSink{name: "mirror.m"})
-	again := &fakeSink{name: "store"}
-	if missed := runWith(t, cfg, 200, 300, again); missed != 0 {
-		t.Errorf("%d missed", missed)
-	}
-	again.check(t, 0, 300)
-}
-
 // One without a backlog keeps nothing, and misses nothing.
 func TestDormantIdle(t *testing.T) {
 	cfg := testConfig(t)
 	runWith(t, cfg, 0, 100, &fakeSink{name: "store"}, &fakeSink{name: "mirror.m"})
 	runWith(t, cfg, 100, 200, &fakeSink{name: "mirror.m"})
-	s := open(t, cfg)
-	for _, sh := range s.shards {
-		if info, err := sh.stream.Info(context.Background()); err != nil || info.State.Msgs > 0 {
-			t.Errorf("%d batches are kept, error %v", info.State.Msgs, err)
-		}
-	}
-	if err := s.Close(soon(t)); err != nil {
-		t.Fatal(err)
-	}
 	again := &fakeSink{name: "store"}
 	if missed := runWith(t, cfg, 200, 300, again); missed != 0 {
 		t.Errorf("%d missed", missed)

@@ -4,49 +4,34 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Batches stay in memory until all readers that are not far behind had them: those
-// that the engine took last, or, once there is no room for these, those that one
-// reader read back for all. Who is further behind reads from the engine alone, until
-// it gets there. In a cluster, where others spool into the same streams, all do.
+// that the log took last, or, once there is no room for these, those that one reader
+// read back for all. Who is further behind reads from the log alone, until it gets
+// there. In a cluster, where others spool into the same logs, all do.
 
 // maxRecent bounds them, in bytes of each shard.
 const maxRecent = 8 << 20
 
-// patience is how long a reader waits for a batch that the engine has: for it to be
+// patience is how long a reader waits for a batch that the log has: for it to be
 // offered, or to be read back by another reader, whose sink may be stuck.
 const patience = 100 * time.Millisecond
-
-// memory is the bytes of a batch, shared by the publisher and the readers.
-type memory struct {
-	data  []byte
-	users atomic.Int32
-	pool  *sync.Pool
-}
-
-func (m *memory) release() {
-	if m.users.Add(-1) == 0 {
-		m.data = m.data[:0]
-		m.pool.Put(m)
-	}
-}
 
 // Release says that nobody needs b and what aliases it any more. It is not
 // needed, but saves memory.
 func (b *Batch) Release() {
 	if m := b.memory; m != nil {
 		b.memory, b.data = nil, nil
-		m.release()
+		m.Release()
 	}
 }
 
 // retain says that somebody more needs b.
 func (b *Batch) retain() {
 	if b.memory != nil {
-		b.memory.users.Add(1)
+		b.memory.Retain()
 	}
 }
 
@@ -56,12 +41,12 @@ type recent struct {
 	batches []*Batch
 	bytes   int
 	end     uint64 // the last batch that was here
-	head    uint64 // the last one that the engine took
+	head    uint64 // the last one that the log took
 	readers []*reader
 	filler  *reader // who reads the next one back, for all; nil: nobody
 }
 
-// offer adds a batch that the engine took, if it comes next and there is room.
+// offer adds a batch that the log took, if it comes next and there is room.
 func (c *recent) offer(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +122,7 @@ func (c *recent) after(r *reader) *Batch {
 	return &b
 }
 
-// reaches reports whether a reader needs nothing of the engine now: what comes next
+// reaches reports whether a reader needs nothing of the log now: what comes next
 // is here, or is not there yet, or another reader reads it.
 func (c *recent) reaches(r *reader) bool {
 	c.mu.Lock()
@@ -205,7 +190,7 @@ func (c *recent) takeOver(r *reader) {
 }
 
 // follow hands out what is in memory. It returns when the next batch has to come
-// from the engine, or when ctx ends.
+// from the log, or when ctx ends.
 func (r *reader) follow(ctx context.Context) {
 	c := &r.shard.recent
 	for ctx.Err() == nil {
@@ -216,16 +201,32 @@ func (r *reader) follow(ctx context.Context) {
 		if !c.reaches(r) {
 			return
 		}
-		var tooLong <-chan time.Time
-		if r.shard.lastSeq.Load() > r.last {
-			tooLong = time.After(patience)
+		seq, total := r.shard.tail()
+		behind := seq > r.last
+		if !behind {
+			r.reportGap(ctx, seq, total)
 		}
-		select {
-		case <-r.offered:
-		case <-tooLong:
+		if !r.await(ctx, behind) {
 			c.takeOver(r)
 			return
-		case <-ctx.Done():
 		}
 	}
+}
+
+// await returns when another batch is offered, or ctx ends. A reader that is behind
+// has some patience; ok is false when it is at its end.
+func (r *reader) await(ctx context.Context, behind bool) (ok bool) {
+	var tooLong <-chan time.Time
+	if behind {
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		tooLong = t.C
+	}
+	select {
+	case <-r.offered:
+	case <-tooLong:
+		return false
+	case <-ctx.Done():
+	}
+	return true
 }

@@ -5,16 +5,13 @@ import (
 	"context"
 	"math/rand/v2"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"siptraced/compat/siptrace"
 )
 
-// A reader that falls behind reads from the engine until the rest is in memory: all
+// A reader that falls behind reads from the log until the rest is in memory: all
 // comes, once, in order, and is its own.
 func TestFollow(t *testing.T) {
 	cfg := testConfig(t)
@@ -82,7 +79,7 @@ func TestRecent(t *testing.T) {
 		step := func(r *reader) bool {
 			b := c.after(r)
 			if b == nil && !c.reaches(r) {
-				b = &Batch{Seq: r.last + 1, data: data} // from the engine
+				b = &Batch{Seq: r.last + 1, data: data} // from the log
 				c.share(b)
 			}
 			if b == nil {
@@ -128,63 +125,18 @@ func TestRecent(t *testing.T) {
 	}
 }
 
-// hookedStream is a stream whose messages come by way of next. It counts those that
-// are asked for one by one.
-type hookedStream struct {
-	jetstream.Stream
-	next  func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error)
-	asked atomic.Int64
-}
-
-func (s *hookedStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
-	s.asked.Add(1)
-	return s.Stream.GetMsg(ctx, seq, opts...)
-}
-
-func (s *hookedStream) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
-	c, err := s.Stream.OrderedConsumer(ctx, cfg)
-	return hookedConsumer{c, s}, err
-}
-
-type hookedConsumer struct {
-	jetstream.Consumer
-	stream *hookedStream
-}
-
-func (c hookedConsumer) Messages(opts ...jetstream.PullMessagesOpt) (jetstream.MessagesContext, error) {
-	m, err := c.Consumer.Messages(opts...)
-	return hookedMessages{m, c.stream}, err
-}
-
-type hookedMessages struct {
-	jetstream.MessagesContext
-	stream *hookedStream
-}
-
-func (m hookedMessages) Next(opts ...jetstream.NextOpt) (jetstream.Msg, error) {
-	return m.stream.next(m.MessagesContext, opts...)
-}
-
 // Sinks that are behind together have each batch read back once, not once each. One
 // that is stuck keeps nobody waiting, and gets everything later.
 func TestReadBackOnce(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Shards, cfg.BatchBytes = 1, 10<<10
-	s := open(t, cfg)
+	s, _ := onDisk(t, cfg)
 	const records = 6000
 	put(t, s, 0, records)
 	if err := s.Close(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, cfg)
-	var read atomic.Int64
-	s.shards[0].stream = &hookedStream{Stream: s.shards[0].stream, next: func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error) {
-		msg, err := m.Next(opts...)
-		if err == nil {
-			read.Add(1)
-		}
-		return msg, err
-	}}
+	s, disk := onDisk(t, cfg)
 	free := make(chan struct{})
 	stuck := &fakeSink{name: "stuck", open: func(ctx context.Context) error {
 		select {
@@ -202,7 +154,7 @@ func TestReadBackOnce(t *testing.T) {
 	for _, k := range sinks[1:] {
 		waitFor(t, k.name+" to have all", func() bool { return k.count() >= 2*records })
 	}
-	if n, batches := read.Load(), int64(s.shards[0].lastSeq.Load()); n > 2*batches { // each for itself: three times
+	if n, batches := disk.read.Load(), int64(s.shards[0].lastSeq.Load()); n > 2*batches { // each for itself: three times
 		t.Errorf("%d batches are read back, of %d", n, batches)
 	}
 	close(free)
@@ -210,37 +162,6 @@ func TestReadBackOnce(t *testing.T) {
 	for i, c := range consumers {
 		c.Stop(soon(t))
 		sinks[i].check(t, 0, 2*records)
-	}
-	closeAll(t, s, nil)
-}
-
-// An engine that is slow is asked for one batch, not for each that waits.
-func TestLate(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Shards, cfg.BatchBytes = 1, 1<<10
-	s := open(t, cfg)
-	put(t, s, 0, 1000)
-	if err := s.Close(soon(t)); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, cfg)
-	var late atomic.Bool
-	stream := &hookedStream{Stream: s.shards[0].stream, next: func(m jetstream.MessagesContext, opts ...jetstream.NextOpt) (jetstream.Msg, error) {
-		if !late.Swap(true) { // the first one
-			time.Sleep(expiryInterval + 100*time.Millisecond)
-			return nil, context.DeadlineExceeded
-		}
-		return m.Next(opts...)
-	}}
-	s.shards[0].stream = stream
-	k := &fakeSink{name: "k"}
-	c := s.Run(k, Options{})
-	waitFor(t, "1000 records", func() bool { return k.count() >= 1000 })
-	c.Stop(soon(t))
-	k.check(t, 0, 1000)
-	// The machine may make it late once more.
-	if n, batches := stream.asked.Load(), s.shards[0].lastSeq.Load(); n == 0 || n > int64(batches)/4 {
-		t.Errorf("%d of %d batches were asked for", n, batches)
 	}
 	closeAll(t, s, nil)
 }

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"siptraced/cmd/siptraced/internal/cluster"
+	"siptraced/cmd/siptraced/internal/disk"
+	"siptraced/cmd/siptraced/internal/segments"
 )
 
 // InUseError says that another process has the spool's directory.
@@ -29,15 +27,6 @@ func (e *InUseError) Error() string {
 	return fmt.Sprintf("spool: %s is in use by %s: stop it, or name another directory (key spool.dir)", e.Dir, who)
 }
 
-// holder is the process that wrote itself into the lock file, 0 where it is not
-// known.
-func holder(lock *os.File) int {
-	text := make([]byte, 32)
-	n, _ := lock.ReadAt(text, 0)
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
-	return pid
-}
-
 // Place is where a spool would be.
 type Place struct {
 	// Free and Size are bytes of the file system; of a cluster they are 0.
@@ -50,34 +39,17 @@ type Place struct {
 // leaves nothing behind. The error is an *InUseError where another process has it.
 func Probe(ctx context.Context, cfg Config) (Place, error) {
 	if cfg.NATS != "" {
-		return Place{}, probeCluster(ctx, cfg)
+		return Place{}, cluster.Probe(ctx, clusterConfig(cfg))
 	}
 	dir, err := probeDir(cfg.Dir)
 	if err != nil {
 		return Place{}, err
 	}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return Place{}, fmt.Errorf("spool: %s: %w", dir, err)
-	}
-	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
-	return Place{Free: int64(free), Size: int64(size), Full: free < kept(size)}, nil
-}
-
-func probeCluster(ctx context.Context, cfg Config) error {
-	e, err := dialCluster(ctx, cfg, slog.New(slog.DiscardHandler))
+	size, free, err := disk.OS.Space(dir)
 	if err != nil {
-		return err
+		return Place{}, fmt.Errorf("spool: %w", err)
 	}
-	defer e.close()
-	js, err := jetstream.New(e.conn)
-	if err == nil {
-		_, err = js.AccountInfo(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("spool: cluster (key spool.nats): JetStream: %w", err)
-	}
-	return nil
+	return Place{Free: int64(free), Size: int64(size), Full: free < segments.Reserve(size)}, nil
 }
 
 // probeDir tries the lock, and writes a file: into the directory, or where it would
@@ -88,7 +60,7 @@ func probeDir(dir string) (string, error) {
 		if err == nil {
 			defer os.Remove(f.Name())
 			defer f.Close()
-			return dir, probeLock(dir)
+			return dir, probeUse(dir)
 		}
 		up := filepath.Dir(dir)
 		if !errors.Is(err, fs.ErrNotExist) || up == dir {
@@ -98,17 +70,25 @@ func probeDir(dir string) (string, error) {
 	}
 }
 
-func probeLock(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+// probeUse reports who has the directory: nobody, another process, or the first
+// edition.
+func probeUse(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "jetstream")); err == nil {
+		return fmt.Errorf("spool: %s: %w", dir, segments.ErrFormerEdition)
+	}
+	name := filepath.Join(dir, lockFile)
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	lock, err := disk.OS.Lock(name)
+	if locked := (*disk.LockedError)(nil); errors.As(err, &locked) {
+		return &InUseError{dir, locked.PID}
 	}
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	defer f.Close() // and with it the lock
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return &InUseError{dir, holder(f)}
-	}
-	return nil
+	return lock.Close()
 }
+
+// lockFile is what segments keeps a second process off the directory with.
+const lockFile = "lock"

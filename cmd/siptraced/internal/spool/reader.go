@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
+	"siptraced/cmd/siptraced/internal/journal"
 	"siptraced/compat/siptrace"
 )
 
@@ -28,7 +25,7 @@ type Batch struct {
 	taken time.Time // when the spool took it
 	data  []byte
 
-	memory *memory // of data; nil: the garbage collector's
+	memory journal.Memory // of data; nil: the garbage collector's
 
 	// Shard is where it comes from. Timeline names the run of numbers that Seq is of:
 	// in a copy of the spool the same Seq of another Timeline is another batch.
@@ -66,6 +63,9 @@ func (b *Batch) Done() {
 	b.Settle(b.Records)
 	b.done = true
 }
+
+// Age is how long ago the spool took b.
+func (b *Batch) Age() time.Duration { return time.Since(b.taken) }
 
 // Size is the batch's size in bytes.
 func (b *Batch) Size() int { return len(b.data) }
@@ -118,26 +118,16 @@ type reader struct {
 	known     bool          // where to begin
 	continues bool          // where another reader of this process stopped
 	dormant   bool          // it keeps the place of a sink that does not run
-	from      From
-	resumed   func()      // called when that is known, if it was not from the start
-	ready     atomic.Bool // the place may be written down
+	resumed   func()        // called when that is known, if it was not from the start
+	ready     atomic.Bool   // the place may be written down
 
 	place     atomic.Pointer[offset]
 	out       handedOut
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
-	saved     offset            // what the positions hold, without the time; the checkpointer's own
+	saved     offset            // what the positions hold; the checkpointer's own once it is ready
 	unsaved   bool              // they hold nothing
-	last      uint64            // last sequence handed out; the pump's own
-	end       offset            // the end of the stream when the reader was made
-	asked     uint64            // last sequence that was asked for because nothing came
-	late      int               // how often that was in a row
-	lastTotal map[string]uint64 // by intake; the embedded engine has one, ""
-}
-
-// offset is how far a sink came.
-type offset struct {
-	seq   uint64 // done up to here
-	total uint64 // with so many records of the stream
+	last      uint64            // last entry handed out; the pump's own
+	lastTotal map[string]uint64 // by intake; one that has the log alone is ""
 }
 
 // handedOut is when the spool took the batches that a sink got and is not done with.
@@ -185,34 +175,58 @@ const prefetch = 4
 // reserve makes the reader of a sink in a shard, without I/O.
 func (s *Spool) reserve(sink string, sh *shard, from From) *reader {
 	r := &reader{
-		shard: sh, key: sink + "." + strconv.Itoa(sh.index), from: from, batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
+		shard: sh, key: journal.PositionKey(sink, sh.index), batches: make(chan *Batch, prefetch), stopped: make(chan struct{}),
 		offered: make(chan struct{}, 1), lastTotal: map[string]uint64{},
 	}
 	var at offset
-	r.end.seq, r.end.total = sh.tail()
 	old := s.reserved(r.key)
 	switch {
 	case old != nil && old.ready.Load(): // it ran before, or waits for its sink
 		at, r.known, r.unsaved, r.continues = *old.place.Load(), true, true, !old.dormant
-	case !s.Shared(): // a cluster is asked later
-		at.seq, at.total, r.known, _ = s.position(context.Background(), r)
-		if s.unqueue(r.key) {
-			at, r.known = offset{}, false
-		}
-		r.saved, r.unsaved = at, !r.known
+	case r.contended(): // the cluster is asked later
+	case s.unqueue(r.key): // it was removed before
+	default:
+		at, r.known, _ = s.position(context.Background(), sh, r.key)
+		r.saved = at
 	}
-	if !r.known && from == Newest {
-		at, r.known, r.unsaved = r.end, true, true
+	if !r.known {
+		at, r.known = s.beginning(sh, from)
+		r.unsaved = true
 	}
 	r.begin(at)
+	r.ready.Store(r.known && (!r.contended() || r.continues))
 	return r
+}
+
+// beginning is where a sink begins that has no offset; known is false when that
+// takes I/O. What the others are done with is not meant for it, even if it is not
+// trimmed.
+func (s *Spool) beginning(sh *shard, from From) (at offset, known bool) {
+	var end offset
+	end.seq, end.total = sh.tail()
+	switch {
+	case from == Newest:
+		return end, true
+	case !sh.log.Exclusive():
+		return at, false
+	}
+	if at, known = oldest(s.registered(), sh, func(o *reader) bool { return o.ready.Load() }); known {
+		return at, true
+	}
+	switch b := sh.measured(); {
+	case b.First > b.Last:
+		return end, true
+	case b.First <= 1:
+		return at, true // what is missing there will be seen
+	}
+	return at, false
 }
 
 // begin sets where the reader begins.
 func (r *reader) begin(at offset) {
 	r.last = at.seq
 	r.place.Store(&at)
-	if r.known && !r.Shared() {
+	if r.known && !r.contended() {
 		r.lastTotal[""] = at.total
 	}
 }
@@ -256,20 +270,19 @@ func (r *reader) start(run context.Context) {
 
 // resume finds out where to begin, where that takes I/O.
 func (r *reader) resume(ctx context.Context) (err error) {
-	s := r.shard.spool
 	if r.ready.Load() {
 		return nil
 	}
-	if !r.known || s.Shared() && !r.continues {
-		if err := r.locate(ctx); err != nil {
-			s.log.Warn("spool: a sink's offset is not known yet, trying again", "sink", r.key, "err", err)
-			return err
-		}
-		if r.resumed != nil {
-			r.resumed()
-		}
+	s := r.shard.spool
+	if err := r.locate(ctx); err != nil {
+		s.log.Warn("spool: a sink's offset is not known yet, trying again", "sink", r.key, "err", err)
+		return err
+	}
+	if r.resumed != nil {
+		r.resumed()
 	}
 	r.ready.Store(true)
+	s.saveSoon() // the others of a cluster are to keep what it needs
 	return nil
 }
 
@@ -293,268 +306,151 @@ func (s *Spool) resumeAll(ctx context.Context) {
 
 func (r *reader) locate(ctx context.Context) error {
 	s := r.shard.spool
-	if s.Shared() {
+	if r.contended() {
 		forgotten := s.unqueue(r.key)
-		seq, total, known, err := s.position(ctx, r)
+		at, known, err := s.position(ctx, r.shard, r.key)
 		if err != nil {
 			return err
 		}
 		if known && !forgotten {
-			r.known, r.unsaved, r.saved = true, false, offset{seq: seq, total: total}
-			r.begin(r.saved)
+			r.known, r.unsaved, r.saved = true, false, at
+			r.begin(at)
 		}
-	}
-	if r.known {
 		return nil
 	}
-	info, err := r.shard.stream.Info(ctx)
+	// The positions were lost: from the oldest entry on.
+	c, err := r.shard.log.Read(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
+	defer c.Close()
 	var at offset
+	e, err := c.Next(ctx)
 	switch {
-	case info.State.FirstSeq <= 1:
-		// A stream from its beginning on: what is missing there will be seen.
-		r.known, r.unsaved = true, true
-	case s.Shared():
-	case info.State.Msgs == 0:
-		// The sink is new, and others are done with all there was.
-		at, r.known, r.unsaved = r.end, true, true
+	case errors.Is(err, journal.ErrEnd):
+		at.seq, at.total = r.shard.tail()
+	case err != nil:
+		return fmt.Errorf("spool: %w", err)
 	default:
-		// The position was lost, or the sink is new: from the oldest batch on.
-		if msg, err := r.shard.stream.GetMsg(ctx, info.State.FirstSeq); err == nil {
-			n, t := batchHeader(msg.Header)
-			at, r.known, r.unsaved = offset{seq: info.State.FirstSeq - 1, total: t - uint64(n)}, true, true
-		}
+		at = offset{e.Seq - 1, e.Total - uint64(e.Records)}
+		release(e)
 	}
+	r.known = true
 	r.begin(at)
 	return nil
 }
 
-// stored reads from the engine.
-type stored struct {
-	jetstream.MessagesContext
-	consumer jetstream.Consumer
-	stream   jetstream.Stream
-}
-
-// close ends reading, in the engine too.
-func (i *stored) close(ctx context.Context) {
-	i.Stop()
-	if info := i.consumer.CachedInfo(); info != nil {
-		// Should that fail, the engine forgets it after a while.
-		_ = i.stream.DeleteConsumer(ctx, info.Name)
+// batch is an entry of the shard's log as readers get it.
+func (sh *shard) batch(e *journal.Entry) *Batch {
+	return &Batch{
+		Seq: e.Seq, Records: e.Records, Shard: sh.index, Timeline: e.Timeline, Contended: !sh.log.Exclusive(),
+		total: e.Total, taken: e.Taken, data: e.Data, memory: e.Memory,
 	}
 }
 
-func (sh *shard) open(ctx context.Context, from uint64) (*stored, error) {
-	c, err := sh.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("spool: reader of shard %d: %w", sh.index, err)
+// release lets go of an entry that is not handed out.
+func release(e journal.Entry) {
+	if e.Memory != nil {
+		e.Memory.Release()
 	}
-	iter, err := c.Messages(jetstream.PullMaxMessages(prefetch))
-	if err != nil {
-		return nil, fmt.Errorf("spool: reader of shard %d: %w", sh.index, err)
-	}
-	return &stored{iter, c, sh.stream}, nil
 }
 
-// pump carries batches from the engine to Next, and opens the engine's side
-// again when it fails.
+// pump carries batches to the sink, and reads the log again when that fails.
 func (r *reader) pump(ctx context.Context) {
-	var iter *stored
-	var err error
-	defer func() {
-		if iter != nil {
-			iter.Stop()
-		}
-	}()
-	if r.last >= r.end.seq {
-		r.reportTail(ctx)
-	}
-	if !r.Shared() {
+	if !r.contended() {
 		r.shard.recent.join(r)
 		defer r.shard.recent.leave(r)
 	}
 	for ctx.Err() == nil {
-		if !r.Shared() && r.shard.recent.reaches(r) {
-			if iter != nil {
-				iter.close(ctx)
-				iter = nil
-			}
-			if r.follow(ctx); ctx.Err() != nil {
-				return
-			}
-		}
-		if iter == nil {
-			if iter, err = r.shard.open(ctx, r.last+1); err != nil {
-				r.shard.spool.log.Warn("spool: reader waits for the engine", "sink", r.key, "err", err)
-				select {
-				case <-ctx.Done():
-				case <-time.After(maxBackoff):
-				}
-				continue
-			}
-		}
-		wait, cancel := context.WithTimeout(ctx, expiryInterval)
-		msg, err := iter.Next(jetstream.NextContext(wait))
-		late := wait.Err() != nil
-		cancel()
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return
-		case late:
-			r.askLate(ctx)
-			r.expired(ctx)
-			continue
-		case errors.Is(err, jetstream.ErrNoHeartbeat):
-			continue
-		default:
-			iter.Stop()
-			iter = nil
+		if r.follows() {
+			r.follow(ctx)
 			continue
 		}
-		meta, err := msg.Metadata()
-		if err != nil || meta.Sequence.Stream <= r.last {
-			continue
-		}
-		next := meta.Sequence.Stream
-		r.late = 0
-		if r.recoverSkipped(ctx, next) != nil {
-			iter.Stop()
-			iter = nil // again from the first one that was not handed out
-			continue
-		}
-		if !r.deliverStored(ctx, next, meta.Timestamp, msg.Headers(), msg.Data()) {
-			return
+		if err := r.read(ctx); err != nil && ctx.Err() == nil {
+			r.shard.spool.log.Warn("spool: a sink waits for the spool's log", "sink", r.key, "err", err)
+			sleep(ctx, maxBackoff)
 		}
 	}
 }
 
-// deliverStored hands out a batch that the engine gave.
-func (r *reader) deliverStored(ctx context.Context, seq uint64, taken time.Time, h nats.Header, data []byte) (ok bool) {
-	b := &Batch{Seq: seq, taken: taken, data: data}
-	b.Records, b.total = batchHeader(h)
-	if !r.Shared() {
-		r.shard.recent.share(b)
+// follows reports whether the reader needs nothing of the log now.
+func (r *reader) follows() bool { return !r.contended() && r.shard.recent.reaches(r) }
+
+// read hands out what the log has, until the rest is in memory or ctx ends.
+func (r *reader) read(ctx context.Context) error {
+	c, err := r.shard.log.Read(ctx, r.last)
+	if err != nil {
+		return err
 	}
-	return r.deliver(ctx, b, h.Get(headerIntake))
+	defer c.Close()
+	for ctx.Err() == nil {
+		seq, total := r.shard.tail()
+		e, err := c.Next(ctx)
+		if errors.Is(err, journal.ErrEnd) {
+			r.reportGap(ctx, seq, total)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if e.Seq <= r.last {
+			release(e)
+			continue
+		}
+		b := r.shard.batch(&e)
+		if !r.contended() {
+			r.shard.recent.share(b)
+		}
+		if !r.deliver(ctx, b, e.Intake) || r.follows() {
+			return nil
+		}
+	}
+	return nil
 }
 
 // deliver hands out a batch; ok is false when the reader ends.
 func (r *reader) deliver(ctx context.Context, b *Batch, intake string) (ok bool) {
 	before := b.total - uint64(b.Records)
 	last, known := r.lastTotal[intake]
-	if b.Records == 0 && known && before == last { // see goAhead
-		r.last = b.Seq
-		return true
-	}
 	switch {
 	case known && before > last:
 		b.Missed = before - last
 	case !known && intake == "":
 		r.place.Store(&offset{r.last, before})
 	}
+	return r.hand(ctx, b, intake)
+}
+
+func (r *reader) hand(ctx context.Context, b *Batch, intake string) (ok bool) {
 	seq, total := b.Seq, b.total // whoever gets it may let go of it at once
 	r.out.add(b)
 	select {
 	case r.batches <- b:
-		r.last, r.lastTotal[intake] = seq, total
-		r.notify()
 	case <-ctx.Done():
+		b.Release()
 		return false
 	}
-	if seq == r.end.seq {
-		r.reportTail(ctx)
-	}
+	r.last, r.lastTotal[intake] = seq, total
+	r.notify()
 	return true
 }
 
-// askLate asks for what comes next when nothing came: an engine that saw damage
-// may pass over all that follows. One that is only slow would be slower yet when
-// it is asked for each batch, so it is asked for one at first, and then for twice
-// as many each time.
-func (r *reader) askLate(ctx context.Context) {
-	last, from := r.shard.lastSeq.Load(), max(r.last, r.asked)
-	if last <= from {
-		return
-	}
-	upTo := min(last, from+1<<min(r.late, 20))
-	if r.recoverSkipped(ctx, upTo+1) == nil {
-		r.asked = upTo
-		r.late++
-	}
-}
-
-// recoverSkipped hands out the batches before next that the engine has and did not
-// deliver: while it fixes its view of a damaged file it passes over whole ones
-// beside those that are gone. An error means that there may be more of them.
-func (r *reader) recoverSkipped(ctx context.Context, next uint64) error {
-	if next <= r.last+1 {
-		return nil
-	}
-	info, err := r.shard.stream.Info(ctx)
-	if err != nil {
-		return err
-	}
-	for seq := max(r.last+1, info.State.FirstSeq); seq < next; seq++ {
-		msg, err := r.shard.stream.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if !r.deliverStored(ctx, seq, msg.Time, msg.Header, msg.Data) {
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// reportTail comes behind the last batch that was in the stream when the reader
-// was opened. Where the end of the stream is gone, it hands out an empty batch
-// that says how much was there.
-func (r *reader) reportTail(ctx context.Context) {
-	noted := r.shard.recovered
+// reportGap comes behind the last entry that the log has, where another one was the
+// last: it hands out an empty batch that says how much is gone. Nothing may come any
+// more that could say so.
+func (r *reader) reportGap(ctx context.Context, seq, total uint64) {
 	last, known := r.lastTotal[""]
-	if !known || noted <= last {
-		return
-	}
-	select {
-	case r.batches <- &Batch{Seq: r.last, Missed: noted - last, total: noted, taken: time.Now()}:
-		r.lastTotal[""] = noted
-		r.notify()
-	case <-ctx.Done():
-	}
-}
-
-// expiryInterval is how often an idle reader looks whether all that it waits for
-// is gone.
-const expiryInterval = time.Second
-
-// expired hands out an empty batch that says how much is gone when the stream is
-// empty and the sink has not seen all of it: nothing will come any more that
-// could say so.
-func (r *reader) expired(ctx context.Context) {
-	last, known := r.lastTotal[""]
-	total := r.shard.total.Load()
 	if !known || total <= last {
+		if seq > r.last {
+			r.last = seq
+		}
 		return
 	}
-	info, err := r.shard.stream.Info(ctx)
-	if err != nil || info.State.Msgs > 0 || info.State.LastSeq <= r.last {
-		return
-	}
-	select {
-	case r.batches <- &Batch{Seq: info.State.LastSeq, Missed: total - last, total: total, taken: time.Now()}:
-		r.last, r.lastTotal[""] = info.State.LastSeq, total
-		r.notify()
-	case <-ctx.Done():
-	}
+	seq = max(seq, r.last)
+	r.hand(ctx, &Batch{
+		Seq: seq, Missed: total - last, Shard: r.shard.index, Timeline: r.shard.timeline(seq), Contended: r.contended(),
+		total: total, taken: time.Now(),
+	}, "")
 }
 
 // notify wakes who waits for batches.
@@ -564,10 +460,6 @@ func (r *reader) notify() {
 	default:
 	}
 }
-
-// ID names the shard's stream for a sink that keeps its own position: it
-// changes when the spool is made anew, since positions start again then.
-func (r *reader) ID() string { return r.shard.id }
 
 // Batches hands out the shard's batches in order.
 func (r *reader) Batches() <-chan *Batch { return r.batches }
@@ -592,14 +484,14 @@ func (r *reader) Close() {
 	<-r.stopped
 }
 
-// Shared reports whether other processes may read for the same sink, and spool
+// contended reports whether other processes may read for the same sink, and spool
 // into the same shard.
-func (r *reader) Shared() bool { return r.shard.spool.Shared() }
+func (r *reader) contended() bool { return !r.shard.log.Exclusive() }
 
 // Pending is how many records wait for the sink; in a cluster as of the last
 // second, whoever spooled them and whoever will take them.
 func (r *reader) Pending() uint64 {
-	if r.Shared() {
+	if r.contended() {
 		if r.shard.lastSeq.Load() <= r.place.Load().seq {
 			return 0
 		}
@@ -611,182 +503,23 @@ func (r *reader) Pending() uint64 {
 	return 0
 }
 
-// position reads how far the sink came in this very stream, and with how many
-// records: a stream that was made anew starts at 1 again.
-func (s *Spool) position(ctx context.Context, r *reader) (seq, total uint64, known bool, err error) {
-	text, _, err := s.positions.get(ctx, r.key)
-	if err != nil {
-		return 0, 0, false, fmt.Errorf("spool: position of %s: %w", r.key, err)
+// Waiting estimates the bytes of the shard that the sink is not done with.
+func (r *reader) Waiting() int64 {
+	b := r.shard.measured()
+	done := max(r.place.Load().seq, b.First-min(1, b.First))
+	if b.First > b.Last || b.Last <= done {
+		return 0
 	}
-	var id string
-	if n, _ := fmt.Sscan(text, &seq, &total, &id); n != 3 || id != r.shard.id {
-		return 0, 0, false, nil
-	}
-	return seq, total, true, nil
+	return int64(float64(b.Bytes) / float64(b.Last-b.First+1) * float64(b.Last-done))
 }
 
-func (s *Spool) savePosition(ctx context.Context, r *reader, seq, total uint64) error {
-	if err := s.positions.put(ctx, r.key, fmt.Sprintf("%d %d %s", seq, total, r.shard.id)); err != nil {
-		return fmt.Errorf("spool: position of %s: %w", r.key, err)
+// began is where the sink's accounting begins: what waited for it when the spool
+// was opened, and how many records of the shard came since then before the sink
+// began. It is asked for when the reader is opened.
+func (r *reader) began() (waiting, before uint64) {
+	if r.contended() || r.continues {
+		return 0, 0
 	}
-	r.saved, r.unsaved = offset{seq: seq, total: total}, false
-	return nil
-}
-
-// checkpointer saves the positions and purges what all sinks are done with, once a
-// second.
-func (s *Spool) checkpointer(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-s.save:
-		}
-		if ctx.Err() == nil {
-			if err := s.savePositions(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("spool: positions not saved, trying again", "err", err)
-			}
-		}
-	}
-}
-
-// savePositions writes down how far the sinks came, and gives up what all are
-// done with. Only what is written down as done may go.
-func (s *Spool) savePositions(ctx context.Context) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	oldest, err := s.saveAll(ctx)
-	if err != nil {
-		return err
-	}
-	return s.trim(ctx, oldest)
-}
-
-// saveAll writes down how far the sinks and the shards came; oldest is the last
-// batch of each shard that all sinks are done with.
-func (s *Spool) saveAll(ctx context.Context) (oldest map[*shard]uint64, err error) {
-	readers := s.registered()
-	if err := s.saveChanges(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.followTrim(ctx, readers); err != nil {
-		return nil, err
-	}
-	if oldest, err = s.saveOffsets(ctx, readers); err != nil {
-		return nil, err
-	}
-	for _, sh := range s.shards {
-		if s.Shared() {
-			if err := s.refreshLag(ctx, sh, readers); err != nil {
-				return nil, fmt.Errorf("spool: shard %d: %w", sh.index, err)
-			}
-		} else if err := sh.noteTotal(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return oldest, s.positions.flush()
-}
-
-// registered are the readers of this moment.
-func (s *Spool) registered() []*reader {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.readers)
-}
-
-// saveOffsets puts down the offsets that changed; oldest is the last batch of
-// each shard that all sinks are done with.
-func (s *Spool) saveOffsets(ctx context.Context, readers []*reader) (oldest map[*shard]uint64, err error) {
-	oldest = map[*shard]uint64{}
-	for _, r := range readers {
-		ready := r.ready.Load()
-		at := r.place.Load()
-		if o, ok := oldest[r.shard]; !ok || at.seq < o {
-			oldest[r.shard] = at.seq
-		}
-		if !ready || !r.unsaved && r.saved == (offset{seq: at.seq, total: at.total}) {
-			continue
-		}
-		if err := s.savePosition(ctx, r, at.seq, at.total); err != nil {
-			return nil, err
-		}
-	}
-	return oldest, nil
-}
-
-// trim gives up the batches that all sinks are done with.
-func (s *Spool) trim(ctx context.Context, oldest map[*shard]uint64) error {
-	var failed error
-	for sh, seq := range oldest {
-		if err := sh.trim(ctx, seq); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("spool: trim of shard %d: %w", sh.index, err))
-		}
-	}
-	for _, sh := range s.shards {
-		if s.Shared() || sh.bytes.Load() == 0 {
-			continue
-		}
-		if err := sh.measure(ctx); err != nil {
-			failed = errors.Join(failed, err)
-		}
-	}
-	var api *jetstream.APIError
-	if errors.As(failed, &api) && api.ErrorCode == errStream {
-		// A stream that could not write once takes and gives up nothing more.
-		s.engine.restart()
-	}
-	return failed
-}
-
-// refreshLag finds out how much of a cluster's shard waits for each sink. An intake has
-// a subject of its own, and each of its batches says how many records it has
-// spooled with it: its first batch that waits and its last one are enough.
-func (s *Spool) refreshLag(ctx context.Context, sh *shard, readers []*reader) error {
-	info, err := sh.stream.Info(ctx, jetstream.WithSubjectFilter(sh.subject+".*"))
-	if err != nil {
-		return err
-	}
-	st := info.State
-	sh.lastSeq.Store(st.LastSeq)
-	sh.bytes.Store(int64(st.Bytes))
-	totals := map[string]uint64{} // by subject
-	for _, r := range readers {
-		if r.shard != sh {
-			continue
-		}
-		// What is purged is done: by another process, if not here.
-		next := max(r.place.Load().seq+1, st.FirstSeq)
-		var waiting uint64
-		for subject := range st.Subjects {
-			if next > st.LastSeq {
-				break
-			}
-			if _, known := totals[subject]; !known {
-				msg, err := sh.stream.GetLastMsgForSubject(ctx, subject)
-				if errors.Is(err, jetstream.ErrMsgNotFound) {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				_, totals[subject] = batchHeader(msg.Header)
-			}
-			msg, err := sh.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			n, upTo := batchHeader(msg.Header)
-			if before := upTo - uint64(n); totals[subject] > before {
-				waiting += totals[subject] - before
-			}
-		}
-		r.waiting.Store(waiting)
-	}
-	return nil
+	done, recovered := r.place.Load().total, r.shard.recovered
+	return recovered - min(recovered, done), done - min(recovered, done)
 }

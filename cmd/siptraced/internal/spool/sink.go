@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"siptraced/cmd/siptraced/internal/journal"
 )
 
@@ -52,33 +50,43 @@ type Shard struct {
 
 // Timelines are those of the batches that the shard holds, or held when the spool
 // was opened, the oldest first; the last one is that of what is spooled from now on.
-func (s Shard) Timelines() []journal.Timeline {
-	return []journal.Timeline{{ID: s.ID, Last: s.reader.shard.lastSeq.Load()}}
-}
+func (s Shard) Timelines() []journal.Timeline { return s.reader.shard.log.Timelines() }
 
 // Offset is the batch up to which the sink was done with everything.
 func (s Shard) Offset() uint64 { return s.reader.place.Load().seq }
 
 // Reread gives the batches from first to last, which the sink was done with
 // before, to f once more: those that the spool still holds, in order. It is for a
-// sink whose own offset went back. The batches are not in flight.
+// sink whose own offset went back. The batches are not in flight: f has them until it
+// calls their Release.
 func (s Shard) Reread(ctx context.Context, first, last uint64, f func(*Batch) error) error {
-	stream := s.reader.shard.stream
-	info, err := stream.Info(ctx)
+	sh := s.reader.shard
+	have, err := sh.log.Bounds(ctx)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	for seq := max(first, info.State.FirstSeq); seq <= last; seq++ {
-		msg, err := stream.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
+	first, last = max(first, have.First, 1), min(last, have.Last)
+	if first > last {
+		return nil
+	}
+	c, err := sh.log.Read(ctx, first-1)
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	defer c.Close()
+	for at := first - 1; at < last; {
+		e, err := c.Next(ctx)
+		if errors.Is(err, journal.ErrEnd) {
+			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("spool: batch %d: %w", seq, err)
+			return fmt.Errorf("spool: behind batch %d: %w", at, err)
 		}
-		b := &Batch{Seq: seq, Timeline: s.ID, taken: msg.Time, data: msg.Data}
-		b.Records, b.total = batchHeader(msg.Header)
-		if err := f(b); err != nil {
+		if at = e.Seq; at > last {
+			release(e)
+			return nil
+		}
+		if err := f(sh.batch(&e)); err != nil {
 			return err
 		}
 	}

@@ -412,54 +412,65 @@ func TestExpired(t *testing.T) {
 	closeAll(t, s, rs)
 }
 
-// What the engine's consumer passes over is asked for, and comes in its place.
-func TestRecoverSkipped(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Shards, cfg.BatchBytes = 1, 1<<10
-	s := open(t, cfg)
+// What can't be read any more is counted before the batch that follows, and at the
+// end of the log by a batch of its own.
+func TestGaps(t *testing.T) {
 	const n = 40
-	for i := range n {
-		rec := record(i, "call")
-		rec.Msg = make([]byte, cfg.BatchBytes) // a batch each
-		if err := s.Put(&rec); err != nil {
-			t.Fatal(err)
-		}
+	for name, gone := range map[string][]uint64{
+		"nothing":               nil,
+		"one":                   {3},
+		"several, and the last": {1, 9, 10, n},
+		"all":                   nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.Shards, cfg.BatchBytes = 1, 1<<10
+			s := open(t, cfg)
+			for i := range n {
+				rec := record(i, "call")
+				rec.Msg = make([]byte, cfg.BatchBytes) // a batch each
+				if err := s.Put(&rec); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closeAll(t, s, nil)
+			s, disk := onDisk(t, cfg)
+			disk.mu.Lock()
+			for i := range uint64(n) {
+				disk.gone[i+1] = name == "all" || slices.Contains(gone, i+1)
+			}
+			disk.mu.Unlock()
+			r := readers(t, s)[0]
+			var got, missed uint64
+			for last := uint64(0); got+missed < n; {
+				var b *Batch
+				select {
+				case b = <-r.Batches():
+				case <-time.After(20 * time.Second):
+					t.Fatalf("got %d, missed %d of %d", got, missed, n)
+				}
+				if want := b.Seq - uint64(b.Records) - last; b.Seq < last || b.Missed != want || b.Timeline == "" {
+					t.Errorf("batch %d of %q behind %d: %d missed, want %d", b.Seq, b.Timeline, last, b.Missed, want)
+				}
+				got, missed, last = got+uint64(b.Records), missed+b.Missed, b.Seq
+				r.Done(b)
+			}
+			want := uint64(len(gone))
+			if name == "all" {
+				want = n
+			}
+			if missed != want || r.Pending() != 0 {
+				t.Errorf("missed %d, want %d; %d wait", missed, want, r.Pending())
+			}
+			closeAll(t, s, []*reader{r})
+		})
 	}
-	s.Flush(context.Background())
-	sh := s.shards[0]
-	gone := map[uint64]bool{3: true, 9: true, 10: true, n: true}
-	for seq := range gone {
-		if err := sh.stream.DeleteMsg(context.Background(), seq); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := &reader{shard: sh, key: "test.0", batches: make(chan *Batch, n), lastTotal: map[string]uint64{"": 1}, last: 1}
-	for _, next := range []uint64{7, n + 1} {
-		if err := r.recoverSkipped(context.Background(), next); err != nil {
-			t.Fatal(err)
-		}
-	}
-	close(r.batches)
-	want, missed := uint64(2), uint64(0)
-	for b := range r.batches {
-		for ; gone[want]; want++ {
-			missed++
-		}
-		if b.Seq != want || b.Records != 1 || b.Missed != missed {
-			t.Errorf("batch %d of %d records, %d missed before it; want batch %d, %d missed", b.Seq, b.Records, b.Missed, want, missed)
-		}
-		want, missed = want+1, 0
-	}
-	if want != n {
-		t.Errorf("the last batch is %d, want %d", want-1, n-1)
-	}
-	closeAll(t, s, nil)
 }
 
-// The engine gives up whole blocks, and the last one when all of it is done.
-func TestPurge(t *testing.T) {
+// What all sinks are done with is given up, and nothing else.
+func TestTrim(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Shards, cfg.MaxBytes = 1, 16<<20 // blocks of 4 MiB
+	cfg.Shards, cfg.MaxBytes = 1, 16<<20
 	s := open(t, cfg)
 	r := readers(t, s)[0]
 	const n = 45
@@ -471,36 +482,22 @@ func TestPurge(t *testing.T) {
 		}
 	}
 	s.Flush(context.Background())
-	var starts []uint64
-	sh := s.shards[0]
-	files, err := sh.blocks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		starts = append(starts, firstNumber(f))
-	}
-	if len(starts) < 3 || starts[0] != 1 || !slices.IsSorted(starts) {
-		t.Fatalf("blocks begin at %v", starts)
-	}
+	full := s.Usage().Bytes
 	for i := range uint64(n) {
 		r.Done(<-r.Batches())
 		if err := s.savePositions(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		info, err := sh.stream.Info(context.Background())
+		b, err := s.shards[0].log.Bounds(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := uint64(n + 1)
-		for _, start := range starts {
-			if i+1 < n && start <= i+2 {
-				want = start
-			}
+		if b.First > i+2 || b.Last != n {
+			t.Errorf("%d batches done: %d to %d are there", i+1, b.First, b.Last)
 		}
-		if info.State.FirstSeq != want {
-			t.Errorf("%d batches done: the first one is %d, want %d", i+1, info.State.FirstSeq, want)
-		}
+	}
+	if u := s.Usage(); u.Bytes > full/4 {
+		t.Errorf("%d of %d bytes are kept for nobody", u.Bytes, full)
 	}
 	closeAll(t, s, []*reader{r})
 }

@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -93,7 +92,7 @@ func (w *worker) run(ctx context.Context) {
 			backoff = first
 		}
 		// Jitter keeps the workers from knocking at the same moment.
-		if w.pause(ctx, backoff/2+rand.N(backoff)) != nil {
+		if w.pause(ctx, backoff/2+w.spool.jitter(backoff)) != nil {
 			return
 		}
 		backoff = min(2*backoff, w.opt.Backoff)
@@ -158,7 +157,7 @@ func (w *worker) open(ctx context.Context) (wr Writer, err error) {
 		wr, err = w.sink.Open(ctx, w.shards)
 	}()
 	for {
-		w.expire(ctx)
+		w.expire()
 		if w.drained() || w.failing() && w.hasToEnd() && time.Since(w.moved) > lastAttempt {
 			cancel()
 			<-ended
@@ -236,7 +235,7 @@ func (w *worker) next() *Batch {
 }
 
 func (w *worker) write(ctx context.Context, wr Writer, b *Batch) error {
-	if w.over(ctx, b) {
+	if w.over(b) {
 		w.giveUp(b)
 		return nil
 	}
@@ -292,7 +291,6 @@ func (w *worker) take(p *part) *Batch {
 	b := p.head
 	p.head = nil
 	b.part, b.early = p, &w.early
-	b.Shard, b.Contended, b.Timeline = p.reader.shard.index, p.reader.Shared(), p.reader.shard.id
 	w.inflight = append(w.inflight, b)
 	w.bytes += b.Size()
 	return b
@@ -350,7 +348,7 @@ func (w *worker) finish(b *Batch) {
 }
 
 // expire gives up what is beyond the bounds while nothing can be written.
-func (w *worker) expire(ctx context.Context) {
+func (w *worker) expire() {
 	if w.opt.Expired == nil {
 		return
 	}
@@ -363,7 +361,7 @@ func (w *worker) expire(ctx context.Context) {
 				w.oldest() // fills the heads
 				b = p.head
 			}
-			if b == nil || !w.overPart(ctx, p, b) {
+			if b == nil || !w.overPart(p, b) {
 				break
 			}
 			if b == p.head {
@@ -388,26 +386,25 @@ func (w *worker) giveUp(b *Batch) {
 	w.progress = was
 }
 
-func (w *worker) over(ctx context.Context, b *Batch) bool {
-	return w.opt.Expired != nil && w.overPart(ctx, b.part, b)
+func (w *worker) over(b *Batch) bool {
+	return w.opt.Expired != nil && w.overPart(b.part, b)
 }
 
 // overPart reports whether b, the oldest batch of a shard, is beyond the bounds.
-func (w *worker) overPart(ctx context.Context, p *part, b *Batch) bool {
+func (w *worker) overPart(p *part, b *Batch) bool {
 	bound := w.bounds.Load()
 	if w.discard != nil || bound.age > 0 && b.Age() > bound.age {
 		return true
 	}
 	if bound.bytes > 0 && time.Since(p.checked) > time.Second {
 		p.checked = time.Now()
-		if n, err := p.reader.Waiting(ctx); err == nil {
-			limit := bound.bytes / int64(len(w.spool.shards))
-			if w.spool.Full() {
-				// Half of it goes, so that new messages have room again.
-				limit = min(limit, n/2)
-			}
-			p.excess = n - limit
+		n := p.reader.Waiting()
+		limit := bound.bytes / int64(len(w.spool.shards))
+		if w.spool.Full() {
+			// Half of it goes, so that new messages have room again.
+			limit = min(limit, n/2)
 		}
+		p.excess = n - limit
 	}
 	return p.excess > 0
 }
@@ -446,7 +443,7 @@ func (w *worker) drained() bool {
 	}
 	for _, p := range w.parts {
 		// In a cluster the others go on with the rest.
-		if p.reader.Pending() > 0 && !p.reader.Shared() {
+		if p.reader.Pending() > 0 && !p.reader.contended() {
 			return false
 		}
 	}
@@ -480,7 +477,7 @@ func (w *worker) wait(ctx context.Context, d time.Duration) error {
 // pause waits between two attempts; the drain ends it.
 func (w *worker) pause(ctx context.Context, d time.Duration) error {
 	for until := time.Now().Add(d); ; {
-		w.expire(ctx)
+		w.expire()
 		left := time.Until(until)
 		if left <= 0 || w.hasToEnd() {
 			return nil

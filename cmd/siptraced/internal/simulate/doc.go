@@ -1,2 +1,0 @@
-// Package simulate is a room for tests alone.
-package simulate

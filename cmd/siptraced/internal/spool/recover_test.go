@@ -1,0 +1,93 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"siptraced/compat/siptrace"
+)
+
+// After a loss of power the log may have less than it had. What comes then has numbers
+// of its own, and what no sink had is counted, once.
+func TestTailLost(t *testing.T) {
+	for name, delivered := range map[string]int{"all was delivered": 500, "nothing of it was delivered": 300} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.BatchBytes = 1 << 10
+			s := open(t, cfg)
+			put(t, s, 0, 300)
+			rs := readers(t, s)
+			s.Flush(context.Background())
+			take(t, s, rs, 300, map[string][]string{})
+			closeAll(t, s, rs)
+			before := t.TempDir()
+			for i := range cfg.Shards {
+				copyDir(t, filepath.Join(before, logDir(i)), filepath.Join(cfg.Dir, logDir(i)))
+			}
+			s = open(t, cfg)
+			put(t, s, 300, 500)
+			rs = readers(t, s)
+			s.Flush(context.Background())
+			take(t, s, rs, delivered-300, map[string][]string{})
+			var done [2]uint64
+			for i, r := range rs {
+				done[i] = r.place.Load().seq
+			}
+			closeAll(t, s, rs)
+			for i := range cfg.Shards {
+				copyDir(t, filepath.Join(cfg.Dir, logDir(i)), filepath.Join(before, logDir(i)))
+			}
+			lost := uint64(500 - delivered)
+			s = open(t, cfg)
+			if n := s.Damaged(); n != lost {
+				t.Errorf("%d are said to be gone, want %d", n, lost)
+			}
+			rs = readers(t, s)
+			put(t, s, 500, 600)
+			s.Flush(context.Background())
+			var d Decoder
+			var missed uint64
+			timeout := time.After(time.Minute)
+			for n := 0; n < 100; {
+				var b *Batch
+				i := 0
+				select {
+				case b = <-rs[0].Batches():
+				case b = <-rs[1].Batches():
+					i = 1
+				case <-timeout:
+					t.Fatalf("%d of 100 records came", n)
+				}
+				missed += b.Missed
+				if b.Seq <= done[i] {
+					t.Errorf("shard %d: batch %d, but %d was done before", i, b.Seq, done[i])
+				}
+				if err := d.Each(b, func(*siptrace.Record, []byte) error { n++; return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if missed != lost {
+				t.Errorf("%d missed, want %d", missed, lost)
+			}
+			closeAll(t, s, rs)
+		})
+	}
+}
+
+// logDir is where the i-th log is, in spool.dir.
+func logDir(i int) string { return fmt.Sprintf("shard-%d", i) }
+
+// copyDir puts a copy of a directory in the place of another one.
+func copyDir(t *testing.T, to, from string) {
+	t.Helper()
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
