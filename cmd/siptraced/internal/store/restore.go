@@ -225,6 +225,11 @@ func (w *writer) rewrite(ctx context.Context, s *session, lost []*line, until ui
 func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uint64) (messages, batches int, err error) {
 	var group []*spool.Batch
 	size := 0
+	defer func() {
+		for _, b := range group {
+			b.Release()
+		}
+	}()
 	flush := func() error {
 		for len(group) > 0 {
 			o, err := w.write(ctx, s, group)
@@ -233,6 +238,7 @@ func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uin
 			}
 			w.settle(o)
 			for len(group) > 0 && group[0].Seq <= o.seq {
+				group[0].Release()
 				group, batches = group[1:], batches+1
 			}
 			messages += o.records - o.rejected
