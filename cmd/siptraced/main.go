@@ -55,7 +55,7 @@ func root() *cobra.Command {
 		return help(cmd, args)
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
-	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand(), version, replayCommand())
+	cmd.AddCommand(runCommand(), checkCommand(), schemaCommand(), rpcCommand(), migrateCommand(), version, replayCommand(), spoolCommand())
 	return cmd
 }
 

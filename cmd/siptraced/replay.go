@@ -47,11 +47,21 @@ func replayCommand() *cobra.Command {
 
 // progress is a bar over the bytes of a file, where out is a terminal; else nil.
 func progress(file string, out io.Writer) (bar io.Writer, end func()) {
-	terminal, is := out.(*os.File)
 	info, err := os.Stat(file)
-	if !is || err != nil || !isatty.IsTerminal(terminal.Fd()) {
+	if err != nil {
 		return nil, func() {}
 	}
-	b := progressbar.NewOptions64(info.Size(), progressbar.OptionSetWriter(out), progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription(file))
-	return b, func() { _ = b.Finish() }
+	if b := newBar(file, info.Size(), out); b != nil {
+		return b, func() { _ = b.Finish() }
+	}
+	return nil, func() {}
+}
+
+// newBar is a bar over so many bytes, nil where out is no terminal.
+func newBar(what string, size int64, out io.Writer) *progressbar.ProgressBar {
+	terminal, is := out.(*os.File)
+	if !is || !isatty.IsTerminal(terminal.Fd()) {
+		return nil
+	}
+	return progressbar.NewOptions64(size, progressbar.OptionSetWriter(out), progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription(what))
 }

@@ -31,14 +31,13 @@ type fence struct {
 	own   uint64 // the last message on the intake's subject; 0: there is none
 	end   uint64 // where own is 0: the stream's last message
 	known bool
+	told  bool // end is what the answer to an attempt said
 }
 
 func (f fence) set(h nats.Header) {
-	h.Del(jetstream.ExpectedLastSubjSeqHeader)
+	h.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(f.own, 10))
 	h.Del(jetstream.ExpectedLastSeqHeader)
-	if f.own > 0 {
-		h.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(f.own, 10))
-	} else {
+	if f.own == 0 { // which alone would hold again once the next message is trimmed
 		h.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(f.end, 10))
 	}
 }
@@ -121,16 +120,17 @@ func (l *Log) put(ctx context.Context, a *attempt) error {
 	}
 }
 
-// refused takes up that the fence does not hold. Without a doubt the batch is not
-// stored, and the answer says what to come behind where others were faster.
+// refused takes up that the fence does not hold. Where others were only faster, the
+// answer says what to come behind, and saves asking for it; not twice, for it can be
+// the intake's own last message as well.
 func (l *Log) refused(a *attempt, api *jetstream.APIError) {
 	_, number, _ := strings.Cut(api.Description, ": ")
-	last, err := strconv.ParseUint(number, 10, 64)
-	if a.doubt || l.fence.own > 0 || err != nil {
+	end, err := strconv.ParseUint(number, 10, 64)
+	if a.doubt || l.fence.own > 0 || l.fence.told || err != nil {
 		l.fence = fence{}
 		return
 	}
-	l.fence.end = last
+	l.fence = fence{end: end, known: true, told: true}
 }
 
 // noRoom is the answer to a batch for which there is no room. An earlier attempt may
@@ -159,7 +159,7 @@ func isFull(api *jetstream.APIError) bool {
 func (l *Log) unanswered(ctx context.Context, a *attempt, err error) error {
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
-		return fmt.Errorf("%w: %d bytes, the servers take %d (max_payload): %w", journal.ErrTooLarge, len(a.msg.Data), l.engine.conn.MaxPayload(), err)
+		return fmt.Errorf("%w: %d bytes, the servers take %d (max_payload): %w", journal.ErrTooLarge, len(a.msg.Data), l.engine.maxPayload.Load(), err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded):
 		return err // it was not sent
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -55,6 +55,10 @@ type Engine struct {
 	positions *positions
 	session   string    // names this process as an intake
 	ready     time.Time // until then the cluster may take its time
+	// What the connection says of itself has to wait while a server takes no bytes.
+	connected  atomic.Bool
+	server     atomic.Pointer[string]
+	maxPayload atomic.Int64
 
 	mu   sync.Mutex // covers logs
 	logs map[int]*Log
@@ -91,12 +95,14 @@ func (e *Engine) dial(ctx context.Context) error {
 		nats.ReconnectBufSize(-1),
 		nats.FlusherTimeout(callTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			e.connected.Store(false)
 			if err != nil {
 				e.log.Warn("spool: connection to the cluster lost", "err", err)
 			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
-			e.log.Info("spool: connected to the cluster again", "server", c.ConnectedUrlRedacted())
+			e.meet(c)
+			e.log.Info("spool: connected to the cluster again", "server", e.Place())
 		}),
 		// What JetStream says of a consumer that is gone comes to its reader as well.
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -122,11 +128,20 @@ func (e *Engine) dial(ctx context.Context) error {
 		}
 	}
 	e.conn = conn
+	e.meet(conn)
 	if e.js, err = jetstream.New(conn); err != nil {
 		conn.Close()
 		return fmt.Errorf("spool: cluster (key spool.nats): %w", err)
 	}
 	return nil
+}
+
+// meet takes up which server we are connected to.
+func (e *Engine) meet(c *nats.Conn) {
+	at := c.ConnectedUrlRedacted()
+	e.server.Store(&at)
+	e.maxPayload.Store(c.MaxPayload())
+	e.connected.Store(true)
 }
 
 // within is f, and ends with ctx: a client whose server takes no bytes holds its lock,
@@ -155,7 +170,7 @@ func call[T any](ctx context.Context, e *Engine, f func(ctx context.Context) (T,
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	v, err := within(ctx, f)
-	if err != nil && !e.conn.IsConnected() {
+	if err != nil && !e.connected.Load() {
 		err = fmt.Errorf("no connection to the cluster (key spool.nats): %w", err)
 	}
 	return v, err
@@ -235,26 +250,11 @@ func (e *Engine) SetLimits(ctx context.Context, i int, l journal.Limits) error {
 // Positions are the key-value bucket.
 func (e *Engine) Positions() journal.Positions { return e.positions }
 
-// MaxEntry is what the server that we are connected to takes, without the headers.
-func (e *Engine) MaxEntry() int { return int(e.conn.MaxPayload()) - headroom }
+// MaxEntry is what the server takes that we are connected to, without the headers.
+func (e *Engine) MaxEntry() int { return int(e.maxPayload.Load()) - headroom }
 
-// Place is the server that we are connected to, or the configured ones.
-func (e *Engine) Place() string {
-	if at := e.conn.ConnectedUrlRedacted(); at != "" {
-		return at
-	}
-	var hosts []string
-	for s := range strings.SplitSeq(e.cfg.URL, ",") {
-		if u, err := url.Parse(strings.TrimSpace(s)); err == nil && u.User != nil {
-			u.User = nil
-			s = u.String()
-		} else if i := strings.LastIndexByte(s, '@'); i >= 0 {
-			s = s[i+1:]
-		}
-		hosts = append(hosts, s)
-	}
-	return strings.Join(hosts, ",")
-}
+// Place is the server that we are connected to, or were.
+func (e *Engine) Place() string { return *e.server.Load() }
 
 // Space is not known: the cluster's disks are its own.
 func (e *Engine) Space() (size, free uint64, ok bool) { return 0, 0, false }

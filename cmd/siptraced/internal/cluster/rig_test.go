@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -113,10 +114,20 @@ func texts(prefix string, n int) (out []string) {
 	return out
 }
 
+// appendAll puts entries in, as the spool does: it tries again while the cluster elects
+// a leader.
 func appendAll(t *testing.T, l *Log, list []*journal.Entry) {
 	t.Helper()
-	if n, err := l.Append(within1(t), list); n != len(list) || err != nil {
-		t.Fatalf("Append = %d, %v, want %d", n, err, len(list))
+	n, err := 0, error(nil)
+	for deadline := time.Now().Add(soon); n < len(list); time.Sleep(100 * time.Millisecond) {
+		m := 0
+		m, err = l.Append(within1(t), list[n:])
+		if n += m; n == len(list) {
+			return
+		}
+		if time.Now().After(deadline) || errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrTooLarge) {
+			t.Fatalf("Append: %d of %d, %v", n, len(list), err)
+		}
 	}
 }
 
@@ -142,6 +153,18 @@ func all(t *testing.T, l *Log, after uint64) (out []journal.Entry) {
 	return out
 }
 
+// trim gives up all up to a number.
+func trim(t *testing.T, l *Log, upTo uint64) {
+	t.Helper()
+	servers.WaitFor(t, soon, "a trim", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		err := l.Trim(ctx, upTo)
+		b, err2 := l.Bounds(ctx)
+		return err == nil && err2 == nil && b.First > upTo
+	})
+}
+
 func data(list []journal.Entry) (out []string) {
 	for _, e := range list {
 		out = append(out, string(e.Data))
@@ -154,11 +177,14 @@ type wire struct {
 	addr string
 
 	mu    sync.Mutex
-	cond  *sync.Cond
+	port  int // of the server
 	conns []net.Conn
-	// Of each direction: hold keeps the bytes, lose throws them away.
-	holdUp, loseDown bool
+	// What goes to the server, and what comes from it, is lost.
+	loseUp, loseDown bool
 	closed           bool // takes no connections
+	// trigger is in the message to the server with which lose begins; "": in none.
+	trigger string
+	lose    func()
 }
 
 func newWire(t *testing.T, port int) *wire {
@@ -167,11 +193,9 @@ func newWire(t *testing.T, port int) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{addr: l.Addr().String()}
-	w.cond = sync.NewCond(&w.mu)
+	w := &wire{addr: l.Addr().String(), port: port}
 	t.Cleanup(func() {
 		_ = l.Close()
-		w.set(func() { w.holdUp = false })
 		w.cut()
 	})
 	go func() {
@@ -180,29 +204,32 @@ func newWire(t *testing.T, port int) *wire {
 			if err != nil {
 				return
 			}
-			w.mu.Lock()
-			closed := w.closed
-			w.mu.Unlock()
-			s, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil || closed {
-				_ = c.Close()
-				if err == nil {
-					_ = s.Close()
-				}
-				continue
-			}
-			w.mu.Lock()
-			w.conns = append(w.conns, c, s)
-			w.mu.Unlock()
-			go w.pass(s, c, func() bool { return false }, &w.holdUp)
-			go w.pass(c, s, func() bool { return w.loseDown }, nil)
+			go w.serve(c)
 		}
 	}()
 	return w
 }
 
+func (w *wire) serve(client net.Conn) {
+	w.mu.Lock()
+	port, closed := w.port, w.closed
+	w.mu.Unlock()
+	if closed {
+		_ = client.Close()
+		return
+	}
+	server, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	w.set(func() { w.conns = append(w.conns, client, server) })
+	go w.pass(server, client, &w.loseUp)
+	w.pass(client, server, &w.loseDown)
+}
+
 // pass carries bytes from one side to the other.
-func (w *wire) pass(to, from net.Conn, lose func() bool, hold *bool) {
+func (w *wire) pass(to, from net.Conn, lose *bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
@@ -211,12 +238,13 @@ func (w *wire) pass(to, from net.Conn, lose func() bool, hold *bool) {
 			return
 		}
 		w.mu.Lock()
-		for hold != nil && *hold {
-			w.cond.Wait()
+		if w.trigger != "" && bytes.Contains(buf[:n], []byte(w.trigger)) {
+			w.trigger = ""
+			w.lose()
 		}
-		drop := lose()
+		lost := *lose
 		w.mu.Unlock()
-		if drop {
+		if lost {
 			continue
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
@@ -230,7 +258,18 @@ func (w *wire) set(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f()
-	w.cond.Broadcast()
+}
+
+// leave goes on with another server. What was sent to the one before stays with it.
+func (w *wire) leave(port int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.port = port
+	for i, c := range w.conns {
+		if i%2 == 0 { // the client's side
+			_ = c.Close()
+		}
+	}
 }
 
 // cut ends the connections of this moment.

@@ -17,7 +17,8 @@ import (
 // removed or used again meanwhile do no harm, since each record says what it is.
 type cursor struct {
 	log      *Log
-	seq      uint64   // of the last entry that was handed out, or that begins behind it
+	seq      uint64   // of the last entry that was handed out, or that is not wanted
+	total    uint64   // up to there, as far as is known
 	segment  *segment // nil: to be found
 	walker   walker
 	failures int  // to read, in a row
@@ -87,7 +88,11 @@ func (c *cursor) Next(ctx context.Context) (journal.Entry, error) {
 		}
 		c.log.mu.Lock()
 		v := c.log.look(c.segment)
+		e, ok := c.unsafe()
 		c.log.mu.Unlock()
+		if ok {
+			return e, nil
+		}
 		if v.gone {
 			c.leave()
 			continue
@@ -99,6 +104,30 @@ func (c *cursor) Next(ctx context.Context) (journal.Entry, error) {
 	}
 }
 
+// unsafe is the next entry while what is not safe waits to be written again: what is
+// read of it after a sync that failed may be anything. The log's mutex is held.
+func (c *cursor) unsafe() (e journal.Entry, ok bool) {
+	l := c.log
+	if l.failed == nil || c.settling || c.seq < l.synced.seq {
+		return e, false
+	}
+	before := l.synced.seq
+	for _, e := range l.held.entries {
+		if e.Seq > c.seq {
+			if before > c.seq {
+				return e, false
+			}
+			if e.Memory != nil {
+				e.Memory.Retain()
+			}
+			c.seq, c.total = e.Seq, e.Total
+			return e, true
+		}
+		before = e.Seq
+	}
+	return e, false
+}
+
 // step reads one record; ok is false when there is nothing to hand out.
 func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 	w := &c.walker
@@ -106,12 +135,17 @@ func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 	if !c.settling {
 		c.seq = max(c.seq, v.trimmed)
 	}
-	if err := w.skip(c.seq); err != nil {
-		return e, false, c.failed(err)
+	more := c.seq < v.last
+	if more {
+		if err := w.skip(c.seq); err != nil {
+			return e, false, c.failed(err)
+		}
+		w.last, w.total = max(w.last, c.seq), max(w.total, c.total)
+		more = w.off < v.end
 	}
-	if w.off >= v.end {
+	if !more {
 		if v.ended {
-			c.seq = max(c.seq, v.last)
+			c.seq, c.total = max(c.seq, v.last), max(c.total, v.total)
 			c.leave()
 			return e, false, nil
 		}
@@ -133,7 +167,7 @@ func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 		w.off, w.last = v.end, max(w.last, v.last)
 		return e, false, nil
 	}
-	c.seq = h.seq
+	c.seq, c.total = h.seq, h.total
 	if h.taken < v.before {
 		return e, false, nil
 	}
@@ -160,7 +194,7 @@ func (c *cursor) missing() (ok bool, err error) {
 		c.leave() // what was passed over is read once more
 		return false, errUnsettled
 	}
-	l.hurt(c.segment, w.total-w.lost, w.lost, w.hole)
+	l.hurt(c.segment, w.known, w.lost, w.hole)
 	return true, nil
 }
 
@@ -174,7 +208,7 @@ func (c *cursor) failed(err error) error {
 
 // hurt notes that records are missing in a segment behind a total. The mutex is held.
 func (l *Log) hurt(s *segment, before, records uint64, at int64) {
-	more := s.hurt(before, records)
+	more := l.damage.add(span{before, before + records})
 	if more == 0 {
 		return
 	}
@@ -205,7 +239,7 @@ func (c *cursor) enter() error {
 		return c.notOpened(s, err)
 	}
 	if indexed && c.seq >= s.first {
-		other := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline}
+		other := &segment{first: s.first, before: s.before, ordinal: s.ordinal, timeline: s.timeline}
 		if marks, err := loadIndex(l.engine.fs, l.dir, other); err == nil {
 			at = latest(marks, c.seq, at)
 		}

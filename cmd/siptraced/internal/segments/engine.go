@@ -51,6 +51,9 @@ type Engine struct {
 
 	mu   sync.Mutex // covers logs
 	logs map[int]*Log
+
+	closeOnce sync.Once
+	closeErr  error // of the first Close
 }
 
 var _ journal.Engine = (*Engine)(nil)
@@ -96,7 +99,7 @@ func random() uint64 {
 }
 
 func (e *Engine) open() (err error) {
-	if err = e.fs.MkdirAll(e.cfg.Dir); err != nil {
+	if err = makeDir(e.fs, e.cfg.Dir); err != nil {
 		return err
 	}
 	names, err := e.fs.List(e.cfg.Dir)
@@ -113,6 +116,35 @@ func (e *Engine) open() (err error) {
 		return err
 	}
 	e.positions.tails = e.noteTails
+	return nil
+}
+
+// makeDir makes a directory and those above it, for good.
+func makeDir(fsys disk.FS, dir string) error {
+	var made []string // in whose directories there is a new name
+	for {
+		if _, err := fsys.List(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
+			break
+		}
+		made = append(made, dir)
+		dir = filepath.Dir(dir)
+	}
+	if len(made) == 0 {
+		// Who made it may have ended before its name was safe. A directory that is not
+		// ours may not be open to us.
+		if err := fsys.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		return nil
+	}
+	if err := fsys.MkdirAll(made[0]); err != nil {
+		return err
+	}
+	for _, name := range made {
+		if err := fsys.SyncDir(filepath.Dir(name)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -230,6 +262,11 @@ func (e *Engine) noteTails(values map[string]string) {
 // ctx ends first, the error says so, and what was not synced is safe from a crash of
 // the process only.
 func (e *Engine) Close(ctx context.Context) error {
+	e.closeOnce.Do(func() { e.closeErr = e.close(ctx) })
+	return e.closeErr
+}
+
+func (e *Engine) close(ctx context.Context) error {
 	closed := make(chan error, 1)
 	go func() {
 		e.stop()
@@ -244,7 +281,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}()
 	select {
 	case err := <-closed:
-		if err != nil && !errors.Is(err, fs.ErrClosed) {
+		if err != nil {
 			return fmt.Errorf("spool: %s: %w", e.cfg.Dir, err)
 		}
 		return nil

@@ -10,12 +10,12 @@ import (
 )
 
 // The index of a sealed segment says what is in it, so that nothing of it has to be
-// read at start: a checksum of what follows, the number of marks, and eight numbers of
+// read at start: a checksum of what follows, the number of marks, and six numbers of
 // 64 bits each; then the marks. It can be lost: all of it can be read from the
 // segment.
 const (
 	indexMagic = 0x5354524944583031
-	indexFixed = 8 + 4 + 4 + 7*8
+	indexFixed = 8 + 4 + 4 + 6*8
 	markSize   = 3 * 8
 )
 
@@ -27,7 +27,7 @@ func (s *segment) appendIndex(b []byte) []byte {
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint32(b, uint32(len(s.marks)))
 	for _, n := range [...]uint64{
-		s.published.last, s.before, s.published.total, uint64(s.published.end), uint64(s.size), uint64(s.oldest), uint64(s.newest),
+		s.published.last, s.published.total, uint64(s.published.end), uint64(s.size), uint64(s.oldest), uint64(s.newest),
 	} {
 		b = le.AppendUint64(b, n)
 	}
@@ -49,8 +49,8 @@ func (s *segment) parseIndex(b []byte) ([]mark, error) {
 		return nil, errIndex
 	}
 	num := func(i int) uint64 { return le.Uint64(b[16+8*i:]) }
-	s.published = state{last: num(0), total: num(2), end: int64(num(3))}
-	s.before, s.size, s.oldest, s.newest = num(1), int64(num(4)), int64(num(5)), int64(num(6))
+	s.published = state{last: num(0), total: num(1), end: int64(num(2))}
+	s.size, s.oldest, s.newest = int64(num(3)), int64(num(4)), int64(num(5))
 	if s.published.end > s.size || s.published.total < s.before {
 		return nil, errIndex
 	}

@@ -59,7 +59,8 @@ type Log struct {
 	badSync  bool      // that was a sync
 	spare    bool      // there is a file to use again
 	closing  []disk.File
-	damaged  uint64
+	damage   damage
+	damaged  uint64 // records, of all that were found
 	closed   bool
 	changed  chan struct{} // closed when synced or failed changes
 

@@ -49,10 +49,11 @@ func parseNote(text string) (n note, ok bool) {
 // open finds out what the log has. Only segments without a good index are read.
 func (l *Log) open() error {
 	fsys := l.engine.fs
-	if err := fsys.MkdirAll(l.dir); err != nil {
+	if err := makeDir(fsys, l.dir); err != nil {
 		return err
 	}
-	if err := fsys.SyncDir(l.engine.cfg.Dir); err != nil {
+	// Names that were not synced when the process ended are what counts from now on.
+	if err := fsys.SyncDir(l.dir); err != nil {
 		return err
 	}
 	all, err := l.list()
@@ -70,21 +71,18 @@ func (l *Log) open() error {
 			l.discard(s)
 			continue
 		}
-		before := n.trimmed
-		if k := len(l.segments); k > 0 {
-			before = l.segments[k-1].place()
+		if len(l.segments) == 0 && s.first > l.trimmed.seq {
+			// What was before it was given up after that was noted last.
+			l.trimmed = place{s.first - 1, s.before}
 		}
-		if err := l.load(s, next, before); err != nil {
+		if err := l.load(s, next); err != nil {
 			return err
 		}
 		l.add(s)
 	}
 	l.findEnd(n)
-	return nil
+	return fsys.SyncDir(l.dir)
 }
-
-// precedes reports whether a place is the end of what came before a segment.
-func (p place) precedes(s *segment) bool { return s.first == 1 || p.seq > 0 && p.seq < s.first }
 
 func (s *segment) place() place { return place{s.published.last, s.published.total} }
 
@@ -166,7 +164,7 @@ func (l *Log) readNote() note {
 }
 
 // load finds out what a segment has: by its index, else by reading it.
-func (l *Log) load(s *segment, next uint64, before place) error {
+func (l *Log) load(s *segment, next uint64) error {
 	fsys := l.engine.fs
 	s.sealed, s.named, s.timelineID = true, true, timelineName(l.index, s.timeline)
 	f, err := fsys.Open(filepath.Join(l.dir, s.name()), os.O_RDWR)
@@ -183,7 +181,7 @@ func (l *Log) load(s *segment, next uint64, before place) error {
 	if indexErr == nil && indexed.size == size && indexed.published.last < next {
 		*s = indexed
 		s.indexed = true
-	} else if err := l.rebuild(s, f, next, before); err != nil {
+	} else if err := l.rebuild(s, f, next); err != nil {
 		return err
 	}
 	if indexErr == nil && !s.indexed && indexed.published.last < next && indexed.published.last > s.published.last {
@@ -191,13 +189,16 @@ func (l *Log) load(s *segment, next uint64, before place) error {
 		l.lose(s, place{indexed.published.last, indexed.published.total})
 	}
 	if !s.indexed {
+		if err := f.Sync(); err != nil {
+			return err
+		}
 		s.written = s.published
 		if err := saveIndex(fsys, l.dir, s.index(), s.appendIndex(nil)); err == nil {
 			s.indexed, s.marks = true, nil
 		}
 	}
 	s.written, s.synced = s.published, s.published
-	if n := len(l.segments); n > 0 && s.before > before.total && s.before > l.trimmed.total {
+	if n := len(l.segments); n > 0 {
 		l.lose(l.segments[n-1], place{s.first - 1, s.before})
 	}
 	return nil
@@ -219,12 +220,11 @@ const (
 )
 
 // rebuild reads a segment, and cuts what was kept ready in it.
-func (l *Log) rebuild(s *segment, f disk.File, next uint64, before place) error {
-	known := before.precedes(s)
+func (l *Log) rebuild(s *segment, f disk.File, next uint64) error {
 	var r scanned
 	var err error
 	for i := range startAttempts {
-		if r, err = scan(f, &l.engine.blocks, s, next, before.total, known, i == startAttempts-1); err == nil {
+		if r, err = scan(f, &l.engine.blocks, s, next, i == startAttempts-1); err == nil {
 			break
 		}
 		time.Sleep(startPause)
@@ -273,19 +273,16 @@ func (r *scanned) count(h *header) {
 	r.segment.add(h)
 }
 
-// scan reads a segment. known says that before is the total before its first entry.
-func scan(f disk.File, pool *sync.Pool, s *segment, next, before uint64, known, salvage bool) (scanned, error) {
-	r := scanned{segment: *s}
+// scan reads a segment. What can't be read is an error, or with salvage damaged.
+func scan(f disk.File, pool *sync.Pool, s *segment, next uint64, salvage bool) (scanned, error) {
+	r := scanned{segment: *s, next: next}
 	size, err := f.Size()
 	if err != nil {
 		return r, err
 	}
-	if !known {
-		before = 0
-	}
-	r.segment.size, r.segment.before = size, before
-	r.segment.written = state{last: s.first - 1, total: before}
-	w := walker{file: f, pool: pool, from: origin{s.timeline, s.first, next}, end: size, last: s.first - 1, total: before, salvage: salvage}
+	r.segment.size = size
+	r.segment.written = state{last: s.first - 1, total: s.before}
+	w := walker{file: f, pool: pool, from: origin{s.timeline, s.first, next}, end: size, last: s.first - 1, total: s.before, salvage: salvage}
 	defer w.close()
 	for {
 		var h header
@@ -297,17 +294,14 @@ func scan(f disk.File, pool *sync.Pool, s *segment, next, before uint64, known, 
 		if err != nil {
 			break
 		}
-		if !known {
-			known, w.lost, r.segment.before = true, 0, h.before()
-		}
 		if w.lost > 0 {
-			r.gaps = append(r.gaps, gap{h.before() - w.lost, w.lost, w.hole, last})
+			r.gaps = append(r.gaps, gap{w.known, w.lost, w.hole, last})
 		}
 		r.count(&h)
 	}
 	if w.seen.seq > r.segment.written.last {
 		// The last ones are damaged, but it is known what they were.
-		missing := w.seen.total - min(w.seen.total, max(r.segment.written.total, r.segment.before))
+		missing := w.seen.total - min(w.seen.total, r.segment.written.total)
 		r.gaps = append(r.gaps, gap{w.seen.total - missing, missing, r.segment.written.end, r.segment.written.last})
 		r.segment.written = state{w.seen.off, w.seen.seq, w.seen.total}
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"siptraced/cmd/siptraced/internal/disk"
 )
@@ -113,7 +114,12 @@ func readPositions(f disk.File) (PositionsReport, error) {
 	}
 	b := make([]byte, r.slot)
 	for i := range int64(2) {
-		if err := readFull(f, b, i*r.slot); err != nil {
+		err := readFull(f, b, i*r.slot)
+		for n := 1; err != nil && n < startAttempts; n++ {
+			time.Sleep(startPause)
+			err = readFull(f, b, i*r.slot)
+		}
+		if err != nil {
 			r.Damaged = true
 			continue
 		}

@@ -101,19 +101,12 @@ func (r *Repairer) scan(log int, name string) (*segment, scanned, error) {
 		return nil, scanned{}, err
 	}
 	all, _ := segmentsOf(names)
-	before := place{}
 	for i, s := range all {
 		next := uint64(noNext)
 		if i+1 < len(all) {
 			next = all[i+1].first
 		}
 		if s.name() != name {
-			indexed := *s
-			if _, err := loadIndex(r.fs, dir, &indexed); err == nil {
-				before = indexed.place()
-			} else {
-				before = place{}
-			}
 			continue
 		}
 		f, err := r.fs.Open(filepath.Join(dir, name), os.O_RDONLY)
@@ -121,8 +114,7 @@ func (r *Repairer) scan(log int, name string) (*segment, scanned, error) {
 			return s, scanned{}, err
 		}
 		defer f.Close()
-		found, err := scan(f, &r.blocks, s, next, before.total, before.precedes(s), true)
-		found.next = next
+		found, err := scan(f, &r.blocks, s, next, true)
 		indexed := *s
 		if _, err := loadIndex(r.fs, dir, &indexed); err == nil && indexed.published.last < next && indexed.published.total > found.segment.published.total {
 			// Only the index knows of what was cut off.
@@ -154,7 +146,7 @@ func (r *Repairer) Rewrite(log int, name string) (kept uint64, err error) {
 	if err := r.make(filepath.Join(aside, name), func(to disk.File) error { return copyRaw(from, to, found.segment.size) }); err != nil {
 		return 0, err
 	}
-	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: found.segment.before}
+	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: s.before}
 	fresh.written = state{last: s.first - 1, total: fresh.before}
 	w := walker{
 		file: from, pool: &r.blocks, from: origin{s.timeline, s.first, found.next}, end: found.segment.size,
@@ -239,9 +231,9 @@ func copyWhole(w *walker, to disk.File, fresh *segment) error {
 func (r *Repairer) Positions(log *slog.Logger) (journal.Positions, error) {
 	name := filepath.Join(r.dir, positionsName)
 	f, err := r.fs.Open(name, os.O_RDONLY)
+	var got PositionsReport
 	if err == nil {
 		defer f.Close()
-		var got PositionsReport
 		if got, err = readPositions(f); err == nil && got.Damaged {
 			err = r.copyAside(f, positionsName)
 		}
@@ -249,7 +241,10 @@ func (r *Repairer) Positions(log *slog.Logger) (journal.Positions, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	r.positions, err = openPositions(r.fs, r.dir, log)
+	if r.positions, err = openPositions(r.fs, r.dir, log); err == nil && got.Damaged {
+		// Both slots are good then.
+		err = r.positions.replace(r.positions.slot, r.positions.values)
+	}
 	return r.positions, err
 }
 

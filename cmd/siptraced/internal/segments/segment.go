@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -12,8 +13,8 @@ import (
 )
 
 // The names of a log's files. The name of a segment has the number of its first entry,
-// the ordinal of the file in the log, and the timeline of its entries. What is in a
-// later file counts, where two have the same numbers.
+// the total before that, the ordinal of the file in the log, and the timeline of its
+// entries. What is in a later file counts, where two have the same numbers.
 const (
 	segmentSuffix = ".log"
 	indexSuffix   = ".idx"
@@ -64,13 +65,10 @@ type segment struct {
 	retired bool      // not of the log any more
 	cut     bool      // there may be records behind its end that don't count
 	marks   []mark    // while it is not indexed
-
-	// damage is what was found to be missing, by the total before it.
-	damage map[uint64]uint64
 }
 
 func (s *segment) stem() string {
-	return fmt.Sprintf("%020d-%06d-%016x", s.first, s.ordinal, s.timeline)
+	return fmt.Sprintf("%020d-%020d-%06d-%016x", s.first, s.before, s.ordinal, s.timeline)
 }
 
 func (s *segment) name() string  { return s.stem() + segmentSuffix }
@@ -83,18 +81,16 @@ func parseSegment(name string) (s *segment, ok bool) {
 		return nil, false
 	}
 	parts := strings.Split(stem, "-")
-	if len(parts) != 3 {
+	if len(parts) != 4 {
 		return nil, false
 	}
 	first, err1 := strconv.ParseUint(parts[0], 10, 64)
-	ordinal, err2 := strconv.ParseUint(parts[1], 10, 32)
-	timeline, err3 := strconv.ParseUint(parts[2], 16, 64)
-	s = &segment{first: first, ordinal: uint32(ordinal), timeline: timeline, next: noNext}
-	return s, err1 == nil && err2 == nil && err3 == nil && first > 0 && s.name() == name
+	before, err2 := strconv.ParseUint(parts[1], 10, 64)
+	ordinal, err3 := strconv.ParseUint(parts[2], 10, 32)
+	timeline, err4 := strconv.ParseUint(parts[3], 16, 64)
+	s = &segment{first: first, before: before, ordinal: uint32(ordinal), timeline: timeline, next: noNext}
+	return s, errors.Join(err1, err2, err3, err4) == nil && first > 0 && s.name() == name
 }
-
-// empty reports whether there is no entry to read.
-func (s *segment) empty() bool { return s.published.last < s.first }
 
 func (s *segment) live() int64 { return s.published.end - s.dead }
 
@@ -108,20 +104,6 @@ func (s *segment) add(h *header) {
 	}
 	s.newest = h.taken
 	s.written = state{h.off + h.size(), h.seq, h.total}
-}
-
-// hurt notes that records are missing behind a total, and returns how many of them
-// were not known to be.
-func (s *segment) hurt(before, records uint64) (more uint64) {
-	known := s.damage[before]
-	if records <= known {
-		return 0
-	}
-	if s.damage == nil {
-		s.damage = map[uint64]uint64{}
-	}
-	s.damage[before] = records
-	return records - known
 }
 
 // supersede leaves of segments what counts, in their order: from the first number of a

@@ -40,6 +40,8 @@ func (r *rig) open(limits journal.Limits) {
 	if r.engine, err = Open(context.Background(), r.cfg); err != nil {
 		r.t.Fatal(err)
 	}
+	e := r.engine
+	r.t.Cleanup(func() { _ = e.Close(context.Background()) }) // of a test that failed
 	l, err := r.engine.Open(context.Background(), 0, limits)
 	if err != nil {
 		r.t.Fatal(err)
@@ -104,7 +106,7 @@ func (r *rig) read(after uint64) (numbers []int) {
 		}
 		last = e.Seq
 		numbers = append(numbers, n)
-		e.Memory.Release()
+		release(&e)
 	}
 }
 

@@ -25,6 +25,7 @@ func (l *Log) Trim(_ context.Context, upTo uint64) error {
 func (l *Log) giveUp(at place) {
 	if at.seq > l.trimmed.seq {
 		l.trimmed = at
+		l.damage.forget(at.total)
 	}
 	if at.seq > l.synced.seq {
 		l.synced = at
@@ -40,7 +41,7 @@ func (l *Log) drop(done func(*segment) bool) error {
 	var err error
 	for {
 		l.mu.Lock()
-		if len(l.segments) == 0 || !l.segments[0].sealed || !done(l.segments[0]) {
+		if len(l.segments) == 0 || !l.segments[0].sealed || l.segments[0].written != l.segments[0].published || !done(l.segments[0]) {
 			l.mu.Unlock()
 			return err
 		}

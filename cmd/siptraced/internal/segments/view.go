@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,8 +56,11 @@ type LogReport struct {
 	// whole; 0 without any.
 	First, Last      uint64
 	Entries, Records uint64
-	Bytes            int64 // of the records, with their headers
-	Oldest, Newest   time.Time
+	// Total is how many records were in the log when its last entry had come, as far as
+	// is known; those that are missing are in it.
+	Total          uint64
+	Bytes          int64 // of the records, with their headers
+	Oldest, Newest time.Time
 	// Damaged is how many records are missing, the sum of the Gaps.
 	Damaged uint64
 	// Trimmed is up to where entries were given up.
@@ -84,6 +86,7 @@ const (
 type SegmentReport struct {
 	Name        string // in the directory of its log
 	Timeline    string
+	Begins      uint64 // no entry has a lower number
 	First, Last uint64 // of its whole entries; 0 without any
 	Entries     uint64
 	Records     uint64
@@ -262,6 +265,10 @@ func (v *View) Check(ctx context.Context, progress func(bytes int64)) (*Report, 
 func (v *View) checkLog(ctx context.Context, l *logView, progress func(int64)) (LogReport, error) {
 	r := l.report
 	before := l.note.trimmed
+	if len(l.all) > 0 && l.all[0].first > before.seq {
+		before = place{l.all[0].first - 1, l.all[0].before}
+	}
+	given := before.total
 	for i, s := range l.all {
 		if err := ctx.Err(); err != nil {
 			return r, err
@@ -270,24 +277,26 @@ func (v *View) checkLog(ctx context.Context, l *logView, progress func(int64)) (
 		if i+1 < len(l.all) {
 			next = l.all[i+1].first
 		}
-		found, one, err := v.checkSegment(l, s, next, before, len(r.Segments) > 0)
+		found, one, err := v.checkSegment(l, s, next)
 		if err != nil {
 			return r, err
 		}
-		r.add(&found, one)
-		if !one.Missing {
-			before = found.segment.place()
+		if one.Missing && r.Entries == 0 && i+1 < len(l.all) { // given up meanwhile
+			before = place{l.all[i+1].first - 1, l.all[i+1].before}
+			given = before.total
 		}
+		if s.before > before.total {
+			r.gap(Gap{Segment: r.last(one.Name), After: before.seq, Records: s.before - before.total})
+		}
+		r.add(&found, one, given)
+		before = place{max(before.seq, found.segment.published.last), max(before.total, found.segment.published.total)}
 		if progress != nil {
 			progress(one.Size)
 		}
 	}
-	if l.end.total > max(before.total, l.note.trimmed.total) {
-		name := ""
-		if n := len(r.Segments); n > 0 {
-			name = r.Segments[n-1].Name
-		}
-		r.gap(Gap{Segment: name, After: before.seq, Records: l.end.total - max(before.total, l.note.trimmed.total), Tail: true})
+	r.Total = max(before.total, l.end.total)
+	if l.end.total > before.total {
+		r.gap(Gap{Segment: r.last(""), After: before.seq, Records: l.end.total - before.total, Tail: true})
 	}
 	if n := len(r.Gaps); n > 0 && r.Gaps[n-1].After >= r.Last {
 		r.Gaps[n-1].Tail = true
@@ -295,8 +304,8 @@ func (v *View) checkLog(ctx context.Context, l *logView, progress func(int64)) (
 	return r, nil
 }
 
-func (v *View) checkSegment(l *logView, s *segment, next uint64, before place, follows bool) (scanned, SegmentReport, error) {
-	one := SegmentReport{Name: s.name(), Timeline: s.timelineID}
+func (v *View) checkSegment(l *logView, s *segment, next uint64) (scanned, SegmentReport, error) {
+	one := SegmentReport{Name: s.name(), Timeline: s.timelineID, Begins: s.first}
 	f, err := v.fs.Open(filepath.Join(l.dir, s.name()), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		one.Missing = true
@@ -306,15 +315,11 @@ func (v *View) checkSegment(l *logView, s *segment, next uint64, before place, f
 		return scanned{}, one, err
 	}
 	defer f.Close()
-	known := before.precedes(s)
-	found, err := scan(f, &v.blocks, s, next, before.total, known, true)
+	found, err := scan(f, &v.blocks, s, next, true)
 	if err != nil {
 		return found, one, err
 	}
 	t := &found.segment
-	if known && !follows && t.before <= l.note.trimmed.total {
-		found.gaps = slices.DeleteFunc(found.gaps, func(g gap) bool { return g.before+g.records <= l.note.trimmed.total })
-	}
 	one.Size, one.Entries, one.Records, one.Bytes = t.size, found.entries, found.records, found.bytes
 	one.First, one.Last, one.Oldest, one.Newest = found.first, found.last, fromNano(t.oldest), fromNano(t.newest)
 	one.Unreadable = found.unreadable
@@ -346,10 +351,21 @@ func (v *View) checkIndex(l *logView, s *segment, found *scanned, next uint64) I
 	return IndexGood
 }
 
-// add adds what was found in a segment.
-func (r *LogReport) add(found *scanned, one SegmentReport) {
+// last is the last segment, or a name where there is none.
+func (r *LogReport) last(otherwise string) string {
+	if n := len(r.Segments); n > 0 {
+		return r.Segments[n-1].Name
+	}
+	return otherwise
+}
+
+// add adds what was found in a segment. What is missing up to a total was given up.
+func (r *LogReport) add(found *scanned, one SegmentReport, given uint64) {
 	r.Segments = append(r.Segments, one)
 	for _, g := range found.gaps {
+		if g.before+g.records <= given {
+			continue
+		}
 		r.gap(Gap{Segment: one.Name, Offset: g.off, After: g.after, Records: g.records})
 	}
 	if one.Entries == 0 {

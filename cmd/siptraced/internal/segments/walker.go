@@ -20,9 +20,9 @@ type walker struct {
 	// last and total are those of the last whole record; what comes is behind it.
 	last, total uint64
 	// lost is how many records were passed over before the one that next returned, or
-	// before the end; hole is where they were.
-	lost uint64
-	hole int64
+	// before the end; known is the total before them, and hole the place in the file.
+	lost, known uint64
+	hole        int64
 	// seen is the last header, of a whole record or not; its off is behind the record.
 	seen header
 	// salvage: pages that can't be read are taken as zeros, as long as others can be.
@@ -84,7 +84,7 @@ func (w *walker) next(h *header, total uint64) (data []byte, err error) {
 
 // passed notes what is missing before a total.
 func (w *walker) passed(before uint64, hole, at int64) {
-	w.lost, w.hole = 0, hole
+	w.lost, w.known, w.hole = 0, w.total, hole
 	if before > w.total {
 		w.lost = before - w.total
 	}

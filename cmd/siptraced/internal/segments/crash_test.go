@@ -1,0 +1,431 @@
+package segments
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"siptraced/cmd/siptraced/internal/disk/faulty"
+	"siptraced/cmd/siptraced/internal/journal"
+)
+
+// long reports whether the long forms of tests run.
+func long() bool { return os.Getenv("SIPTEST_LONG") != "" }
+
+const interval = 100 * time.Millisecond
+
+// The disk loses power at random moments, while entries are appended and trimmed.
+func TestPowerLoss(t *testing.T) {
+	runs := 60
+	if long() {
+		runs = 500
+	}
+	for _, every := range []time.Duration{interval, 0} {
+		for seed := range uint64(runs) {
+			synctest.Test(t, func(t *testing.T) { powerLoss(t, seed, every) })
+		}
+	}
+}
+
+func powerLoss(t *testing.T, seed uint64, every time.Duration) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	d := faulty.New(seed)
+	r := start(t, d.Start(), "spool", every, journal.Limits{})
+	ctx := context.Background()
+	n, done, saved := 0, 0, uint64(0)
+	for range rng.IntN(60) + 1 {
+		k := 1 + rng.IntN(12)
+		r.append(n+1, n+k)
+		n += k
+		switch rng.IntN(8) {
+		case 0:
+			done = n - rng.IntN(min(n, 20))
+			r.engine.Positions().Put(ctx, "store.0", fmt.Sprint(done))
+		case 1:
+			if r.engine.Positions().Flush(ctx) == nil {
+				saved = uint64(done)
+			}
+		case 2:
+			r.log.Trim(ctx, uint64(done))
+		case 3:
+			r.close()
+			r.open(journal.Limits{})
+		}
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+	}
+	b := r.bounds()
+	after := d.CrashClone(seed)
+	r.close()
+
+	c := start(t, after.Start(), "spool", every, journal.Limits{})
+	got, now := c.read(0), c.bounds()
+	kept := n
+	if len(got) > 0 {
+		kept = got[len(got)-1]
+		for i, k := range got[1:] {
+			if k <= got[i] {
+				t.Fatalf("seed %d: entry %d behind %d", seed, k, got[i])
+			}
+		}
+	}
+	missing := uint64(0) // records behind what was trimmed
+	have := map[int]bool{}
+	for _, k := range got {
+		have[k] = true
+	}
+	for k := int(b.First); k <= n; k++ {
+		if !have[k] {
+			missing += uint64(k%5 + 1)
+		}
+	}
+	limit := b.UnsyncedRecords
+	if missing > limit {
+		t.Fatalf("seed %d: %d records are missing, %d were not synced (of %d entries from %d the last is %d): %v %v\n%s", seed, missing, limit, n, b.First, kept, got, after.Files(), c.said)
+	}
+	counted := uint64(0) // what the log must know of
+	front := c.log.trimmed.seq
+	if len(c.log.segments) > 0 {
+		front = max(front, c.log.segments[0].first-1)
+	}
+	for k := int(front) + 1; k <= int(now.Last); k++ {
+		if !have[k] {
+			counted += uint64(k%5 + 1)
+		}
+	}
+	if now.DamagedRecords != counted {
+		t.Errorf("seed %d: %d records counted as damaged, %d are missing: of %d, behind %d, %+v: %v\n%s", seed, now.DamagedRecords, counted, n, front, now, got, c.said)
+		for _, s := range c.log.segments {
+			t.Logf("%+v", s)
+		}
+	}
+	if now.Last < saved {
+		t.Errorf("seed %d: the log ends with %d, position %d was saved", seed, now.Last, saved)
+	}
+	c.again(seed, n, got)
+}
+
+// again appends to a log after a crash, and closes and opens it.
+func (r *rig) again(seed uint64, n int, got []int) {
+	r.t.Helper()
+	r.append(n+1, n+40)
+	want := append(got, numbers(n+1, n+40)...)
+	same(r.t, fmt.Sprintf("seed %d: after the crash", seed), r.read(0), want)
+	r.close()
+	r.open(journal.Limits{})
+	same(r.t, fmt.Sprintf("seed %d: opened again", seed), r.read(0), want)
+	r.close()
+}
+
+// A sync fails once, for a while, and for good.
+func TestFailedSync(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lasts time.Duration // 0: once; over an hour: for good
+		every time.Duration
+	}{
+		{"once", 0, interval},
+		{"for 5 s", 5 * time.Second, interval},
+		{"for good", 24 * time.Hour, interval},
+		{"once, always", 0, 0},
+		{"for 5 s, always", 5 * time.Second, 0},
+		{"for good, always", 24 * time.Hour, 0},
+	} {
+		for seed := range uint64(20) {
+			t.Run(fmt.Sprintf("%s/%d", c.name, seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { failedSync(t, seed, c.lasts, c.every) })
+			})
+		}
+	}
+}
+
+func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
+	d := faulty.New(seed)
+	r := start(t, d.Start(), "spool", every, journal.Limits{})
+	r.append(1, 50)
+	time.Sleep(time.Second)
+	fault := faulty.Fault{Ops: faulty.Sync, Path: "shard-0", Err: syscall.EIO, Lose: true, Times: 1}
+	if lasts > 0 {
+		fault.Times = 0
+	}
+	heal := d.Inject(fault)
+	began := time.Now()
+	n, refused := 50, 0
+	for time.Since(began) < min(lasts, 10*time.Second)+time.Second {
+		if lasts > 0 && time.Since(began) > lasts {
+			heal()
+		}
+		e := entry(n+1, sizeOf(n+1))
+		if k, _ := r.log.Append(context.Background(), []*journal.Entry{e}); k == 1 {
+			n++
+		} else {
+			refused++
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	same(t, "read while the disk fails", r.read(0), numbers(1, n))
+	b := r.bounds()
+	if lasts > time.Hour {
+		if every > 0 && (b.UncertainRecords != totalOf(n)-totalOf(50) || b.UncertainRecords == 0) || every == 0 && (n != 50 || b.UncertainRecords != 0) {
+			t.Errorf("%d records are uncertain, %d entries", b.UncertainRecords, n)
+		}
+		// When the sinks are done with them nothing is uncertain any more.
+		r.log.Trim(context.Background(), uint64(n))
+		if b := r.bounds(); b.UncertainRecords != 0 || b.UnsyncedRecords != 0 {
+			t.Errorf("all is done: %+v", b)
+		}
+		d.Heal()
+		r.close()
+		return
+	}
+	if lasts > 0 && refused == 0 || n < 60 {
+		t.Errorf("%d entries, %d refused", n, refused)
+	}
+	time.Sleep(3 * time.Second)
+	if b := r.bounds(); b.UncertainRecords != 0 || b.UnsyncedRecords != 0 || b.DamagedRecords != 0 {
+		t.Errorf("after it was over: %+v\n%s", b, r.said)
+	}
+	after := d.CrashClone(seed)
+	r.close()
+	c := start(t, after.Start(), "spool", every, journal.Limits{})
+	got := c.read(0)
+	same(t, "after a loss of power", got, numbers(1, n))
+	if b := c.bounds(); b.DamagedRecords != 0 {
+		t.Errorf("after a loss of power %d records are damaged", b.DamagedRecords)
+	}
+	c.again(seed, n, got)
+}
+
+// A write fails, and leaves a part of what it should write.
+func TestFailedWrite(t *testing.T) {
+	for _, failure := range []error{syscall.EIO, syscall.ENOSPC} {
+		for _, every := range []time.Duration{interval, 0} {
+			for seed := range uint64(20) {
+				synctest.Test(t, func(t *testing.T) {
+					d := faulty.New(seed)
+					r := start(t, d.Start(), "spool", every, journal.Limits{})
+					r.append(1, 40)
+					d.Inject(faulty.Fault{Ops: faulty.Write, Path: segmentSuffix, Err: failure, Partial: true, After: int(seed % 3), Times: 2})
+					n := 40
+					for failed := 0; n < 100; {
+						var entries []*journal.Entry
+						for i := range 5 {
+							entries = append(entries, entry(n+1+i, sizeOf(n+1+i)))
+						}
+						k, err := r.log.Append(context.Background(), entries)
+						n += k
+						if err == nil {
+							continue
+						}
+						if errors.Is(failure, syscall.ENOSPC) != errors.Is(err, journal.ErrFull) {
+							t.Errorf("append: %v", err)
+						}
+						if failed++; failed > 100 {
+							t.Fatalf("it goes on failing: %v", err)
+						}
+						time.Sleep(50 * time.Millisecond)
+					}
+					want := numbers(1, n)
+					same(t, "read", r.read(0), want)
+					time.Sleep(time.Second)
+					killed, lost := d.Clone(1), d.CrashClone(1)
+					for _, after := range []*faulty.Disk{killed, lost} {
+						c := start(t, after.Start(), "spool", every, journal.Limits{})
+						same(t, "after a crash", c.read(0), want)
+						if b := c.bounds(); b.DamagedRecords != 0 {
+							t.Errorf("%d records are damaged", b.DamagedRecords)
+						}
+						c.again(seed, n, want)
+					}
+					r.close()
+				})
+			}
+		}
+	}
+}
+
+// Not a byte is free any more: what all are done with is given back, and taken in its
+// place is what room that makes.
+func TestNoByteFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		r := start(t, d.Start(), "spool", interval, journal.Limits{})
+		ctx := context.Background()
+		r.append(1, 200)
+		r.engine.Positions().Put(ctx, "store.0", "0")
+		r.engine.Positions().Flush(ctx)
+		d.SetSize(1<<30, 1<<30-d.Used()) // the others take all there is
+		n, err := 200, error(nil)
+		for err == nil {
+			_, err = r.log.Append(ctx, []*journal.Entry{entry(n+1, sizeOf(n+1))})
+			if err == nil {
+				n++
+			}
+		}
+		if !errors.Is(err, journal.ErrFull) || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("append to a full disk: %v", err)
+		}
+		used := d.Used()
+		r.engine.Positions().Put(ctx, "store.0", fmt.Sprint(n))
+		if err := r.engine.Positions().Flush(ctx); err != nil {
+			t.Errorf("positions on a full disk: %v", err)
+		}
+		if err := r.log.Trim(ctx, uint64(n)); err != nil {
+			t.Errorf("trim on a full disk: %v", err)
+		}
+		time.Sleep(time.Second)
+		if now, want := d.Used(), int64(2*leastSlot+2*64<<10+4*pageSize); now > want {
+			t.Errorf("%d bytes are used, want no more than positions and two segments, %d; it was %d", now, want, used)
+		}
+		// The others take that, too.
+		d.SetSize(1<<30, 1<<30-d.Used())
+		taken := 0
+		for round := range 50 {
+			k, err := r.log.Append(ctx, []*journal.Entry{entry(n+1, sizeOf(n+1))})
+			if err != nil {
+				t.Fatalf("append in the place of what is done, round %d: %v", round, err)
+			}
+			n, taken = n+k, taken+k
+			if round%10 == 9 {
+				r.log.Trim(ctx, uint64(n))
+			}
+		}
+		r.close()
+		r.open(journal.Limits{}) // a full disk keeps nobody from starting
+		r.close()
+	})
+}
+
+func TestSmallFileSystem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		d.SetSize(32<<20, 0)
+		r := start(t, d.Start(), "spool", interval, journal.Limits{}, func(c *Config) { c.SegmentSize = 0 })
+		n, err := 0, error(nil)
+		for err == nil {
+			_, err = r.log.Append(context.Background(), []*journal.Entry{entry(n+1, 100<<10)})
+			n++
+		}
+		if free := 32<<20 - d.Used(); !errors.Is(err, journal.ErrFull) || free < int64(Reserve(32<<20)) || free > int64(Reserve(32<<20))+2<<20 {
+			t.Errorf("full with %d bytes free: %v", free, err)
+		}
+		if !strings.Contains(err.Error(), "file system") {
+			t.Errorf("the error names no cause: %v", err)
+		}
+		r.close()
+	})
+}
+
+func TestBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, faulty.New(1).Start(), "spool", interval, journal.Limits{Bytes: 1 << 20})
+		ctx := context.Background()
+		n := 0
+		fill := func() {
+			for {
+				if _, err := r.log.Append(ctx, []*journal.Entry{entry(n+1, sizeOf(n+1))}); err != nil {
+					if !errors.Is(err, journal.ErrFull) || errors.Is(err, syscall.ENOSPC) {
+						t.Fatalf("at the bound: %v", err)
+					}
+					return
+				}
+				n++
+			}
+		}
+		fill()
+		if b := r.bounds(); b.Bytes > 1<<20 || b.Bytes < 1<<20-8<<10 {
+			t.Errorf("full with %d bytes", b.Bytes)
+		}
+		first := r.bounds().First
+		if any, err := r.log.DropOldest(ctx); !any || err != nil {
+			t.Fatalf("DropOldest = %v, %v", any, err)
+		}
+		b := r.bounds()
+		if b.First <= first || b.Bytes > 1<<20-32<<10 {
+			t.Errorf("after DropOldest: %+v", b)
+		}
+		same(t, "what is left", r.read(0), numbers(int(b.First), n))
+		fill()
+		r.engine.SetLimits(ctx, 0, journal.Limits{Bytes: 2 << 20})
+		fill()
+		if b := r.bounds(); b.Bytes < 2<<20-8<<10 {
+			t.Errorf("with a larger bound: %d bytes", b.Bytes)
+		}
+		for any := true; any; {
+			any, _ = r.log.DropOldest(ctx)
+		}
+		if b := r.bounds(); b.First != uint64(n+1) || b.Bytes != 0 {
+			t.Errorf("all dropped: %+v", b)
+		}
+		r.append(n+1, n+5)
+		same(t, "after all was dropped", r.read(0), numbers(n+1, n+5))
+		r.close()
+	})
+}
+
+func TestAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, faulty.New(1).Start(), "spool", interval, journal.Limits{Age: time.Minute})
+		ctx := context.Background()
+		add := func(n int) {
+			e := entry(n, 100)
+			e.Taken = time.Now()
+			if _, err := r.log.Append(ctx, []*journal.Entry{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := 1; n <= 180; n++ {
+			add(n)
+			time.Sleep(time.Second)
+		}
+		c, _ := r.log.Read(ctx, 0)
+		defer c.Close()
+		e, err := c.Next(ctx)
+		if err != nil || e.Seq < 119 || e.Seq > 122 {
+			t.Errorf("the oldest entry is %d, %v; want about 121", e.Seq, err)
+		}
+		if b := r.bounds(); b.First < 112 || b.First > 122 {
+			t.Errorf("bounds %+v", b)
+		}
+		time.Sleep(2 * time.Minute)
+		if b := r.bounds(); b.First != 181 || b.Bytes != 0 {
+			t.Errorf("all is old: %+v", b)
+		}
+		r.close()
+	})
+}
+
+// A place of the disk can't be read: that costs what is there. All of it can't be read
+// for a while: that costs nothing.
+func TestUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		r := start(t, d.Start(), "spool", interval, journal.Limits{})
+		r.append(1, 300)
+		r.close()
+		r.open(journal.Limits{})
+		remove := d.Inject(faulty.Fault{Ops: faulty.Read, Path: segmentSuffix, Err: syscall.EIO})
+		c, _ := r.log.Read(context.Background(), 0)
+		defer c.Close()
+		for range 20 {
+			if e, err := c.Next(context.Background()); !errors.Is(err, syscall.EIO) {
+				t.Fatalf("read %+v, %v", e, err)
+			}
+		}
+		remove()
+		for n := 1; n <= 300; n++ {
+			e, err := c.Next(context.Background())
+			if err != nil || int(binary.LittleEndian.Uint64(e.Data)) != n {
+				t.Fatalf("entry %d: %+v, %v", n, e, err)
+			}
+		}
+		r.close()
+	})
+}

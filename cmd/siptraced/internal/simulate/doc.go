@@ -1,0 +1,2 @@
+// Package simulate is a room for tests alone.
+package simulate
