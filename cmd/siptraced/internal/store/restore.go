@@ -51,7 +51,7 @@ func (w *writer) locate(ctx context.Context, s *session) (err error) {
 	}
 	w.lines = linesOf(w.shard.Timelines(), kept)
 	if n := len(w.lines); n > 0 {
-		w.lines[n-1].own = w.made[w.lines[n-1].row]
+		w.lines[n-1].own = !w.shard.Contended // each opening of the spool begins one
 	}
 	if w.cfg.RowsOnly {
 		return nil
@@ -93,12 +93,6 @@ func (w *writer) claim(ctx context.Context, s *session, lines []*line) error {
 			return errMoved // somebody else did: to be looked at again
 		}
 		w.tracked, l.at, l.kept = tracked, at, tracked
-		if made {
-			if w.made == nil {
-				w.made = map[string]bool{}
-			}
-			w.made[l.row] = true
-		}
 	}
 	return nil
 }

@@ -61,8 +61,7 @@ type place struct {
 	unanswered []outcome
 	// seen are the positions that this process found, by the database and row.
 	seen     map[[2]string]uint64
-	made     map[string]bool // the rows of positions that this process made
-	toldCopy time.Time       // when the log said that a copy of the spool is at work
+	toldCopy time.Time // when the log said that a copy of the spool is at work
 }
 
 // transaction is what is made of some batches, to be written together.
