@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -94,7 +95,7 @@ func TestStuckSync(t *testing.T) {
 		if b := r.bounds(); b.UnsyncedRecords != totalOf(2000)-totalOf(10) || time.Since(b.UnsyncedSince) < 59*time.Second || b.UncertainRecords != 0 {
 			t.Errorf("bounds %+v", b)
 		}
-		if !bytes.Contains(r.said.Bytes(), []byte("takes long to sync")) {
+		if !strings.Contains(r.said.String(), "takes long to sync") {
 			t.Errorf("said: %s", r.said)
 		}
 		if err := r.log.Trim(context.Background(), 1500); err != nil {

@@ -138,7 +138,7 @@ func TestFailedSync(t *testing.T) {
 		{"for 5 s, always", 5 * time.Second, 0},
 		{"for good, always", 24 * time.Hour, 0},
 	} {
-		for seed := range uint64(20) {
+		for seed := range uint64(8) {
 			t.Run(fmt.Sprintf("%s/%d", c.name, seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { failedSync(t, seed, c.lasts, c.every) })
 			})
@@ -207,7 +207,7 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 func TestFailedWrite(t *testing.T) {
 	for _, failure := range []error{syscall.EIO, syscall.ENOSPC} {
 		for _, every := range []time.Duration{interval, 0} {
-			for seed := range uint64(20) {
+			for seed := range uint64(8) {
 				synctest.Test(t, func(t *testing.T) {
 					d := faulty.New(seed)
 					r := start(t, d.Start(), "spool", every, journal.Limits{})

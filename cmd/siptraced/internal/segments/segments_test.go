@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,13 +21,31 @@ type rig struct {
 	cfg    Config
 	engine *Engine
 	log    *Log
-	said   *bytes.Buffer
+	said   *speech
 }
 
-func start(t *testing.T, fs disk.FS, dir string, sync time.Duration, limits journal.Limits, change ...func(*Config)) *rig {
+// speech is what was logged.
+type speech struct {
+	mu   sync.Mutex // covers text
+	text bytes.Buffer
+}
+
+func (s *speech) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *speech) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func start(t *testing.T, fs disk.FS, dir string, every time.Duration, limits journal.Limits, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, said: &bytes.Buffer{}}
-	r.cfg = Config{FS: fs, Dir: dir, SyncInterval: sync, SegmentSize: 64 << 10, Log: slog.New(slog.NewTextHandler(r.said, nil))}
+	r := &rig{t: t, said: &speech{}}
+	r.cfg = Config{FS: fs, Dir: dir, SyncInterval: every, SegmentSize: 64 << 10, Log: slog.New(slog.NewTextHandler(r.said, nil))}
 	for _, f := range change {
 		f(&r.cfg)
 	}
@@ -145,8 +164,8 @@ func firstDifference(a, b []int) [2]int {
 }
 
 func TestAppendReadTrim(t *testing.T) {
-	for _, sync := range []time.Duration{0, 10 * time.Millisecond} {
-		r := start(t, disk.OS, t.TempDir(), sync, journal.Limits{})
+	for _, every := range []time.Duration{0, 10 * time.Millisecond} {
+		r := start(t, disk.OS, t.TempDir(), every, journal.Limits{})
 		r.append(1, 500)
 		same(t, "all", r.read(0), numbers(1, 500))
 		same(t, "behind 333", r.read(333), numbers(334, 500))
@@ -192,7 +211,7 @@ func TestAppendReadTrim(t *testing.T) {
 			t.Errorf("bounds after that: %+v", b)
 		}
 		r.close()
-		if r.said.Len() > 0 {
+		if r.said.String() != "" {
 			t.Errorf("said: %s", r.said)
 		}
 	}
