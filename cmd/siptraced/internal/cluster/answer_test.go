@@ -64,8 +64,8 @@ func TestAnswerLost(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWire(t, nodes[i%len(nodes)].Port)
-			e, _ := connect(t, "nats://"+w.addr)
+			w := servers.NewWire(t, nodes[i%len(nodes)].Port)
+			e, _ := connect(t, "nats://"+w.Addr)
 			l := shard(t, e, i, journal.Limits{})
 			shorten(t, l)
 			eb, _ := connect(t, servers.NATSURL(nodes))
@@ -95,13 +95,11 @@ func TestAnswerLost(t *testing.T) {
 			}
 
 			list := entries(uint64(tt.before), "x", "y")
-			w.set(func() {
-				w.trigger = headerTotal + ": "
-				if tt.trimmed > 0 { // behind what is gone it is refused first
-					w.trigger = jetstream.ExpectedLastSeqHeader + ": "
-				}
-				w.lose = func() { w.loseDown, w.loseUp = true, tt.lost }
-			})
+			at := headerTotal + ": "
+			if tt.trimmed > 0 { // behind what is gone it is refused first
+				at = jetstream.ExpectedLastSeqHeader + ": "
+			}
+			w.LoseAt(at, tt.lost, nil)
 			short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			if n, err := l.Append(short, list); n != 0 || !errors.Is(err, journal.ErrUncertain) {
@@ -117,10 +115,9 @@ func TestAnswerLost(t *testing.T) {
 			appendAll(t, other, entries(0, texts("other", tt.others)...))
 			want = append(want, texts("other", tt.others)...)
 			read(tt.others)
-			w.set(func() { w.closed = true })
-			w.cut()
+			w.Cut()
 			time.Sleep(away())
-			w.set(func() { w.closed, w.loseDown, w.loseUp = false, false, false })
+			w.Mend()
 
 			n := 0
 			servers.WaitFor(t, soon, "the batches to be in", func() bool {
@@ -173,23 +170,20 @@ func TestLateMessage(t *testing.T) {
 			for info.Cluster.Leader == fmt.Sprintf("node%d", follower) {
 				follower++
 			}
-			w := newWire(t, nodes[follower].Port)
-			e, _ := connect(t, "nats://"+w.addr)
+			w := servers.NewWire(t, nodes[follower].Port)
+			e, _ := connect(t, "nats://"+w.Addr)
 			l := shard(t, e, 0, journal.Limits{})
 			appendAll(t, l, entries(0, texts("before", tt.before)...))
 			trim(t, other, uint64(tt.before))
 			// The batch is on the connection to the server, which does nothing.
-			w.set(func() {
-				w.trigger = jetstream.ExpectedLastSeqHeader + ": "
-				w.lose = func() { nodes[follower].Freeze(t) }
-			})
+			w.LoseAt(jetstream.ExpectedLastSeqHeader+": ", false, func() { nodes[follower].Freeze(t) })
 			list := entries(uint64(tt.before), "x")
 			short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			if n, err := l.Append(short, list); n != 0 || !errors.Is(err, journal.ErrUncertain) {
 				t.Fatalf("Append without an answer = %d, %v", n, err)
 			}
-			w.leave(nodes[(follower+1)%len(nodes)].Port)
+			w.Leave(nodes[(follower+1)%len(nodes)].Port)
 			n := 0
 			servers.WaitFor(t, 2*soon, "the batch to be in by another server", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -172,112 +171,10 @@ func data(list []journal.Entry) (out []string) {
 	return out
 }
 
-// wire is a connection to a server that can be cut, held up or made deaf.
-type wire struct {
-	addr string
-
-	mu    sync.Mutex
-	port  int // of the server
-	conns []net.Conn
-	// What goes to the server, and what comes from it, is lost.
-	loseUp, loseDown bool
-	closed           bool // takes no connections
-	// trigger is in the message to the server with which lose begins; "": in none.
-	trigger string
-	lose    func()
-}
-
-func newWire(t *testing.T, port int) *wire {
+// shortly bounds what can't succeed.
+func shortly(t *testing.T) context.Context {
 	t.Helper()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", servers.FreePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{addr: l.Addr().String(), port: port}
-	t.Cleanup(func() {
-		_ = l.Close()
-		w.cut()
-	})
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go w.serve(c)
-		}
-	}()
-	return w
-}
-
-func (w *wire) serve(client net.Conn) {
-	w.mu.Lock()
-	port, closed := w.port, w.closed
-	w.mu.Unlock()
-	if closed {
-		_ = client.Close()
-		return
-	}
-	server, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		_ = client.Close()
-		return
-	}
-	w.set(func() { w.conns = append(w.conns, client, server) })
-	go w.pass(server, client, &w.loseUp)
-	w.pass(client, server, &w.loseDown)
-}
-
-// pass carries bytes from one side to the other.
-func (w *wire) pass(to, from net.Conn, lose *bool) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			_ = to.Close()
-			return
-		}
-		w.mu.Lock()
-		if w.trigger != "" && bytes.Contains(buf[:n], []byte(w.trigger)) {
-			w.trigger = ""
-			w.lose()
-		}
-		lost := *lose
-		w.mu.Unlock()
-		if lost {
-			continue
-		}
-		if _, err := to.Write(buf[:n]); err != nil {
-			_ = from.Close()
-			return
-		}
-	}
-}
-
-func (w *wire) set(f func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f()
-}
-
-// leave goes on with another server. What was sent to the one before stays with it.
-func (w *wire) leave(port int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.port = port
-	for i, c := range w.conns {
-		if i%2 == 0 { // the client's side
-			_ = c.Close()
-		}
-	}
-}
-
-// cut ends the connections of this moment.
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
-		_ = c.Close()
-	}
-	w.conns = nil
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	t.Cleanup(cancel)
+	return ctx
 }
