@@ -33,9 +33,9 @@ func TestNATSCluster(t *testing.T) {
 		servers.WaitFor(t, 2*time.Minute, "the first acknowledgement", func() bool { n, _ := s.progress(); return n > 0 })
 	}
 	live := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{
-		"check", "--live", "--set", "spool.nats=" + servers.NATSURL(nodes), "--set", "siptrace.db_url=" + d.url, "--set", "listen=udp:127.0.0.1:0", "--set", "rpc.http=", "--set", "rpc.ctl=",
+		"check", "--live", "--set", "spool.nats=" + servers.NATSURL(nodes), "--set", "spool.monitor=" + servers.NATSMonitors(nodes), "--set", "siptrace.db_url=" + d.url, "--set", "listen=udp:127.0.0.1:0", "--set", "rpc.http=", "--set", "rpc.ctl=",
 	}})
-	if live.Code != 0 || !strings.Contains(live.Stdout, "the cluster answers, and has JetStream") {
+	if live.Code != 0 || !strings.Contains(live.Stdout, "the cluster answers, and has JetStream") || !strings.Contains(live.Stdout, "server node2 syncs its files every 2m0s") {
 		t.Errorf("check --live: exit code %d\n%s%s", live.Code, live.Stdout, live.Stderr)
 	}
 	pause := func() {

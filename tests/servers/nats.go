@@ -104,6 +104,16 @@ func NATSURL(list []*NATS) string {
 // MonitorURL is where the server's monitoring pages are.
 func (s *NATS) MonitorURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.monitor) }
 
+// NATSMonitors names the monitoring pages of all servers, in the form of the daemon's key
+// spool.monitor.
+func NATSMonitors(list []*NATS) string {
+	var pages []string
+	for _, s := range list {
+		pages = append(pages, s.MonitorURL())
+	}
+	return strings.Join(pages, ",")
+}
+
 // Freeze has the server do nothing until Thaw: its connections stay, and what is sent
 // to it waits.
 func (s *NATS) Freeze(tb testing.TB) { s.proc.Signal(tb, syscall.SIGSTOP) }

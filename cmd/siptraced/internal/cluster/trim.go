@@ -192,18 +192,20 @@ func (e *Engine) open() []*Log {
 	return out
 }
 
-// Forget removes the positions of a sink in all shards.
+// Forget removes the positions of a sink in all shards, and what is kept of it beside.
 func (e *Engine) Forget(ctx context.Context, sink string) (found bool, err error) {
 	keys, err := e.positions.Keys(ctx)
 	if err != nil {
 		return false, err
 	}
 	for _, key := range keys {
-		if of, _, ok := journal.CutPositionKey(key); ok && of == sink {
-			if err := e.positions.Remove(ctx, key); err != nil {
-				return found, err
-			}
-			found = true
+		of, _, ok := journal.CutPositionKey(key)
+		if mine := ok && of == sink; !mine && key != journal.MetaPrefix+sink {
+			continue
+		} else if err := e.positions.Remove(ctx, key); err != nil {
+			return found, err
+		} else {
+			found = found || mine
 		}
 	}
 	return found, nil

@@ -354,6 +354,9 @@ func (c *Config) note() {
 	c.warnModule()
 	c.noteSinks()
 	c.noteExposed()
+	if c.Spool.NATS != "" {
+		c.Notes = append(c.Notes, "the spool is in a cluster (spool.nats): unless its servers have sync_interval: always, and neither compression nor encryption, they can lose what they acknowledged; check --live looks as far as that can be seen")
+	}
 	c.noteMirrors()
 	c.noteRules()
 	if k := &c.sources.kamailio; c.sources.proxy == nil && len(k.Defines)+len(k.Listens)+len(k.Version) > 0 {

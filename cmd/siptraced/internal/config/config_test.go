@@ -457,6 +457,8 @@ func TestPlaces(t *testing.T) {
 		{"tls.certificate", dir + "/none", nil},
 		{"tls.certificate", dir + "/none", []string{"tls.private_key=" + dir + "/none"}},
 		{"spool.nats", "nats://u:%zz@h", nil},
+		{"spool.monitor", "a:8222", nil},
+		{"spool.monitor", "http://a:8222,nats://b", nil},
 		{"spool.dir", "", nil},
 		{"spool.shards", "65", nil},
 		{"spool.sync_interval", "-1s", nil},

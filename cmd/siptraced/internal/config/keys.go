@@ -140,6 +140,11 @@ func spoolKeys() []Key {
 		{Name: "spool.dir", Restart: spoolAtStart, Doc: "directory of the spool; one process each", access: text(func(c *Config) *string { return &c.Spool.Dir }), check: bounds},
 		{Name: "spool.credentials", Restart: spoolAtStart, Doc: "NATS credentials file", access: text(func(c *Config) *string { return &c.Spool.Credentials })},
 		{Name: "spool.ca", Restart: spoolAtStart, Doc: "PEM file with the authorities of the cluster's certificates", access: text(func(c *Config) *string { return &c.Spool.CA })},
+		{Name: "spool.monitor", Restart: spoolAtStart, Doc: "monitoring pages of the cluster's servers (`http://a:8222,http://b:8222`), which `check --live` reads; empty: port 8222 of each", access: access{
+			get:  func(c *Config) any { return c.Spool.Monitor },
+			set:  func(c *Config, v []string) error { c.Spool.Monitor = v[0]; return checkPages(v[0]) },
+			show: func(c *Config) string { return format(maskUserinfo(c.Spool.Monitor)) },
+		}},
 		{Name: "spool.replicas", Restart: spoolAtStart, Doc: "copies of each log in a cluster", access: number(func(c *Config) *int { return &c.Spool.Replicas }), check: bounds},
 		{Name: "spool.shards", Restart: spoolAtStart, Doc: "logs by Call-ID, and so writers per sink", access: number(func(c *Config) *int { return &c.Spool.Shards }), check: bounds},
 		{Name: "spool.sync_interval", Restart: spoolAtStart, Doc: "how often the spool is synced to disk; `always`: before a message counts as spooled. A crash of siptraced alone loses nothing that is spooled", access: interval, check: bounds},

@@ -13,7 +13,7 @@ import (
 func TestEveryKey(t *testing.T) {
 	samples := map[string]string{
 		"listen": "udp:127.0.0.1:1", "local": "udp:192.0.2.1:5060", "tls.certificate": "", "tls.private_key": "x", "tls.client_ca": "x", "rules.tables": "t_*",
-		"spool.nats": "nats://h", "rpc.mode": "0600", "rpc.tcp": "127.0.0.1:1", "mirror.tls.ca": "", "mirror.tls.certificate": "", "mirror.tls.private_key": "", "rpc.forward_status": "0",
+		"spool.nats": "nats://h", "spool.monitor": "http://h:8222", "rpc.mode": "0600", "rpc.tcp": "127.0.0.1:1", "mirror.tls.ca": "", "mirror.tls.certificate": "", "mirror.tls.private_key": "", "rpc.forward_status": "0",
 		"event_route": "", "rules.list": "", "destinations": "sip:127.0.0.1:9", "kamailio_cfg": "",
 	}
 	for _, k := range Keys() {
@@ -92,6 +92,7 @@ func TestSecrets(t *testing.T) {
 		{"spool.nats", "nats://u:hush@a,nats://b", "nats://u:hush2@a,nats://b", "nats://u:***@a,nats://b"},
 		{"spool.nats", "nats://u:hush@a:4222,b:4223", "nats://u:hush2@a:4222,b:4223", "nats://u:***@a:4222,b:4223"},
 		{"spool.nats", "nats://hush@a:4222", "nats://hush2@a:4222", "nats://***@a:4222"},
+		{"spool.monitor", "http://u:hush@a:8222,https://b", "http://u:hush2@a:8222,https://b", "http://u:***@a:8222,https://b"},
 		{"destinations", "sip:127.0.0.1:9;auth_key=hush", "sip:127.0.0.1:9;auth_key=hush2", "127.0.0.1-9-udp sip:127.0.0.1:9;transport=udp hep3"},
 	} {
 		load := func(v string) *Config {

@@ -70,3 +70,14 @@ func checkURLs(list string) error {
 	}
 	return nil
 }
+
+// checkPages looks at a list of addresses of pages.
+func checkPages(list string) error {
+	for page := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(page))
+		if list != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return errors.New("this is not a list of pages: want http://host:8222,http://host:8222")
+		}
+	}
+	return nil
+}

@@ -27,6 +27,9 @@ func (c *check) spool(ctx context.Context) {
 	switch {
 	case cfg.NATS != "":
 		c.verdict("spool", "the cluster answers, and has JetStream", err, "spool.nats", "name servers with JetStream, and credentials that may use it")
+		for _, w := range place.Warnings {
+			c.say(warning, "spool", "%s", w)
+		}
 	case errors.As(err, &used) && c.running != nil && (used.PID == c.running.pid || used.PID == 0 && c.running.spool == absolute(cfg.Dir)):
 		c.say(ok, "spool", "%s is in use by the running siptraced (pid %d)", cfg.Dir, c.running.pid)
 	case errors.As(err, &used):

@@ -20,6 +20,9 @@ type Config struct {
 	NATS string
 	// Credentials is a NATS credentials file, CA a certificate bundle; for NATS.
 	Credentials, CA string
+	// Monitor names the monitoring pages of the cluster's servers, for Probe; "": port
+	// 8222 of each.
+	Monitor string
 	// Replicas of each stream in a cluster.
 	Replicas int
 	// Shards is the number of logs, and so of parallel writers of a sink.

@@ -45,5 +45,5 @@ func openEngine(ctx context.Context, cfg Config, log *slog.Logger) (journal.Engi
 }
 
 func clusterConfig(cfg Config) cluster.Config {
-	return cluster.Config{URL: cfg.NATS, Credentials: cfg.Credentials, CA: cfg.CA, Replicas: cfg.Replicas}
+	return cluster.Config{URL: cfg.NATS, Credentials: cfg.Credentials, CA: cfg.CA, Replicas: cfg.Replicas, Monitor: cfg.Monitor}
 }

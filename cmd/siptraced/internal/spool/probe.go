@@ -33,13 +33,16 @@ type Place struct {
 	Free, Size int64
 	// Full: no more than the reserve is free, which is left to others.
 	Full bool
+	// Warnings are what of a cluster's configuration can lose messages.
+	Warnings []string
 }
 
 // Probe finds out whether a spool with this configuration could be opened, and
 // leaves nothing behind. The error is an *InUseError where another process has it.
 func Probe(ctx context.Context, cfg Config) (Place, error) {
 	if cfg.NATS != "" {
-		return Place{}, cluster.Probe(ctx, clusterConfig(cfg))
+		warnings, err := cluster.Probe(ctx, clusterConfig(cfg))
+		return Place{Warnings: warnings}, err
 	}
 	dir, err := probeDir(cfg.Dir)
 	if err != nil {
