@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
+	"siptraced/cmd/siptraced/internal/rawconn"
 )
 
 // Packet is one HEP packet or SIP message as it was read. Data is valid until
@@ -132,6 +133,7 @@ func (s *Server) bind(a Address) error {
 	if err != nil {
 		return err
 	}
+	l = rawconn.Listener{Listener: l}
 	if a.Net == "tls" {
 		l = tls.NewListener(l, s.cfg.TLS)
 	}

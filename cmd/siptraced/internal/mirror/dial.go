@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"siptraced/cmd/siptraced/internal/rawconn"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 )
@@ -131,7 +132,7 @@ type StreamConn interface {
 
 // tcpConn is a StreamConn of the system.
 type tcpConn struct {
-	*net.TCPConn
+	net.Conn
 	raw syscall.RawConn
 }
 
@@ -140,7 +141,7 @@ func newTCPConn(c *net.TCPConn) (net.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return tcpConn{c, raw}, nil
+	return tcpConn{rawconn.Wrap(c), raw}, nil
 }
 
 // Unacknowledged asks the kernel (tcp(7), SIOCOUTQ).

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"modernc.org/sqlite"
 
+	"siptraced/cmd/siptraced/internal/rawconn"
 	"siptraced/cmd/siptraced/internal/statefile"
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
@@ -217,6 +218,7 @@ func mysqlConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 		c.Net, c.Addr = "unix", socket
 	}
 	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
+	c.DialFunc = dialRaw
 	c.MaxAllowedPacket = 0 // ask the server
 	c.Logger = &mysql.NopLogger{}
 	// What the arguments of package dbschema are in, for every table.
@@ -226,6 +228,16 @@ func mysqlConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 	// The position is fenced by counting the rows that matched.
 	c.ClientFoundRows = true
 	return mysql.NewConnector(c)
+}
+
+// dialRaw connects for the drivers.
+func dialRaw(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	c, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return rawconn.Wrap(c), nil
 }
 
 func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
@@ -242,7 +254,7 @@ func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 	}
 	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(port), u.User, u.Password, u.Database
 	c.Fallbacks, c.TLSConfig = nil, nil
-	c.ConnectTimeout = dialTimeout
+	c.ConnectTimeout, c.DialFunc = dialTimeout, dialRaw
 	c.RuntimeParams["application_name"] = "siptraced"
 	c.RuntimeParams["client_encoding"] = "UTF8"
 	return stdlib.GetConnector(*c), nil
