@@ -2,8 +2,10 @@ package durable
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +37,8 @@ func deliver(t *testing.T, addr string, n, each int) {
 
 // TestMirrorOfOneInstance: of two siptraceds on one cluster one has a mirror, whose
 // destination is away. The other one trims what the database has, and leaves what waits
-// for the mirror.
+// for the mirror; it says what that is. Once the mirror is gone for good, and forgotten
+// by command, nothing is kept for it.
 func TestMirrorOfOneInstance(t *testing.T) {
 	parallel(t)
 	nodes := servers.StartNATSCluster(t, natsServer, 3)
@@ -48,21 +51,65 @@ func TestMirrorOfOneInstance(t *testing.T) {
 	}
 	with := newPlace(t, d.url, "spool.nats="+servers.NATSURL(nodes), "siptrace.hep_mode_on=1", "siptrace.hep_version=3",
 		"siptrace.duplicate_uri=sip:127.0.0.1:"+port+";transport=tcp")
-	without := newPlace(t, d.url, "spool.nats="+servers.NATSURL(nodes))
+	ctl := filepath.Join(t.TempDir(), "ctl")
+	without := newPlace(t, d.url, "spool.nats="+servers.NATSURL(nodes), "rpc.ctl=unix:"+ctl)
 	runs := []*daemon{with.start(t), without.start(t)}
 	const messages = 500
 	deliver(t, with.addr, messages, 5) // more batches than are read ahead
 	servers.WaitFor(t, time.Minute, "all rows in the database", func() bool { return d.count() == messages })
 	time.Sleep(servers.Pick(4*time.Second, time.Minute)) // both trim once a second
+	sink := elsewhere(t, ctl)
 	last := destination.start(t)
 	stands(t, receiver, messages)
 	last.stop(t)
-	for _, run := range runs {
-		stopShared(t, run)
-	}
 	if n := receiver.count(); n != messages {
 		t.Errorf("the mirror's destination has %d messages, want %d", n, messages)
 	}
+	deliver(t, without.addr, messages, 5)
+	servers.WaitFor(t, time.Minute, "all rows in the database", func() bool { return d.count() == 2*messages })
+	stopShared(t, runs[0])
+	forget := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{"spool", "forget", sink, "--set", "spool.nats=" + servers.NATSURL(nodes)}})
+	if forget.Code != 0 {
+		t.Errorf("spool forget %s: exit code %d\n%s%s", sink, forget.Code, forget.Stdout, forget.Stderr)
+	}
+	servers.WaitFor(t, time.Minute, "the spool to be empty", func() bool {
+		out := sinks(t, ctl)
+		return out["mirror"] == nil && out["spool"]["bytes"] == 0.
+	})
+	stopShared(t, runs[1])
+}
+
+// elsewhere waits until a daemon says what waits for a mirror of another one, and
+// returns its name.
+func elsewhere(t *testing.T, ctl string) (sink string) {
+	t.Helper()
+	servers.WaitFor(t, time.Minute, "siptrace.sinks to have the mirror of the other instance, and what waits for it", func() bool {
+		m := sinks(t, ctl)["mirror"]
+		n, _ := m["pending"].(float64)
+		sink, _ = m["sink"].(string)
+		return m["elsewhere"] == 1. && n > 100
+	})
+	return sink
+}
+
+// sinks are the entries of siptrace.sinks: "store", "mirror" and "spool".
+func sinks(t *testing.T, ctl string) map[string]map[string]any {
+	t.Helper()
+	r := servers.RunSiptraced(t, servers.Command{Bin: program, Args: []string{"rpc", "--server", "unix:" + ctl, "--json", "siptrace.sinks"}})
+	var list []map[string]any
+	if err := json.Unmarshal([]byte(r.Stdout), &list); err != nil {
+		t.Fatalf("siptrace.sinks: %v\n%s%s", err, r.Stdout, r.Stderr)
+	}
+	out := map[string]map[string]any{}
+	for _, e := range list {
+		name, _ := e["sink"].(string)
+		kind, _, _ := strings.Cut(name, ".")
+		if name == "" {
+			kind = "spool"
+		}
+		out[kind] = e
+	}
+	return out
 }
 
 // TestAnswerLost: the cluster's answer to a batch is lost with the connection, which

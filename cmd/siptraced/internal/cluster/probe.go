@@ -63,7 +63,7 @@ func (e *Engine) compressed(ctx context.Context) (warnings []string, err error) 
 	}
 	for _, s := range list {
 		if s.compression != jetstream.NoCompression {
-			warnings = append(warnings, fmt.Sprintf("stream %s is compressed: NATS servers up to 2.14 damaged compressed files when they compacted them; use no compression", s.name))
+			warnings = append(warnings, fmt.Sprintf("stream %s is compressed: NATS servers from before July 2026 damage compressed files when they remove messages (nats-server #8312); use no compression", s.name))
 		}
 	}
 	return warnings, nil

@@ -77,8 +77,19 @@ type Spool struct {
 	// UnsyncedRows are the messages that a loss of power would cost now; the first of
 	// them is UnsyncedSeconds old. Uncertain are those that could not be synced.
 	UnsyncedRows, UnsyncedSeconds, Uncertain uint64
-	DiskFree        uint64 // bytes; HasDisk is false in a cluster
-	HasDisk, Full   bool
+	DiskFree                                 uint64 // bytes; HasDisk is false in a cluster
+	HasDisk, Full                            bool
+	// Elsewhere are sinks of other processes that share it.
+	Elsewhere []Elsewhere
+}
+
+// Elsewhere is a sink that another process runs, or that is gone for good, and for which
+// the spool keeps messages.
+type Elsewhere struct {
+	Sink         string
+	Pending      uint64
+	WaitingBytes int64
+	Moved        time.Time // when it last said how far it came
 }
 
 // TraceOn is the setting that siptrace.status switches.
@@ -343,7 +354,7 @@ func (c *Control) reload(context.Context, *rpc.Call) (any, error) {
 }
 
 // sinks lists, for each sink, the counters that begin with its name, and how it
-// does. The last entry is the spool.
+// does; then those that other processes have. The last entry is the spool.
 func (c *Control) sinks(context.Context, *rpc.Call) (any, error) {
 	counters := c.daemon.Counters()
 	var out rpc.List
@@ -359,7 +370,21 @@ func (c *Control) sinks(context.Context, *rpc.Call) (any, error) {
 		}
 		out = append(out, append(s, c.daemon.Sink(sink).members()...))
 	}
-	return append(out, c.daemon.Spool().members()), nil
+	spool := c.daemon.Spool()
+	for _, s := range spool.Elsewhere {
+		out = append(out, s.members())
+	}
+	return append(out, spool.members()), nil
+}
+
+func (s Elsewhere) members() rpc.Struct {
+	return rpc.Struct{
+		{Name: "sink", Value: s.Sink},
+		{Name: "elsewhere", Value: number(true)},
+		{Name: "pending", Value: int64(s.Pending)},
+		{Name: "waiting_bytes", Value: s.WaitingBytes},
+		{Name: "moved", Value: s.Moved.Local().Format(time.ANSIC)},
+	}
 }
 
 func (s Sink) members() rpc.Struct {

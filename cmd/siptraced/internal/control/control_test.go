@@ -38,7 +38,10 @@ func (f *fake) Sink(string) Sink {
 }
 
 func (f *fake) Spool() Spool {
-	return Spool{Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, UnsyncedRows: 11, UnsyncedSeconds: 1, Uncertain: 12, DiskFree: 9, HasDisk: true}
+	return Spool{
+		Place: "dir", Bytes: 5, MaxBytes: 10, SharePercent: 50, OldestSeconds: 7, UnsyncedRows: 11, UnsyncedSeconds: 1, Uncertain: 12, DiskFree: 9, HasDisk: true,
+		Elsewhere: []Elsewhere{{Sink: "mirror.m", Pending: 13, WaitingBytes: 14, Moved: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)}},
+	}
 }
 func (f *fake) Reload() ([]string, error) { return []string{"log.level: info -> debug"}, nil }
 
@@ -254,6 +257,13 @@ func TestSinks(t *testing.T) {
 			{Name: "since", Value: "Fri Jan  2 03:04:05 2026"},
 			{Name: "waiting_bytes", Value: int64(70)},
 			{Name: "named_by", Value: "rules"},
+		},
+		rpc.Struct{
+			{Name: "sink", Value: "mirror.m"},
+			{Name: "elsewhere", Value: int64(1)},
+			{Name: "pending", Value: int64(13)},
+			{Name: "waiting_bytes", Value: int64(14)},
+			{Name: "moved", Value: "Fri Jan  2 03:04:05 2026"},
 		},
 		rpc.Struct{
 			{Name: "spool", Value: "dir"},

@@ -133,10 +133,14 @@ func (d *daemon) Sink(name string) control.Sink {
 // Spool is how much waits for the sinks (control.Daemon).
 func (d *daemon) Spool() control.Spool {
 	u := d.spool.Usage()
+	var elsewhere []control.Elsewhere
+	for _, s := range d.spool.Elsewhere() {
+		elsewhere = append(elsewhere, control.Elsewhere{Sink: s.Sink, Pending: s.Pending, WaitingBytes: s.Bytes, Moved: s.Moved})
+	}
 	return control.Spool{
 		Place: u.Place, Bytes: u.Bytes, MaxBytes: u.MaxBytes, SharePercent: u.Share(), OldestSeconds: uint64(u.Oldest.Seconds()),
 		UnsyncedRows: u.Unsynced, UnsyncedSeconds: uint64(u.UnsyncedFor.Seconds()), Uncertain: u.Uncertain,
-		DiskFree: u.DiskFree, HasDisk: u.HasDisk, Full: u.Full,
+		DiskFree: u.DiskFree, HasDisk: u.HasDisk, Full: u.Full, Elsewhere: elsewhere,
 	}
 }
 

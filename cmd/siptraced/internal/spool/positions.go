@@ -100,7 +100,7 @@ func (s *Spool) savePositions(ctx context.Context) error {
 		if err := s.saveAll(ctx); err != nil {
 			return err
 		}
-		return s.trim(ctx)
+		return errors.Join(s.trim(ctx), s.refreshElsewhere(ctx))
 	})
 }
 

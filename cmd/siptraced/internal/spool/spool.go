@@ -51,6 +51,9 @@ type Spool struct {
 	bounds    atomic.Pointer[bounds]
 	shards    []*shard
 
+	elsewhere atomic.Pointer[[]Elsewhere]
+	asked     time.Time // the checkpointer's: when that was
+
 	mu      sync.Mutex // covers what follows; never held during I/O
 	readers []*reader
 	changes map[string]string // of the positions, to be written down; "": forgotten
