@@ -76,6 +76,14 @@ func (d *daemon) errorsOf(word string) (lines []string) {
 	return lines
 }
 
+// alone checks that no copy of the spool is suspected.
+func (d *daemon) alone(tb testing.TB) {
+	tb.Helper()
+	if lines := d.errorsOf("copies of a spool"); len(lines) > 0 {
+		tb.Errorf("it says that there are copies of its spool: %q", lines)
+	}
+}
+
 // TestSpoolRestored puts an older copy of the spool's directory back while the
 // database went on: what comes afterwards is written all the same, over several
 // restarts, and the log says what happened.
@@ -105,6 +113,9 @@ func TestSpoolRestored(t *testing.T) {
 					t.Errorf("run %d after the restore: written %d, rows %d, want 1500 of both", i+1, c[servers.Written], d.count()-rows)
 				}
 				senders = append(senders, s)
+				if lines := run.errorsOf("restored from an older copy"); (len(lines) > 0) != (i == 0) {
+					t.Errorf("run %d after the restore says %q", i+1, lines)
+				}
 			}
 			d.verify(t, whole, senders...)
 		})

@@ -49,6 +49,7 @@ func TestKillDaemon(t *testing.T) {
 			for i := range tt.rounds {
 				time.Sleep(between(r, 50*time.Millisecond, 2500*time.Millisecond))
 				run.Kill()
+				run.alone(t)
 				killed := time.Now()
 				before, _ := s.progress()
 				time.Sleep(between(r, 0, 200*time.Millisecond))
@@ -70,6 +71,7 @@ func TestKillDaemon(t *testing.T) {
 			s.finish(t, 3*time.Minute)
 			run.drained(t, 3*time.Minute)
 			c := run.stop(t)
+			run.alone(t)
 			_, attempts := s.progress()
 			t.Logf("killed %d times, %d attempts, longest pause of the intake %v; last run: %v", tt.rounds, attempts, longest.Round(time.Millisecond), c)
 			d.verify(t, whole, s)

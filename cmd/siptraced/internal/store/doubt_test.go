@@ -86,12 +86,18 @@ func (c *cluster) next() (fault, bool) {
 // rows are the messages of a host's table.
 func (c *cluster) rows(t *testing.T, host int) []string {
 	t.Helper()
+	db := c.open(t, host)
+	defer db.Close()
+	return backend{db: db}.rows(t)
+}
+
+func (c *cluster) open(t *testing.T, host int) *sql.DB {
+	t.Helper()
 	db, err := sql.Open("sqlite", sqliteDSN(c.files[host]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	return backend{db: db}.rows(t)
+	return db
 }
 
 type faultyConnector struct {
@@ -162,10 +168,7 @@ func (c *faultyConn) PrepareContext(ctx context.Context, text string) (driver.St
 // standby has a host begin with what another one has.
 func (c *cluster) standby(t *testing.T, of, host int) {
 	t.Helper()
-	db, err := sql.Open("sqlite", sqliteDSN(c.files[of]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := c.open(t, of)
 	defer db.Close()
 	if _, err := db.Exec("VACUUM INTO '" + c.files[host] + "'"); err != nil {
 		t.Fatal(err)

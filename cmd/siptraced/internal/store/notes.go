@@ -39,6 +39,7 @@ func leftKey(shard int, id string) string {
 	return sinkName + ".left." + strconv.Itoa(shard) + "." + id
 }
 func timelinesKey(shard int) string { return sinkName + ".timelines." + strconv.Itoa(shard) }
+func openedKey(shard int) string    { return sinkName + ".opened." + strconv.Itoa(shard) }
 
 // read gets what the spool has; n.mu is held.
 func (n *notes) read(ctx context.Context) (err error) {
@@ -119,6 +120,21 @@ func (n *notes) back(shard int, id string) {
 	if key := leftKey(shard, id); n.kept[key] != "" {
 		n.keep(key, "")
 	}
+}
+
+// opened is how often the spool was opened for the store, as the spool knows and as
+// the database does; less is what the spool knows. A copy of the spool that was opened
+// meanwhile is known to the database alone.
+func (n *notes) opened(ctx context.Context, shard int, database uint64) (opened uint64, less bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.read(ctx); err != nil {
+		return 0, false, err
+	}
+	own, _ := strconv.ParseUint(n.kept[openedKey(shard)], 10, 64)
+	opened = max(own, database) + 1
+	n.keep(openedKey(shard), fmt.Sprint(opened))
+	return opened, own < database, nil
 }
 
 // noted is a timeline of a shard as the spool keeps it for the store.

@@ -107,7 +107,12 @@ func (w *writer) restore(ctx context.Context, s *session, kept []noted) error {
 		_, err := w.notes.enter(ctx, w.shard.Index, id+".untracked", end)
 		return err
 	}
-	renamed := w.findCopies(end)
+	renamed, again := w.findCopies(end)
+	if !again {
+		if err := w.countOpening(ctx, s); err != nil || !w.tracked {
+			return err
+		}
+	}
 	until, err := w.notes.enter(ctx, w.shard.Index, id, end)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"siptraced/cmd/siptraced/internal/counters"
 	"siptraced/cmd/siptraced/internal/rejects"
+	"siptraced/cmd/siptraced/internal/segments"
 	"siptraced/cmd/siptraced/internal/spool"
 	"siptraced/compat/siptrace"
 	"siptraced/dbschema"
@@ -118,12 +119,21 @@ type rig struct {
 
 func newRig(t *testing.T, u siptrace.DBURL, dir string, set ...func(*Config)) *rig {
 	t.Helper()
+	return newRigNamed(t, u, dir, nil, set...)
+}
+
+// newRigNamed is newRig with a source of the names of timelines; nil: random ones.
+func newRigNamed(t *testing.T, u siptrace.DBURL, dir string, names func() uint64, set ...func(*Config)) *rig {
+	t.Helper()
 	cfg := spool.DefaultConfig()
 	cfg.Dir, cfg.BatchAge, cfg.BatchBytes = dir, 5*time.Millisecond, 16<<10
 	r := &rig{count: counters.New(), rejects: filepath.Join(dir, "rejects.jsonl"), log: new(bytes.Buffer)}
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	var err error
-	if r.spool, err = spool.Open(context.Background(), cfg, log); err != nil {
+	engine, err := segments.Open(t.Context(), segments.Config{Dir: dir, SyncInterval: cfg.SyncInterval, Log: log, Random: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.spool, err = spool.OpenOn(context.Background(), cfg, engine, log); err != nil {
 		t.Fatal(err)
 	}
 	sc := DefaultConfig()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -93,13 +94,14 @@ func (w *writer) answered() {
 }
 
 // findCopies looks for positions that are further than what this process knows to be
-// done, and that nobody of the shard's own can have moved there.
-func (w *writer) findCopies(done uint64) (renamed bool) {
+// done, and that nobody of the shard's own can have moved there. again: this process
+// was in the database before.
+func (w *writer) findCopies(done uint64) (renamed, again bool) {
 	id := databaseID(w.cfg.URL)
 	if w.seen == nil {
 		w.seen = map[[2]string]uint64{}
 	}
-	_, again := w.seen[[2]string{id}]
+	_, again = w.seen[[2]string{id}]
 	w.seen[[2]string{id}] = 0
 	for _, l := range w.lines {
 		row := [2]string{id, l.row}
@@ -125,7 +127,36 @@ func (w *writer) findCopies(done uint64) (renamed bool) {
 				"timeline", l.id, "position", l.at, "last_in_spool", l.last)
 		}
 	}
-	return renamed
+	return renamed, again
+}
+
+// countOpening counts in the database how often the spool was opened, which tells of
+// copies: what the spool knows of that is on disk before the database is told.
+func (w *writer) countOpening(ctx context.Context, s *session) error {
+	row := w.shard.ID + "/opened"
+	had, found, err := s.position(ctx, row)
+	if err != nil {
+		return err
+	}
+	opened, less, err := w.notes.opened(ctx, w.shard.Index, had)
+	if err == nil {
+		err = w.notes.save(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if less {
+		w.log.Error("database: this spool directory is not what it was when it was used last: it was restored from an older copy, or a copy of it is in use too. Nothing is skipped, and nothing is written twice; see OPERATION.md, copies of a spool",
+			"opened", opened, "database", had)
+	}
+	if !found {
+		_, _, w.tracked, err = s.claim(ctx, row, opened)
+		return err
+	}
+	if err = s.advance(ctx, move{row: row, from: had, to: opened}); errors.Is(err, errMoved) {
+		return nil // a copy that starts at this moment: it is told
+	}
+	return err
 }
 
 // copyInterval is how often the log says that a copy of the spool is at work.

@@ -97,7 +97,7 @@ func TestCopies(t *testing.T) {
 			if tt.again {
 				w.seen = map[[2]string]uint64{{databaseID(w.cfg.URL)}: 0}
 			}
-			if got := w.findCopies(220); got != tt.renamed {
+			if got, _ := w.findCopies(220); got != tt.renamed {
 				t.Errorf("renamed %v, want %v", got, tt.renamed)
 			}
 			if said := log.String(); (said != "") != (tt.says != "") || !strings.Contains(said, tt.says) || said != "" && !strings.Contains(said, "level=ERROR") {
