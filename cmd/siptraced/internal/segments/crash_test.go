@@ -48,13 +48,13 @@ func powerLoss(t *testing.T, seed uint64, every time.Duration) {
 		switch rng.IntN(8) {
 		case 0:
 			done = n - rng.IntN(min(n, 20))
-			r.engine.Positions().Put(ctx, "store.0", fmt.Sprint(done))
+			r.put("store.0", fmt.Sprint(done))
 		case 1:
 			if r.engine.Positions().Flush(ctx) == nil {
 				saved = uint64(done)
 			}
 		case 2:
-			r.log.Trim(ctx, uint64(done))
+			r.trim(done)
 		case 3:
 			r.close()
 			r.open(journal.Limits{})
@@ -177,7 +177,7 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 			t.Errorf("%d records are uncertain, %d entries", b.UncertainRecords, n)
 		}
 		// When the sinks are done with them nothing is uncertain any more.
-		r.log.Trim(context.Background(), uint64(n))
+		r.trim(n)
 		if b := r.bounds(); b.UncertainRecords != 0 || b.UnsyncedRecords != 0 {
 			t.Errorf("all is done: %+v", b)
 		}
@@ -259,8 +259,10 @@ func TestNoByteFree(t *testing.T) {
 		r := start(t, d.Start(), "spool", interval, journal.Limits{})
 		ctx := context.Background()
 		r.append(1, 200)
-		r.engine.Positions().Put(ctx, "store.0", "0")
-		r.engine.Positions().Flush(ctx)
+		r.put("store.0", "0")
+		if err := r.engine.Positions().Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
 		d.SetSize(1<<30, 1<<30-d.Used()) // the others take all there is
 		n, err := 200, error(nil)
 		for err == nil {
@@ -273,13 +275,11 @@ func TestNoByteFree(t *testing.T) {
 			t.Errorf("append to a full disk: %v", err)
 		}
 		used := d.Used()
-		r.engine.Positions().Put(ctx, "store.0", fmt.Sprint(n))
+		r.put("store.0", fmt.Sprint(n))
 		if err := r.engine.Positions().Flush(ctx); err != nil {
 			t.Errorf("positions on a full disk: %v", err)
 		}
-		if err := r.log.Trim(ctx, uint64(n)); err != nil {
-			t.Errorf("trim on a full disk: %v", err)
-		}
+		r.trim(n)
 		time.Sleep(time.Second)
 		if now, want := d.Used(), int64(2*leastSlot+2*64<<10+4*pageSize); now > want {
 			t.Errorf("%d bytes are used, want no more than positions and two segments, %d; it was %d", now, want, used)
@@ -294,7 +294,7 @@ func TestNoByteFree(t *testing.T) {
 			}
 			n, taken = n+k, taken+k
 			if round%10 == 9 {
-				r.log.Trim(ctx, uint64(n))
+				r.trim(n)
 			}
 		}
 		r.close()
@@ -353,7 +353,9 @@ func TestBounds(t *testing.T) {
 		}
 		same(t, "what is left", r.read(0), numbers(int(b.First), n))
 		fill()
-		r.engine.SetLimits(ctx, 0, journal.Limits{Bytes: 2 << 20})
+		if err := r.engine.SetLimits(ctx, 0, journal.Limits{Bytes: 2 << 20}); err != nil {
+			t.Fatal(err)
+		}
 		fill()
 		if b := r.bounds(); b.Bytes < 2<<20-8<<10 {
 			t.Errorf("with a larger bound: %d bytes", b.Bytes)

@@ -197,7 +197,7 @@ func (s *spoiled) outcome(t *testing.T, fs disk.FS) (missing []int, lost, counte
 	next := 1
 	for {
 		e, err := c.Next(context.Background())
-		if err == journal.ErrEnd {
+		if errors.Is(err, journal.ErrEnd) {
 			break
 		}
 		if err != nil {

@@ -41,12 +41,13 @@ func FuzzRecovery(f *testing.F) {
 		}
 		appended[one.Seq] = one
 	}
-	e.Positions().Put(context.Background(), "store.0", "1 2 3")
-	if err := e.Positions().Flush(context.Background()); err != nil {
+	if err := errors.Join(e.Positions().Put(context.Background(), "store.0", "1 2 3"), e.Positions().Flush(context.Background())); err != nil {
 		f.Fatal(err)
 	}
 	kept := d.Clone(1)
-	e.Close(context.Background())
+	if err := e.Close(context.Background()); err != nil {
+		f.Fatal(err)
+	}
 	files := kept.Files()
 	for i, name := range files {
 		if data, err := kept.Contents(name); err == nil {

@@ -91,7 +91,7 @@ func newLog(e *Engine, i int, limits journal.Limits) *Log {
 // ID is random, and stays as long as the positions do.
 func (l *Log) ID() string { return l.id }
 
-// Exclusive: nobody else appends.
+// Exclusive is true: nobody else appends.
 func (l *Log) Exclusive() bool { return true }
 
 // Timelines are those of the segments. Each opening began one.

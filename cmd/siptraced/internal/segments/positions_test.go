@@ -17,10 +17,15 @@ import (
 func TestPositions(t *testing.T) {
 	ctx := context.Background()
 	const file = "/spool/" + positionsName
+	damage := func(d *faulty.Disk, off int64) {
+		if err := d.Flip(file, off, 4); err != nil {
+			t.Error(err)
+		}
+	}
 	// save saves two generations of one position.
 	save := func(r *rig) {
 		for _, v := range []string{"old", "new"} {
-			r.engine.Positions().Put(ctx, "store.0", v)
+			r.put("store.0", v)
 			if err := r.engine.Positions().Flush(ctx); err != nil {
 				t.Fatal(err)
 			}
@@ -33,9 +38,9 @@ func TestPositions(t *testing.T) {
 		says   string
 	}{
 		{"whole", func(*faulty.Disk) {}, "new", ""},
-		{"the newer slot damaged", func(d *faulty.Disk) { d.Flip(file, 40, 4) }, "old", "a slot"},
-		{"the older slot damaged", func(d *faulty.Disk) { d.Flip(file, leastSlot+40, 4) }, "new", "a slot"},
-		{"both damaged", func(d *faulty.Disk) { d.Flip(file, 40, 4); d.Flip(file, leastSlot+40, 4) }, "", "begun anew"},
+		{"the newer slot damaged", func(d *faulty.Disk) { damage(d, 40) }, "old", "a slot"},
+		{"the older slot damaged", func(d *faulty.Disk) { damage(d, leastSlot+40) }, "new", "a slot"},
+		{"both damaged", func(d *faulty.Disk) { damage(d, 40); damage(d, leastSlot+40) }, "", "begun anew"},
 		{"empty", func(d *faulty.Disk) { d.SetContents(file, nil) }, "", "begun anew"},
 		{"cut", func(d *faulty.Disk) { b, _ := d.Contents(file); d.SetContents(file, b[:leastSlot+1000]) }, "new", "a slot"},
 		{"of a page", func(d *faulty.Disk) { d.SetContents(file, make([]byte, 4096)) }, "", ""},
@@ -80,7 +85,7 @@ func TestPositionsCrash(t *testing.T) {
 					d.Inject(faulty.Fault{Ops: faulty.Sync | faulty.Write, Path: positionsName, Err: syscall.EIO, Times: 1, Partial: true, Lose: true})
 				}
 				for k := range 20 * i * i {
-					p.Put(ctx, fmt.Sprintf("key-%d-%d", i, k), strings.Repeat("x", 100))
+					r.put(fmt.Sprintf("key-%d-%d", i, k), strings.Repeat("x", 100))
 				}
 				if p.Flush(ctx) == nil {
 					keys, _ := p.Keys(ctx)
@@ -90,9 +95,11 @@ func TestPositionsCrash(t *testing.T) {
 					}
 				}
 			}
-			p.Put(ctx, "one", "more")
+			r.put("one", "more")
 			d.Inject(faulty.Fault{Ops: faulty.Sync, Path: positionsName, Err: syscall.EIO, Partial: true, Lose: true})
-			p.Flush(ctx)
+			if err := p.Flush(ctx); err == nil {
+				t.Error("positions are saved on a disk that fails")
+			}
 			after := d.CrashClone(seed)
 			d.Heal()
 			r.close()

@@ -134,7 +134,23 @@ func (r *rig) bounds() journal.Bounds {
 	return b
 }
 
-// run is the numbers from first to last.
+// put puts a position.
+func (r *rig) put(key, value string) {
+	r.t.Helper()
+	if err := r.engine.Positions().Put(context.Background(), key, value); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// trim gives up entries.
+func (r *rig) trim(upTo int) {
+	r.t.Helper()
+	if err := r.log.Trim(context.Background(), uint64(upTo)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// numbers is those from first to last.
 func numbers(first, last int) (all []int) {
 	for n := first; n <= last; n++ {
 		all = append(all, n)
@@ -175,7 +191,7 @@ func TestAppendReadTrim(t *testing.T) {
 		if b := r.bounds(); b.First != 1 || b.Last != 500 || b.UnsyncedRecords != 0 || b.Total != totalOf(500) {
 			t.Errorf("bounds %+v", b)
 		}
-		r.engine.Positions().Put(context.Background(), "store.0", "250")
+		r.put("store.0", "250")
 		r.close()
 
 		r.open(journal.Limits{})
@@ -185,9 +201,7 @@ func TestAppendReadTrim(t *testing.T) {
 			t.Errorf("position %q, %v", v, ok)
 		}
 		r.append(501, 600)
-		if err := r.log.Trim(context.Background(), 400); err != nil {
-			t.Fatal(err)
-		}
+		r.trim(400)
 		b := r.bounds()
 		if b.First < 300 || b.First > 401 || b.Last != 600 {
 			t.Errorf("bounds after Trim(400): %+v", b)
@@ -196,9 +210,7 @@ func TestAppendReadTrim(t *testing.T) {
 		if tl := r.log.Timelines(); len(tl) != 2 || tl[0].Last != 500 || tl[1].Last != 600 {
 			t.Errorf("timelines %+v", tl)
 		}
-		if err := r.log.Trim(context.Background(), 600); err != nil {
-			t.Fatal(err)
-		}
+		r.trim(600)
 		if b := r.bounds(); b.First != 601 || b.Bytes != 0 {
 			t.Errorf("bounds after Trim(600): %+v", b)
 		}

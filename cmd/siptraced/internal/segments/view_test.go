@@ -63,8 +63,10 @@ func TestView(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, disk.OS, dir, 10*time.Millisecond, journal.Limits{})
 	r.append(1, 300)
-	r.engine.Positions().Put(context.Background(), "store.0", "7 20 x")
-	r.engine.Positions().Flush(context.Background())
+	r.put("store.0", "7 20 x")
+	if err := r.engine.Positions().Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	for _, state := range []string{"running", "closed"} {
 		if state == "closed" {
 			r.close()
@@ -159,8 +161,7 @@ func TestRepair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Put(context.Background(), "x", "y")
-	if err := p.Flush(context.Background()); err != nil {
+	if err := errors.Join(p.Put(context.Background(), "x", "y"), p.Flush(context.Background())); err != nil {
 		t.Error(err)
 	}
 	if err := rep.Close(); err != nil {
