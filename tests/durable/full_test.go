@@ -65,7 +65,7 @@ func TestSpoolDiskFull(t *testing.T) {
 				}
 			}
 			if tt.others {
-				fill(t, disk)
+				fill(t, disk, 64<<10)
 			}
 			time.Sleep(servers.Pick(3*time.Second, 20*time.Second))
 			if !run.Running() {
@@ -116,6 +116,38 @@ func TestSpoolDiskFull(t *testing.T) {
 	}
 }
 
+// TestFullDiskEmptied has others take the last byte of the file system while
+// messages wait in the spool. Once the database has them the spool gives their room
+// back, and takes new messages, although nobody freed anything.
+func TestFullDiskEmptied(t *testing.T) {
+	parallel(t)
+	m := servers.StartMariaDB(t)
+	d := mariaDB(t, m)
+	disk := t.TempDir()
+	tmpfs(t, disk, "96m")
+	p := newPlace(t, d.url, "spool.dir="+disk+"/spool")
+	run := p.start(t)
+	m.Stop(t)
+	const messages = 15000
+	s := send(t, 1, 10000, p.addr)
+	s.upTo(messages)
+	<-s.done
+	servers.WaitFor(t, time.Minute, "all messages in the spool", func() bool { return run.CountersNow(t)[servers.Spooled] == messages })
+	fill(t, disk, 0)
+	_, of := usage(t, disk)
+
+	m.Start(t)
+	run.drained(t, 3*time.Minute)
+	again := send(t, 2, 2000, p.addr)
+	servers.WaitFor(t, time.Minute, "an acknowledgement of a new message", func() bool { n, _ := again.progress(); return n > 0 })
+	again.finish(t, 3*time.Minute)
+	run.drained(t, 3*time.Minute)
+	used, _ := usage(t, disk)
+	c := run.stop(t)
+	t.Logf("%.1f of %.1f MiB in use at the end; %v", used, of, c)
+	d.verify(t, whole, s, again)
+}
+
 // setPatience changes how long a mark may go without its answer.
 func (s *sender) setPatience(d time.Duration) {
 	s.mu.Lock()
@@ -141,8 +173,8 @@ func tmpfs(tb testing.TB, dir, size string) {
 	})
 }
 
-// fill takes all of the file system but a few pages.
-func fill(tb testing.TB, dir string) {
+// fill takes all of the file system but so many bytes.
+func fill(tb testing.TB, dir string, left int64) {
 	tb.Helper()
 	f, err := os.Create(filepath.Join(dir, "others"))
 	if err != nil {
@@ -156,7 +188,7 @@ func fill(tb testing.TB, dir string) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		tb.Fatal(err)
 	}
-	if err := f.Truncate(max(0, size-64<<10)); err != nil {
+	if err := f.Truncate(max(0, size-left)); err != nil {
 		tb.Fatal(err)
 	}
 }

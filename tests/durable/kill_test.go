@@ -24,7 +24,7 @@ func TestKillDaemon(t *testing.T) {
 		rate   int
 		set    []string
 	}{
-		{"mariadb", maria, servers.Pick(3, 50), servers.Pick(2000, 5000), nil},
+		{"mariadb", maria, servers.Pick(3, 120), servers.Pick(2000, 5000), nil},
 		// Everything is in the spool when the daemon starts again.
 		{"mariadb away", func(t *testing.T) (*database, func()) {
 			m := servers.StartMariaDB(t, servers.WithFsync())
@@ -37,7 +37,7 @@ func TestKillDaemon(t *testing.T) {
 		{"postgres", func(t *testing.T) (*database, func()) { return postgres(t, servers.StartPostgres(t)), nil }, servers.Pick(2, 20), servers.Pick(2000, 5000), nil},
 		{"sqlite", func(t *testing.T) (*database, func()) {
 			return sqliteFile(t, filepath.Join(t.TempDir(), "trace.db")), nil
-		}, servers.Pick(2, 20), servers.Pick(2000, 5000), nil},
+		}, servers.Pick(2, 80), servers.Pick(2000, 5000), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := random(t)
