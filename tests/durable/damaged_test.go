@@ -25,7 +25,7 @@ func TestSpoolDamaged(t *testing.T) {
 	d := mariaDB(t, m)
 	r := random(t)
 	const messages = 12000
-	// The engine takes smaller files then: each shard has two and more.
+	// Segments are smaller then: each shard has several.
 	const bound = "spool.max_bytes=60MiB"
 	source := newPlace(t, d.url, bound)
 	// Some are written before, so that positions count.
@@ -55,94 +55,93 @@ func TestSpoolDamaged(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		seeds  int
-		damage func(tb testing.TB, r *rand.Rand, files []*blockFile)
+		damage func(tb testing.TB, r *rand.Rand, files []*segmentFile)
 	}{
-		{"nothing", 1, func(testing.TB, *rand.Rand, []*blockFile) {}},
-		{"one bit", servers.Pick(2, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"nothing", 1, func(testing.TB, *rand.Rand, []*segmentFile) {}},
+		{"one bit", servers.Pick(4, 40), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			f := oneOf(r, files)
 			f.flip(r.IntN(len(f.data)), r.IntN(8))
 		}},
-		{"bits in many places", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"bits in many places", servers.Pick(2, 10), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			for range 10 {
 				f := oneOf(r, files)
 				f.flip(r.IntN(len(f.data)), r.IntN(8))
 			}
 		}},
-		{"length of a batch", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"header of a batch", servers.Pick(2, 20), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			b := oneOf(r, oneOf(r, files).batches)
-			b.file.flip(b.start+r.IntN(4), r.IntN(8))
+			for range 4 {
+				b.file.flip(b.start+r.IntN(headerSize), r.IntN(8))
+			}
 		}},
-		{"number of a batch", servers.Pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
-			b := oneOf(r, oneOf(r, files).batches)
-			b.file.flip(b.start+4+r.IntN(8), r.IntN(8))
+		{"header of the last batch", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
+			b := files[len(files)-1].last()
+			for range 4 {
+				b.file.flip(b.start+r.IntN(headerSize), r.IntN(8))
+			}
 		}},
-		{"number of the last batch", servers.Pick(1, 20), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
-			l := files[len(files)-1].batches
-			b := l[len(l)-1]
-			b.file.flip(b.start+4+r.IntN(8), r.IntN(8))
-		}},
-		{"first batch", 1, func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"first batch", 1, func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			b := files[0].batches[0]
 			b.file.flip(b.end-20, r.IntN(8))
 		}},
-		{"last batch", 1, func(_ testing.TB, r *rand.Rand, files []*blockFile) {
-			l := files[len(files)-1].batches
-			b := l[len(l)-1]
+		{"last batch", 1, func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
+			b := files[len(files)-1].last()
 			b.file.flip(b.end-20, r.IntN(8))
 		}},
-		{"page of zeros", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"page of zeros", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			f := oneOf(r, files)
 			page := r.IntN(len(f.data)/4096) * 4096
 			for i := range 4096 {
 				f.set(page+i, 0)
 			}
 		}},
-		{"last block cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"last segment cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			f := oneOf(r, files)
 			for _, o := range files {
-				if o.shard == f.shard && o.number > f.number {
-					f = o
+				if o.shard == f.shard {
+					f = o // in their order
 				}
 			}
 			f.cut(r.IntN(len(f.data)))
 		}},
-		{"earlier block cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"earlier segment cut", servers.Pick(1, 10), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			f := files[0] // the first of a shard
 			f.cut(r.IntN(len(f.data)))
 		}},
-		{"block gone", servers.Pick(1, 2), func(_ testing.TB, r *rand.Rand, files []*blockFile) {
+		{"segment gone", servers.Pick(1, 2), func(_ testing.TB, r *rand.Rand, files []*segmentFile) {
 			f := oneOf(r, files)
 			f.cut(0)
 			f.gone = true
 		}},
-		{"index", servers.Pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "index.db") }},
-		{"positions", servers.Pick(1, 20), func(tb testing.TB, r *rand.Rand, files []*blockFile) {
-			other(tb, r, files, positionsFile)
+		{"index", servers.Pick(1, 10), func(tb testing.TB, r *rand.Rand, files []*segmentFile) {
+			flipAny(tb, r, oneOf(r, indexes(tb, files)))
 		}},
-		// Still a file that can be read, but of another position.
-		{"position of a sink", 1, func(tb testing.TB, _ *rand.Rand, files []*blockFile) {
-			path := filepath.Join(filepath.Dir(files[0].path), positionsFile)
-			b, err := os.ReadFile(path)
+		{"no index", 1, func(tb testing.TB, _ *rand.Rand, files []*segmentFile) {
+			for _, path := range indexes(tb, files) {
+				remove(tb, path)
+			}
+		}},
+		{"positions", servers.Pick(1, 20), func(tb testing.TB, r *rand.Rand, files []*segmentFile) {
+			flipAny(tb, r, files[0].positions())
+		}},
+		// Neither of the two slots is right then.
+		{"position of a sink", 1, func(tb testing.TB, _ *rand.Rand, files []*segmentFile) {
+			b, err := os.ReadFile(files[0].positions())
 			if err != nil {
 				tb.Fatal(err)
 			}
 			found := regexp.MustCompile(`"store\.\d+": *"\d`).FindAllIndex(b, -1)
 			if len(found) == 0 {
-				tb.Fatalf("no position of the store in %s", b)
+				tb.Fatalf("no position of the store in %q", b)
 			}
 			for _, at := range found {
-				b[at[1]-1] = '9'
+				b[at[1]-1] ^= 1
 			}
-			if err := os.WriteFile(path, b, 0o600); err != nil {
+			if err := os.WriteFile(files[0].positions(), b, 0o600); err != nil {
 				tb.Fatal(err)
 			}
 		}},
-		{"no positions", 1, func(tb testing.TB, _ *rand.Rand, files []*blockFile) {
-			if err := os.Remove(filepath.Join(filepath.Dir(files[0].path), positionsFile)); err != nil {
-				tb.Fatal(err)
-			}
-		}},
-		{"description of a shard", servers.Pick(1, 2), func(tb testing.TB, r *rand.Rand, files []*blockFile) { other(tb, r, files, "../meta.inf") }},
+		{"no positions", 1, func(tb testing.TB, _ *rand.Rand, files []*segmentFile) { remove(tb, files[0].positions()) }},
 	} {
 		for i := range tt.seeds {
 			t.Run(fmt.Sprintf("%s %d", tt.name, i+1), func(t *testing.T) {
@@ -153,7 +152,7 @@ func TestSpoolDamaged(t *testing.T) {
 				if err := os.CopyFS(p.spool(), os.DirFS(source.spool())); err != nil {
 					t.Fatal(err)
 				}
-				files := readBlocks(t, p.spool())
+				files := readSegments(t, p.spool())
 				tt.damage(t, r, files)
 				harmed := map[int]bool{} // by number
 				for _, f := range files {
@@ -198,15 +197,11 @@ func TestSpoolDamaged(t *testing.T) {
 	}
 }
 
-// positionsFile is where the spool keeps how far its sinks are, as seen from
-// the blocks of a shard.
-const positionsFile = "../../../../../positions.json"
+func oneOf[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 
-// other flips bits in another file of the engine, named from the directory of
-// the blocks of the first shard.
-func other(tb testing.TB, r *rand.Rand, files []*blockFile, name string) {
+// flipAny flips bits anywhere in a file.
+func flipAny(tb testing.TB, r *rand.Rand, path string) {
 	tb.Helper()
-	path := filepath.Join(filepath.Dir(files[0].path), name)
 	b, err := os.ReadFile(path)
 	if err == nil {
 		for range 3 {
@@ -219,100 +214,109 @@ func other(tb testing.TB, r *rand.Rand, files []*blockFile, name string) {
 	}
 }
 
-func oneOf[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
+func remove(tb testing.TB, path string) {
+	tb.Helper()
+	if err := os.Remove(path); err != nil {
+		tb.Fatal(err)
+	}
+}
 
-// blockFile is a file of the engine with batches, one behind the other:
+// indexes are the index files of the segments.
+func indexes(tb testing.TB, files []*segmentFile) (paths []string) {
+	tb.Helper()
+	for _, f := range files {
+		path := strings.TrimSuffix(f.path, ".log") + ".idx"
+		if _, err := os.Stat(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	if len(paths) == 0 {
+		tb.Fatal("no segment has an index")
+	}
+	return paths
+}
+
+// segmentFile is a file with batches, one behind the other. A batch is a header of 56
+// bytes, little endian, its content, and zeros up to a multiple of 8:
 //
-//	| length 4, highest bit: with headers | sequence 8 | time 8 | length of subject 2 |
-//	| subject | length of headers 4 | headers | batch | checksum 8 |    little endian
-type blockFile struct {
+//	| magic 4 | length of the content 4 | ... |
+type segmentFile struct {
 	path    string
 	shard   string
-	number  int
 	data    []byte // as it is to be
 	before  []byte // as it was
 	batches []*fileBatch
 	gone    bool
 }
 
-// lengths is where the lengths of a batch end that tell where the next one is.
-const lengths = 4 + 8 + 8 + 2
+const (
+	headerSize = 56
+	magic      = 0x53545231
+)
 
 // fileBatch is one batch of a file, from start to end.
 type fileBatch struct {
-	file       *blockFile
+	file       *segmentFile
 	start, end int
 }
 
-// readBlocks reads all files with batches of a spool.
-func readBlocks(tb testing.TB, dir string) []*blockFile {
+// readSegments reads all files with batches of a spool, each shard's in their order.
+func readSegments(tb testing.TB, dir string) []*segmentFile {
 	tb.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "SIPTRACED_*", "msgs", "*.blk"))
+	paths, err := filepath.Glob(filepath.Join(dir, "shard-*", "*.log")) // sorted
 	if err != nil || len(paths) == 0 {
-		tb.Fatalf("no message blocks in %s: %v", dir, err)
+		tb.Fatalf("no segments in %s: %v", dir, err)
 	}
-	var files []*blockFile
+	var files []*segmentFile
 	for _, p := range paths {
 		b, err := os.ReadFile(p)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		f := &blockFile{path: p, shard: filepath.Base(filepath.Dir(filepath.Dir(p))), data: slices.Clone(b), before: b}
-		if _, err := fmt.Sscanf(filepath.Base(p), "%d.blk", &f.number); err != nil {
-			tb.Fatalf("%s: %v", p, err)
-		}
-		for at := 0; at < len(b); {
-			if len(b)-at < 30 {
-				tb.Fatalf("%s: %d bytes behind the last batch", p, len(b)-at)
+		f := &segmentFile{path: p, shard: filepath.Base(filepath.Dir(p)), data: slices.Clone(b), before: b}
+		for at := 0; at+headerSize <= len(b) && binary.LittleEndian.Uint32(b[at:]) == magic; {
+			end := at + (headerSize+int(binary.LittleEndian.Uint32(b[at+4:]))+7)&^7
+			if end > len(b) {
+				tb.Fatalf("%s: a batch from %d to %d of %d", p, at, end, len(b))
 			}
-			n := int(binary.LittleEndian.Uint32(b[at:]) &^ (1 << 31))
-			if n < 30 || at+n > len(b) {
-				tb.Fatalf("%s: a batch of %d bytes at %d of %d", p, n, at, len(b))
-			}
-			f.batches = append(f.batches, &fileBatch{f, at, at + n})
-			at += n
+			f.batches = append(f.batches, &fileBatch{f, at, end})
+			at = end
 		}
 		if len(f.batches) > 0 {
 			files = append(files, f)
 		}
 	}
-	slices.SortFunc(files, func(a, b *blockFile) int {
-		if a.shard != b.shard {
-			return strings.Compare(a.shard, b.shard)
-		}
-		return a.number - b.number
-	})
 	return files
 }
 
-func (f *blockFile) flip(at, bit int) {
+func (f *segmentFile) last() *fileBatch { return f.batches[len(f.batches)-1] }
+
+// positions is where the spool keeps how far its sinks are.
+func (f *segmentFile) positions() string {
+	return filepath.Join(filepath.Dir(filepath.Dir(f.path)), "positions")
+}
+
+func (f *segmentFile) flip(at, bit int) {
 	if at < len(f.data) {
 		f.data[at] ^= 1 << bit
 	}
 }
 
-func (f *blockFile) set(at int, b byte) {
+func (f *segmentFile) set(at int, b byte) {
 	if at < len(f.data) {
 		f.data[at] = b
 	}
 }
 
-func (f *blockFile) cut(at int) { f.data = f.data[:min(at, len(f.data))] }
+func (f *segmentFile) cut(at int) { f.data = f.data[:min(at, len(f.data))] }
 
-// write writes the file, and notes which messages are in batches that were
-// changed.
-func (f *blockFile) write(tb testing.TB, harmed map[int]bool) {
+// write writes the file, and notes which messages are in batches that were changed.
+func (f *segmentFile) write(tb testing.TB, harmed map[int]bool) {
 	tb.Helper()
-	same := func(start, end int) bool {
-		return end <= len(f.data) && bytes.Equal(f.data[start:end], f.before[start:end])
-	}
-	followed := true
 	for _, b := range f.batches {
-		if followed && same(b.start, b.end) {
+		if b.end <= len(f.data) && bytes.Equal(f.data[b.start:b.end], f.before[b.start:b.end]) {
 			continue
 		}
-		// Without its length nobody knows where the next batch of the block starts.
-		followed = followed && same(b.start, b.start+lengths)
 		for rest := string(f.before[b.start:b.end]); ; {
 			_, after, found := strings.Cut(rest, "User-Agent: number ")
 			if !found {
