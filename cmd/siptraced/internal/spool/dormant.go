@@ -93,7 +93,7 @@ func (s *Spool) LogDormant() {
 		}
 	}
 	for _, sink := range slices.Sorted(maps.Keys(waiting)) {
-		s.log.Warn("spool: messages wait for a sink that does not run; they are kept until it runs again or spool.max_bytes is reached. To discard them, stop siptraced once nothing else waits, and remove spool.dir", "sink", sink, "messages", waiting[sink], "spool.dir", s.cfg.Dir)
+		s.log.Warn("spool: messages wait for a sink that does not run; they are kept until it runs again or spool.max_bytes is reached. To discard them, stop siptraced and call siptraced spool forget", "sink", sink, "messages", waiting[sink])
 	}
 }
 

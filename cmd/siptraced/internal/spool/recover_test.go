@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,6 +77,55 @@ func TestTailLost(t *testing.T) {
 			closeAll(t, s, rs)
 		})
 	}
+}
+
+// Without the positions a sink begins with the oldest message that is there, and so
+// loses nothing; so does the one that comes after it.
+func TestPositionsLost(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Shards, cfg.MaxBytes = 1, 16<<20 // segments of 1 MiB
+	s := open(t, cfg)
+	const n = 60
+	for i := range n {
+		r := record(i, fmt.Sprintf("call-%d", i%10))
+		r.ToTag, r.Vendor = make([]byte, 4<<10), make([]byte, 40<<10)
+		if err := s.Put(&r); err != nil {
+			t.Fatal(err)
+		}
+		if i%5 == 4 {
+			if err := s.Sync(soon(t), 0); err != nil { // a batch
+				t.Fatal(err)
+			}
+		}
+	}
+	rs := readers(t, s)
+	s.Flush(soon(t))
+	got := 0
+	for got < 40 {
+		b := <-rs[0].Batches()
+		got += b.Records
+		rs[0].Done(b)
+	}
+	closeAll(t, s, rs)
+	if err := os.WriteFile(filepath.Join(cfg.Dir, "positions"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	first := s.shards[0].measured().First
+	if first < 2 || first > 41 {
+		t.Fatalf("the first batch is %d: the test needs one that is not the first ever", first)
+	}
+	for _, name := range []string{"a", "b"} {
+		var missed atomic.Uint64
+		k := &fakeSink{name: name}
+		c := s.Run(k, Options{Count: Counters{Missed: &missed}})
+		waitFor(t, "all that is there", func() bool { return c.Pending() == 0 })
+		c.Stop(soon(t))
+		if had := k.count(); missed.Load() != 0 || name == "a" && had < n-got || name == "b" && had != 0 {
+			t.Errorf("%s: %d came, %d missed; %d were never delivered", name, had, missed.Load(), n-got)
+		}
+	}
+	closeAll(t, s, nil)
 }
 
 // logDir is where the i-th log is, in spool.dir.

@@ -85,3 +85,38 @@ func TestUsage(t *testing.T) {
 		t.Errorf("without a bound: share %d", got)
 	}
 }
+
+// What a loss of power would cost is known at any moment.
+func TestUnsynced(t *testing.T) {
+	for name, tt := range map[string]struct {
+		interval time.Duration
+		unsynced uint64
+	}{
+		"once an hour": {time.Hour, 300},
+		"always":       {0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.SyncInterval = tt.interval
+			s := open(t, cfg)
+			before := time.Now()
+			put(t, s, 0, 300)
+			if err := s.Sync(soon(t), 0); err != nil {
+				t.Fatal(err)
+			}
+			u := s.Usage()
+			if most := time.Since(before); u.Unsynced != tt.unsynced || u.UnsyncedFor > most || (u.UnsyncedFor > 0) != (tt.unsynced > 0) || u.Uncertain != 0 {
+				t.Errorf("%d not synced for %s, %d uncertain; want %d for %s at most", u.Unsynced, u.UnsyncedFor, u.Uncertain, tt.unsynced, most)
+			}
+			for _, sh := range s.shards {
+				if err := sh.log.Sync(soon(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if u := s.Usage(); u.Unsynced != 0 || u.UnsyncedFor != 0 {
+				t.Errorf("after the sync: %d for %s", u.Unsynced, u.UnsyncedFor)
+			}
+			closeAll(t, s, nil)
+		})
+	}
+}
