@@ -18,16 +18,16 @@ type copier struct {
 	segments []*segment
 	files    []disk.File
 	at       place
-	lost     uint64 // records that could not be read again
+	lost     []span // records that could not be read again
 }
 
 func (c *copier) temp(s *segment) string { return filepath.Join(c.log.dir, tempPrefix+s.name()) }
 func (c *copier) path(s *segment) string { return filepath.Join(c.log.dir, s.name()) }
 
-// copy copies the entries behind from, up to end.
-func (l *Log) copy(from, end place) (c copier, err error) {
-	c = copier{log: l, at: from}
-	file := &cursor{log: l, seq: from.seq, settling: true}
+// copy copies the entries behind the place where the copier is, up to end.
+func (c *copier) copy(end place) error {
+	l := c.log
+	file := &cursor{log: l, seq: c.at.seq, settling: true, failures: l.attempts}
 	defer file.Close()
 	held := l.heldEntries()
 	defer func() {
@@ -38,23 +38,28 @@ func (l *Log) copy(from, end place) (c copier, err error) {
 	for c.at.seq < end.seq {
 		e, err := c.entry(&held, file, end)
 		if err != nil {
-			return c, err
+			return err
 		}
 		if e == nil {
-			c.lost += end.total - c.at.total
+			c.lose(end.total)
 			break
 		}
-		c.lost += e.Total - uint64(e.Records) - c.at.total
+		c.lose(e.Total - uint64(e.Records))
 		err = c.write(e)
 		release(e)
 		if err != nil {
-			return c, err
+			return err
 		}
 	}
-	if c.lost > 0 {
-		l.log.Error("spool: messages that were not safe can't be read again", "messages", c.lost)
+	return c.commit()
+}
+
+// lose notes that what is missing up to a total can't be read again.
+func (c *copier) lose(before uint64) {
+	if before > c.at.total {
+		c.lost = append(c.lost, span{c.at.total, before})
+		c.log.log.Error("spool: messages that were not safe can't be read again", "messages", before-c.at.total)
 	}
-	return c, c.commit()
 }
 
 // heldEntries are the entries that are in memory, which needs to be released.

@@ -203,6 +203,45 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 	c.again(seed, n, got)
 }
 
+// Entries of one call go to two segments, and one of these can't be synced: none of them
+// is kept, though the first segment was synced already.
+func TestFailedSyncOfTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		r := start(t, d.Start(), "spool", 0, journal.Limits{})
+		r.append(1, 35)
+		var entries []*journal.Entry
+		for n := 36; n < 60; n++ {
+			entries = append(entries, entry(n, sizeOf(n)))
+		}
+		second := false
+		d.Watch(func(c faulty.Call) {
+			if c.Op == faulty.Allocate && !second {
+				second = true
+				if err := r.log.syncAll(); err != nil { // as in the background
+					t.Error(err)
+				}
+				d.Inject(faulty.Fault{Ops: faulty.Sync, Path: segmentSuffix, Err: syscall.EIO, Times: 1})
+			}
+		})
+		if n, err := r.log.Append(context.Background(), entries); n != 0 || !errors.Is(err, syscall.EIO) || !second {
+			t.Fatalf("append: %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		same(t, "after the failure", r.read(0), numbers(1, 35))
+		r.append(36, 100)
+		r.trim(70)
+		time.Sleep(time.Second)
+		if b := r.bounds(); b.First < 36 || b.DamagedRecords != 0 {
+			t.Errorf("bounds %+v", b)
+		}
+		after := d.CrashClone(1)
+		r.close()
+		c := start(t, after.Start(), "spool", 0, journal.Limits{})
+		c.again(1, 100, c.read(0))
+	})
+}
+
 // A write fails, and leaves a part of what it should write.
 func TestFailedWrite(t *testing.T) {
 	for _, failure := range []error{syscall.EIO, syscall.ENOSPC} {

@@ -39,6 +39,7 @@ type Log struct {
 	bufs      [][]byte
 	runs      []run
 	tail      *tail // nil: there is none
+	attempts  int   // to write again what could not be synced, in a row
 
 	// syncing is held while files are synced. They are closed under it, too.
 	syncing sync.Mutex

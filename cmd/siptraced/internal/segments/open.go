@@ -324,7 +324,7 @@ func (l *Log) findEnd(n note) {
 		id := timelineName(l.index, n.timeline)
 		l.old, l.lastOld = addTimeline(l.old, id, n.end.seq), n.timeline
 		if lost := n.end.total - min(n.end.total, end.total); lost > 0 {
-			l.damaged += lost
+			l.damaged += l.damage.add(span{end.total, n.end.total})
 			l.log.Error("spool: the end of a shard is gone: a loss of power, or its files are damaged", "messages", lost)
 		}
 		end = place{n.end.seq, max(n.end.total, end.total)}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/disk"
@@ -264,13 +266,18 @@ func (l *Log) rewrite() (n uint64, err error) {
 	l.mu.Lock()
 	from, end := l.synced, l.end
 	l.mu.Unlock()
-	var c copier
+	c := copier{log: l, at: from}
 	if end.seq > from.seq {
-		if c, err = l.copy(from, end); err != nil {
-			c.discard()
-			return 0, err
-		}
+		err = c.copy(end)
+	} else if bad {
+		err = l.probe()
 	}
+	if err != nil {
+		c.discard()
+		l.attempts++
+		return 0, err
+	}
+	l.attempts = 0
 	gone := l.install(&c, from, end)
 	for _, s := range gone {
 		if err := l.remove(s, false); err != nil {
@@ -281,6 +288,21 @@ func (l *Log) rewrite() (n uint64, err error) {
 	return end.total - before.total, nil
 }
 
+// probe finds out whether the disk takes anything.
+func (l *Log) probe() error {
+	name := filepath.Join(l.dir, tempPrefix+"probe")
+	f, err := l.engine.fs.Open(name, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	_, err = f.WritevAt([][]byte{zeroPage[:]}, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	f.Close()
+	return errors.Join(err, l.engine.fs.Remove(name))
+}
+
 // install puts copied segments in the place of what was not safe behind from, and ends
 // the segment that nothing more may be written to.
 func (l *Log) install(c *copier, from, end place) (gone []*segment) {
@@ -288,13 +310,18 @@ func (l *Log) install(c *copier, from, end place) (gone []*segment) {
 	defer l.mu.Unlock()
 	kept := l.segments[:0:0]
 	for _, s := range l.segments {
-		if s.first > from.seq && s.first > s.synced.last && !s.retired {
+		// Where Append syncs, entries may be synced that it did not get an answer for.
+		counts := s.synced
+		if s.published.end < counts.end {
+			counts = s.published
+		}
+		if s.first > from.seq && s.first > counts.last {
 			l.retire(s)
 			gone = append(gone, s)
 			continue
 		}
-		if s == l.active || s.written != s.synced {
-			s.written, s.published, s.sealed, s.cut = s.synced, s.synced, true, true
+		if s == l.active || s.written != counts {
+			s.written, s.published, s.synced, s.sealed, s.cut = counts, counts, counts, true, true
 			s.dead = min(s.dead, s.published.end)
 		}
 		kept = append(kept, s)
@@ -303,7 +330,9 @@ func (l *Log) install(c *copier, from, end place) (gone []*segment) {
 	for _, s := range c.segments {
 		l.add(s)
 	}
-	l.damaged += c.lost
+	for _, s := range c.lost {
+		l.damaged += l.damage.add(s)
+	}
 	l.active = nil
 	l.synced = end
 	l.held.release(end.seq)

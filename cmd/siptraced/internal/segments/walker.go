@@ -204,6 +204,8 @@ func readFull(f disk.File, b []byte, off int64) error {
 // pageSize is the unit in which disks lose what they had.
 const pageSize = 4 << 10
 
+var zeroPage [pageSize]byte // it is never written
+
 // readPages reads each page by itself: those that can't be read are zeros, so that
 // no more than their records are damaged. Where none can be read it is not the pages.
 func (w *walker) readPages(off int64, cause error) error {
