@@ -3,6 +3,7 @@ package durable
 import (
 	"net"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,22 +23,7 @@ func TestStopWithoutCluster(t *testing.T) {
 	for _, n := range nodes {
 		n.Kill()
 	}
-	c, err := net.Dial("udp", p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	// More than two shards of eight batches hold, until the intake waits.
-	const messages = 12000
-	packets := load.Calls(messages, time.Now())
-	for i, m := range packets {
-		if _, err := c.Write(m.Packet); err != nil {
-			t.Fatal(err)
-		}
-		if i%100 == 0 {
-			time.Sleep(2 * time.Millisecond)
-		}
-	}
+	fillMemory(t, p.addr)
 	run.Signal(t, syscall.SIGTERM)
 	if code := run.Wait(t, 30*time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -45,5 +31,59 @@ func TestStopWithoutCluster(t *testing.T) {
 	got := run.Counters(t)
 	if err := got.Balanced(); err != nil || got["rejected.shutdown"] == 0 {
 		t.Errorf("counters %v, %v: want them balanced, and messages in rejected.shutdown", got, err)
+	}
+}
+
+// TestStopFrozen: with the disk of the spool frozen, SIGTERM ends the daemon's work in
+// time. The process itself may be held by the kernel until the disk thaws.
+func TestStopFrozen(t *testing.T) {
+	parallel(t)
+	for _, tt := range []struct {
+		name  string
+		taken bool // messages are on their way to the disk
+	}{
+		{"messages are under way", true},
+		{"nothing is under way", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			parallel(t)
+			disk := t.TempDir()
+			ext4(t, disk, "256M")
+			p := newPlace(t, "sqlite://"+filepath.Join(t.TempDir(), "rows.db"), "spool.dir="+disk+"/spool", "shutdown_timeout=2s")
+			run := p.start(t)
+			thaw := freeze(t, disk)
+			if tt.taken {
+				fillMemory(t, p.addr)
+			}
+			run.Signal(t, syscall.SIGTERM)
+			servers.WaitFor(t, 20*time.Second, "the last counters", func() bool { return strings.Contains(run.Stdout(), `"counters"`) })
+			thaw()
+			if code := run.Wait(t, 30*time.Second); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if got := run.Counters(t); got.Balanced() != nil || (got["rejected.shutdown"] > 0) != tt.taken {
+				t.Errorf("counters %v, %v: want them balanced, messages in rejected.shutdown: %v", got, got.Balanced(), tt.taken)
+			}
+		})
+	}
+}
+
+// fillMemory sends more than two shards of eight batches hold, so that the intake
+// waits for the spool where that takes nothing.
+func fillMemory(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const messages = 12000
+	for i, m := range load.Calls(messages, time.Now()) {
+		if _, err := c.Write(m.Packet); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			time.Sleep(2 * time.Millisecond)
+		}
 	}
 }
