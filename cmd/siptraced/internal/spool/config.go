@@ -56,9 +56,6 @@ func DefaultConfig() Config {
 	}
 }
 
-// maxRecord is the largest record: a SIP message of 1 MiB in parts.
-const maxRecord = 2 << 20
-
 // Validate reports the first value that can't work.
 func (c Config) Validate() error {
 	switch {

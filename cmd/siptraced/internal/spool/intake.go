@@ -162,7 +162,7 @@ func (s *Spool) Flush(ctx context.Context) {
 		sh.mu.Unlock()
 	}
 	for _, sh := range s.shards {
-		if sh.awaitSettled(ctx, nil) != nil {
+		if sh.awaitSettled(ctx, sh.put(), nil) != nil {
 			s.Abort()
 			return
 		}
@@ -186,14 +186,16 @@ func (s *Spool) Mark() (mark uint64) {
 // ErrNotTaken when the spool refused or lost a record, of whatever sender, since
 // mark, and may be ErrClosed after Abort.
 func (s *Spool) Sync(ctx context.Context, mark uint64) error {
-	for _, sh := range s.shards {
+	puts := make([]uint64, len(s.shards))
+	for i, sh := range s.shards {
+		puts[i] = sh.put()
 		select {
 		case sh.flushNow <- struct{}{}:
 		default: // it was asked already
 		}
 	}
-	for _, sh := range s.shards {
-		if err := sh.awaitSettled(ctx, s.aborted); err != nil {
+	for i, sh := range s.shards {
+		if err := sh.awaitSettled(ctx, puts[i], s.aborted); err != nil {
 			return err
 		}
 	}
@@ -210,14 +212,18 @@ func (sh *shard) underway() uint64 {
 	return sh.taken - sh.settled
 }
 
-// awaitSettled returns when all that was put is dealt with.
-func (sh *shard) awaitSettled(ctx context.Context, aborted <-chan struct{}) error {
+// put is how many records were put.
+func (sh *shard) put() uint64 {
 	sh.mu.Lock()
-	taken := sh.taken
-	sh.mu.Unlock()
+	defer sh.mu.Unlock()
+	return sh.taken
+}
+
+// awaitSettled returns when the first n records that were put are dealt with.
+func (sh *shard) awaitSettled(ctx context.Context, n uint64, aborted <-chan struct{}) error {
 	for {
 		sh.mu.Lock()
-		if sh.settled >= taken {
+		if sh.settled >= n {
 			sh.mu.Unlock()
 			return nil
 		}

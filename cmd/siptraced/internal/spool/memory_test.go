@@ -97,16 +97,16 @@ func (e *memoryEngine) Claim(ctx context.Context, key, value string) (held strin
 
 // memoryLog is one of its logs; its engine's mutex covers it.
 type memoryLog struct {
-	engine      *memoryEngine
-	index       int
-	opening     int // which one is the present
-	limits      journal.Limits
-	entries     []journal.Entry
-	bytes       int64
-	first, last uint64
-	total       uint64
-	timelines   []journal.Timeline
-	more        chan struct{} // closed when an entry is appended
+	engine    *memoryEngine
+	index     int
+	opening   int // which one is the present
+	limits    journal.Limits
+	entries   []journal.Entry
+	bytes     int64
+	last      uint64
+	total     uint64
+	timelines []journal.Timeline
+	more      chan struct{} // closed when an entry is appended
 }
 
 func (l *memoryLog) ID() string       { return fmt.Sprintf("memory-%d", l.index) }

@@ -130,7 +130,7 @@ func (sh *shard) makeRoom(ctx context.Context, full error) bool {
 	if s.cfg.Full != DropOldest {
 		return false
 	}
-	if errors.Is(full, syscall.ENOSPC) && !s.full.Swap(true) {
+	if errors.Is(full, syscall.ENOSPC) && s.fillsUp() {
 		s.log.Error("spool: the disk is full, the oldest messages are dropped (keys spool.dir, spool.full)", "shard", sh.index)
 	}
 	// Counted by the sinks that miss it.
@@ -154,7 +154,7 @@ func (sh *shard) spooled(b *batch, e *journal.Entry) {
 func (sh *shard) refused(b *batch, err error) {
 	s := sh.spool
 	s.Stats.Refused.Add(uint64(b.records))
-	if !s.full.Swap(true) {
+	if s.fillsUp() {
 		s.log.Error("spool: full, new messages are refused; see what keeps the sinks (keys spool.max_bytes, spool.dir)", "shard", sh.index, "err", err)
 	}
 	sh.fail(b)
@@ -170,6 +170,13 @@ func (sh *shard) lose(batches []*batch, err error) {
 		where.Add(uint64(b.records))
 		sh.fail(b)
 	}
+}
+
+// fillsUp notes that there is no room, and reports whether that is to be logged: once
+// a minute, as there may be room for moments.
+func (s *Spool) fillsUp() bool {
+	now, last := time.Now(), s.fullLogged.Load()
+	return !s.full.Swap(true) && (last == nil || now.Sub(*last) >= logInterval) && s.fullLogged.CompareAndSwap(last, &now)
 }
 
 // fail counts a batch that is not in the log and won't be, and says so of each of

@@ -48,8 +48,10 @@ type Spool struct {
 	maxBatch  int // bytes
 	spread    int // shards that new records go to
 	full      atomic.Bool
-	bounds    atomic.Pointer[bounds]
-	shards    []*shard
+	// fullLogged is when that was logged last.
+	fullLogged atomic.Pointer[time.Time]
+	bounds     atomic.Pointer[bounds]
+	shards     []*shard
 
 	elsewhere atomic.Pointer[[]Elsewhere]
 	asked     time.Time // the checkpointer's: when that was
