@@ -41,7 +41,8 @@
 //	at > done, the timeline that this process began
 //	                     a copy of the process is at work (a cloned machine): say so,
 //	                     note another name for the timeline in the spool, and go on
-//	                     behind done under it
+//	                     behind done under it: what waited when it was cloned may be
+//	                     there twice, nothing is lost
 //	at > the last number that the spool ever had of an older timeline
 //	                     the spool is older than the database: say so
 //

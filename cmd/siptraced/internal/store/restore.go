@@ -56,7 +56,7 @@ func (w *writer) locate(ctx context.Context, s *session) (err error) {
 	if w.cfg.RowsOnly {
 		return nil
 	}
-	if w.tracked, err = s.findPositions(ctx); err != nil {
+	if w.tracked, err = w.findPositions(ctx, s); err != nil {
 		return err
 	}
 	for _, l := range w.lines {
@@ -77,6 +77,16 @@ func (w *writer) locate(ctx context.Context, s *session) (err error) {
 		w.log.Warn("database: the position can't be kept, after a crash rows may be written twice; make the table with: siptraced schema create", "table", dbschema.PositionTable)
 	}
 	return err
+}
+
+// findPositions looks for the table of positions. One writer at a time: the first one
+// may have to make it.
+func (w *writer) findPositions(ctx context.Context, s *session) (tracked bool, err error) {
+	if err := w.creating.take(ctx); err != nil {
+		return false, err
+	}
+	defer w.creating.giveBack()
+	return s.findPositions(ctx)
 }
 
 // claim makes the rows of those timelines that have none.
@@ -198,8 +208,8 @@ func (w *writer) rewrite(ctx context.Context, s *session, lost []*line, until ui
 	if len(lost) == 0 {
 		return func() {}, nil
 	}
-	if err := w.claim(ctx, s, lost); err != nil {
-		return nil, err
+	if err := w.claim(ctx, s, lost); err != nil || !w.tracked {
+		return func() {}, err
 	}
 	from, messages, batches := lost[0].at, 0, 0
 	for _, l := range lost {

@@ -112,7 +112,7 @@ func (w *writer) findCopies(done uint64) (renamed, again bool) {
 		switch {
 		case !l.kept || l.at <= want || w.isUnanswered(l):
 		case l.own:
-			w.log.Error("database: a copy of this running siptraced is at work on the same table (a clone of the machine?): going on under another name, nothing is lost; see OPERATION.md, copies of a spool",
+			w.log.Error("database: a copy of this running siptraced is at work on the same table (a clone of the machine?): going on under another name. Nothing is lost; what waited when it was cloned may be there twice; see OPERATION.md, copies of a spool",
 				"timeline", l.id, "position", l.at, "expected", want)
 			l.row, l.at, l.kept, renamed = otherName(l.id), want, false, true
 		case again:

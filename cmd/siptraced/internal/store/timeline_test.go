@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,4 +117,23 @@ func TestCopies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is noted of timelines comes back.
+func TestNoted(t *testing.T) {
+	c := newCluster(t, 1)
+	r := newRig(t, c.url(), t.TempDir(), c.set)
+	want := []noted{{"one", "one", false}, {"two", "two~5", false}, {"three", "three", true}, {"four", "four~7", true}}
+	if _, err := r.store.notes.timelines(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	r.store.notes.setTimelines(7, want)
+	if err := r.store.notes.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := (&notes{spool: r.spool}).timelines(t.Context(), 7)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	r.stop(t)
 }
