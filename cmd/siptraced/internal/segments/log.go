@@ -356,23 +356,34 @@ func (l *Log) ripe(s *segment) bool {
 // begin makes a new active segment, behind a place. Its name is synced with its first
 // entry.
 func (l *Log) begin(size int64, at place) (*segment, error) {
+	l.ordinal++
 	s := &segment{
-		first: at.seq + 1, ordinal: l.ordinal + 1, timeline: l.timeline, timelineID: l.timelineID, before: at.total,
+		first: at.seq + 1, ordinal: l.ordinal, timeline: l.timeline, timelineID: l.timelineID, before: at.total,
 	}
 	s.written = state{last: at.seq, total: at.total}
 	s.published, s.synced = s.written, s.written
-	if err := l.allot(s, size); err != nil {
+	from, err := l.allot(s, size)
+	if err != nil {
 		return nil, err
 	}
-	l.ordinal++
+	err = l.engine.fs.Rename(from, filepath.Join(l.dir, s.name()))
 	l.mu.Lock()
 	if l.active != nil {
+		// Even after an error: should the name be there after all, nothing behind it
+		// counts that is in an earlier segment.
 		l.active.sealed = true
 	}
-	l.add(s)
+	if err == nil {
+		l.add(s)
+	}
 	l.mu.Unlock()
-	l.active = s
+	l.active = nil
 	wake(l.wake)
+	if err != nil {
+		s.file.Close()
+		return nil, writeError(err)
+	}
+	l.active = s
 	return s, nil
 }
 
@@ -385,52 +396,58 @@ func (l *Log) add(s *segment) {
 	l.segments = append(l.segments, s)
 }
 
-// allot gives a segment its file: one that is used again, or a new one.
-func (l *Log) allot(s *segment, size int64) error {
+// allot gives a segment its file, which has another name still: one that is used again,
+// or a new one.
+func (l *Log) allot(s *segment, size int64) (name string, err error) {
 	n, err := l.segmentSize(size)
 	full := errors.Is(err, errReserve)
 	if err != nil && !full {
-		return err
+		return "", err
 	}
-	if full && !l.hasSpare() {
+	name = filepath.Join(l.dir, tempPrefix+s.name())
+	if taken := l.takeSpare(name, full); full && !taken {
 		l.giveUpActive()
-	}
-	path := filepath.Join(l.dir, s.name())
-	if l.takeSpare(path) {
-		if full {
-			n = size
+		if !l.takeSpare(name, full) {
+			return "", err
 		}
-	} else if full {
-		return err
 	}
-	s.file, err = l.engine.fs.Open(path, os.O_RDWR|os.O_CREATE)
+	if s.file, err = l.engine.fs.Open(name, os.O_RDWR|os.O_CREATE); err != nil {
+		return "", writeError(err)
+	}
+	err = s.file.Allocate(max(n, size))
 	if err != nil {
-		return writeError(err)
+		err = s.file.Allocate(size) // of the file that is used again, that may be there
 	}
-	err = s.file.Allocate(n)
 	if err == nil {
 		s.size, err = s.file.Size()
 	}
 	if err != nil {
 		s.file.Close()
-		return errors.Join(writeError(err), l.engine.fs.Remove(path))
+		return "", errors.Join(writeError(err), l.engine.fs.Remove(name))
 	}
-	return nil
+	return name, nil
 }
 
-func (l *Log) hasSpare() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.spare
-}
-
-// takeSpare renames the file to be used again.
-func (l *Log) takeSpare(path string) bool {
+// takeSpare gives the file to be used again a name, if there is one. It does not wait
+// while segments are removed, unless it is told to.
+func (l *Log) takeSpare(name string, wait bool) bool {
+	if wait {
+		l.trimming.Lock()
+	} else if !l.trimming.TryLock() {
+		return false
+	}
+	defer l.trimming.Unlock()
 	l.mu.Lock()
 	has := l.spare
-	l.spare = false
 	l.mu.Unlock()
-	return has && l.engine.fs.Rename(filepath.Join(l.dir, spareName), path) == nil
+	l.setSpare(false)
+	return has && l.engine.fs.Rename(filepath.Join(l.dir, spareName), name) == nil
+}
+
+func (l *Log) setSpare(is bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare = is
 }
 
 // giveUpActive makes the active segment one to be used again, if nobody needs what is

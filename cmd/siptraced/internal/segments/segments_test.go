@@ -118,15 +118,25 @@ func (r *rig) read(after uint64) (numbers []int) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		n := int(binary.LittleEndian.Uint64(e.Data))
-		want := entry(n, sizeOf(n))
-		if !bytes.Equal(e.Data, want.Data) || e.Records != want.Records || !e.Taken.Equal(want.Taken) || e.Seq <= last {
-			r.t.Fatalf("entry %d behind %d: not what was appended: %+v", e.Seq, last, e)
+		n := r.verify(&e)
+		if e.Seq <= last {
+			r.t.Fatalf("entry %d behind %d", e.Seq, last)
 		}
 		last = e.Seq
 		numbers = append(numbers, n)
 		release(&e)
 	}
+}
+
+// verify checks that an entry is what was appended, and returns which one it is.
+func (r *rig) verify(e *journal.Entry) int {
+	r.t.Helper()
+	n := int(binary.LittleEndian.Uint64(e.Data))
+	want := entry(n, sizeOf(n))
+	if !bytes.Equal(e.Data, want.Data) || e.Records != want.Records || !e.Taken.Equal(want.Taken) {
+		r.t.Fatalf("entry %d is not what was appended: %+v", e.Seq, e)
+	}
+	return n
 }
 
 func (r *rig) bounds() journal.Bounds {

@@ -83,9 +83,7 @@ func (l *Log) remove(s *segment, keep bool) error {
 	if err := fsys.SyncDir(l.dir); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.spare = true
-	l.mu.Unlock()
+	l.setSpare(true)
 	return nil
 }
 
