@@ -129,6 +129,9 @@ func (s *server) restart() {
 
 // end rolls back a connection's transaction and forgets it.
 func (s *server) end(c *dbConn) {
+	if c.gone {
+		return
+	}
 	c.gone = true
 	s.conns = slices.DeleteFunc(s.conns, func(o *dbConn) bool { return o == c })
 	c.rollback()
@@ -142,8 +145,8 @@ func (s *server) release(c *dbConn) {
 
 // connector connects a process of the simulation to the server.
 type connector struct {
-	server *server
-	name   string
+	server  *server
+	program *program
 }
 
 func (k connector) Driver() driver.Driver { return nil }
@@ -153,18 +156,18 @@ func (k connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := sleep(ctx, s.w.latency(time.Millisecond)); err != nil {
 		return nil, err
 	}
-	if s.down {
+	if s.down || k.program.dead() {
 		return nil, fmt.Errorf("dial: %w", errRefused)
 	}
-	c := &dbConn{server: s, name: k.name}
+	c := &dbConn{server: s}
 	s.conns = append(s.conns, c)
+	k.program.dbConns = append(k.program.dbConns, c)
 	return c, nil
 }
 
 // dbConn is one connection.
 type dbConn struct {
 	server *server
-	name   string
 	bad    bool // for the client
 	gone   bool // for the server
 	tx     *transaction

@@ -87,7 +87,7 @@ func (w *world) runLog() {
 func (r *logRun) start(trouble bool) bool {
 	l := &life{process: r.disk.Start(), over: make(chan struct{}), ended: newSignal()}
 	if trouble {
-		r.diskTrouble(&r.damage)
+		r.diskTrouble(r.disk, &r.damage)
 	}
 	began := r.now()
 	engine, err := r.open(l.process)
@@ -175,7 +175,7 @@ func (r *logRun) live(d time.Duration) {
 		}
 		switch r.rand.IntN(6) {
 		case 0, 1:
-			r.diskTrouble(&r.damage)
+			r.diskTrouble(r.disk, &r.damage)
 		case 2:
 			r.lookAtClone()
 		case 3:

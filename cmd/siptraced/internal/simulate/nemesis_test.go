@@ -18,7 +18,7 @@ type damage struct {
 }
 
 // diskTrouble has the disk do something wrong for a while, or once.
-func (w *world) diskTrouble(dmg *damage) {
+func (w *world) diskTrouble(d *faulty.Disk, dmg *damage) {
 	ops := []faulty.Op{faulty.Write, faulty.Sync, faulty.Write | faulty.Sync, faulty.Allocate, faulty.Open, faulty.Rename, faulty.Remove, faulty.SyncDir, faulty.Truncate, faulty.Read, faulty.List, faulty.Any}
 	f := faulty.Fault{Ops: ops[w.rand.IntN(len(ops))], After: w.rand.IntN(20), Partial: w.chance(2), Lose: w.chance(2)}
 	f.Err = []error{syscall.EIO, syscall.ENOSPC, syscall.EIO, syscall.EDQUOT}[w.rand.IntN(4)]
@@ -35,11 +35,11 @@ func (w *world) diskTrouble(dmg *damage) {
 	case 6: // stuck
 		f.Err, f.Delay, f.Ops, f.Times = nil, time.Hour, []faulty.Op{faulty.Sync, faulty.Write, faulty.SyncDir, faulty.Allocate}[w.rand.IntN(4)], 1
 	case 7:
-		w.fill()
+		w.fill(d)
 		return
 	case 8:
 		if w.chance(3) {
-			w.hurt(dmg)
+			w.hurt(d, dmg)
 		}
 		return
 	case 9:
@@ -47,10 +47,10 @@ func (w *world) diskTrouble(dmg *damage) {
 		return
 	}
 	w.note("disk trouble: %s err %v times %d chance %.2f delay %s", f.Ops, f.Err, f.Times, f.Chance, f.Delay)
-	remove := w.disk.Inject(f)
+	remove := d.Inject(f)
 	w.after(w.between(10*time.Millisecond, 4*time.Second), func() {
 		if f.Delay == time.Hour {
-			w.disk.Heal()
+			d.Heal()
 		}
 		remove()
 		w.note("disk trouble over: %s", f.Ops)
@@ -58,12 +58,12 @@ func (w *world) diskTrouble(dmg *damage) {
 }
 
 // fill has others use the file system up, to the last byte or nearly, for a while.
-func (w *world) fill() {
+func (w *world) fill(d *faulty.Disk) {
 	leave := []int64{0, 4096, 100 << 10, 2 << 20}[w.rand.IntN(4)]
-	w.disk.SetSize(diskSize, max(0, diskSize-w.disk.Used()-leave))
+	d.SetSize(diskSize, max(0, diskSize-d.Used()-leave))
 	w.note("disk full, but for %d bytes", leave)
 	w.after(w.between(100*time.Millisecond, 5*time.Second), func() {
-		w.disk.SetSize(diskSize, 0)
+		d.SetSize(diskSize, 0)
 		w.note("disk has room again")
 	})
 }
@@ -71,19 +71,19 @@ func (w *world) fill() {
 const diskSize = 256 << 20
 
 // hurt damages what is on the disk.
-func (w *world) hurt(dmg *damage) {
+func (w *world) hurt(d *faulty.Disk, dmg *damage) {
 	switch w.rand.IntN(8) {
 	case 0:
 		w.note("a write will go to the wrong place")
 		dmg.unbounded, dmg.positions = true, true
-		w.disk.Inject(faulty.Fault{Ops: faulty.Write, Misdirect: true, Times: 1, After: w.rand.IntN(10)})
+		d.Inject(faulty.Fault{Ops: faulty.Write, Misdirect: true, Times: 1, After: w.rand.IntN(10)})
 	case 1:
 		w.note("a read will be wrong")
 		dmg.rots, dmg.flaky, dmg.positions = dmg.rots+1, true, true
-		w.disk.Inject(faulty.Fault{Ops: faulty.Read, Rot: true, Times: 1, After: w.rand.IntN(10)})
+		d.Inject(faulty.Fault{Ops: faulty.Read, Rot: true, Times: 1, After: w.rand.IntN(10)})
 	default:
 		part := []string{"", ".log", ".log", ".idx", "positions"}[w.rand.IntN(5)]
-		name, off, ok := w.disk.Rot(part)
+		name, off, ok := d.Rot(part)
 		if ok {
 			dmg.rots++
 			dmg.positions = dmg.positions || name == spoolDir+"/positions"

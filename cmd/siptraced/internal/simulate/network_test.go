@@ -50,15 +50,15 @@ func (p *peer) set(f func()) {
 }
 
 // crash ends the server and all connections; what it has not read is gone.
-func (p *peer) crash() {
+func (p *peer) crash(err error) {
 	for _, c := range slices.Clone(p.conns) {
-		c.reset(syscall.ECONNRESET)
+		c.reset(err)
 	}
 }
 
 // closeAll ends all connections in order: what was sent is read first.
 func (p *peer) closeAll() {
-	for _, c := range p.conns {
+	for _, c := range slices.Clone(p.conns) {
 		c.finish = true
 		c.change.wake()
 	}

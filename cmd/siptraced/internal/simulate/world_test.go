@@ -36,6 +36,7 @@ type world struct {
 	step     time.Duration // of the clock
 	ended    time.Duration
 	names    map[string]*sent // timeline and number of each entry
+	mended   bool             // nothing goes wrong any more
 	doomed   int              // calls of the disk until doom
 	doom     func()           // is called then
 	over     chan struct{}    // closed when the run is over
@@ -166,7 +167,11 @@ func (l *lines) WithAttrs(as []slog.Attr) slog.Handler {
 func (l *lines) WithGroup(string) slog.Handler { return l }
 
 func (w *world) run() {
-	w.runLog()
+	if w.seed%4 == 0 {
+		w.runLog()
+	} else {
+		w.runWhole()
+	}
 	w.ended = w.now()
 	// What is still on its way comes to its end.
 	close(w.over)
@@ -177,7 +182,7 @@ func (w *world) run() {
 // identify is the number of the message that a text is, and whether the database's
 // trigger refuses it; 0: it is none of ours.
 func identify(text string) (id int, poison bool) {
-	_, rest, found := strings.Cut(text, "\r\nX-Number: ")
+	_, rest, found := strings.Cut(text, numberHeader)
 	if !found {
 		return 0, false
 	}
