@@ -107,7 +107,10 @@ func (l *Log) DropOldest(context.Context) (any bool, err error) {
 		l.active, s.sealed = nil, true
 	}
 	l.mu.Unlock()
-	return true, l.drop(func(old *segment) bool { return old.first <= s.first })
+	err = l.drop(func(old *segment) bool { return old.first <= s.first })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.retired, err // not while something is added to it
 }
 
 // expire gives up the segments whose last entry is older than the bound.

@@ -12,6 +12,7 @@ import (
 // damage is what was done to the disk that may cost what is on it.
 type damage struct {
 	rots      int  // each may cost one entry
+	rotten    bool // there was one
 	unbounded bool // a write went to the wrong place: it may cost all that was there
 	positions bool // the file of positions may be damaged
 	flaky     bool // a read may have been wrong: what was missing may be there again
@@ -79,13 +80,14 @@ func (w *world) hurt(d *faulty.Disk, dmg *damage) {
 		d.Inject(faulty.Fault{Ops: faulty.Write, Misdirect: true, Times: 1, After: w.rand.IntN(10)})
 	case 1:
 		w.note("a read will be wrong")
-		dmg.rots, dmg.flaky, dmg.positions = dmg.rots+1, true, true
+		dmg.rots, dmg.rotten, dmg.flaky, dmg.positions = dmg.rots+1, true, true, true
 		d.Inject(faulty.Fault{Ops: faulty.Read, Rot: true, Times: 1, After: w.rand.IntN(10)})
 	default:
 		part := []string{"", ".log", ".log", ".idx", "positions"}[w.rand.IntN(5)]
 		name, off, ok := d.Rot(part)
 		if ok {
 			dmg.rots++
+			dmg.rotten = true
 			dmg.positions = dmg.positions || name == spoolDir+"/positions"
 			w.note("rot in %s at %d", name, off)
 		}

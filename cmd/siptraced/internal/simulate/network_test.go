@@ -28,13 +28,15 @@ type peer struct {
 	change signal
 
 	conns []*netConn
-	// got are the messages that the server read, in order; acked those of which the
-	// host's TCP acknowledged the last byte, each with how often.
-	got   []int
-	acked map[int]int
+	// arrived are the messages of which the host's TCP acknowledged the last byte, in
+	// order; acked says of each how often, and read how often the server read it.
+	arrived     []int
+	acked, read map[int]int
 }
 
-func newPeer(w *world) *peer { return &peer{w: w, change: newSignal(), acked: map[int]int{}} }
+func newPeer(w *world) *peer {
+	return &peer{w: w, change: newSignal(), acked: map[int]int{}, read: map[int]int{}}
+}
 
 // signal wakes all who wait for a change.
 type signal struct{ c *chan struct{} }
@@ -119,7 +121,9 @@ func (c *netConn) reset(err error) {
 	c.change.wake()
 }
 
-func (c *netConn) over() bool { return c.err != nil || c.closed && len(c.out) == 0 }
+func (c *netConn) over() bool {
+	return c.err != nil || c.closed && (len(c.out) == 0 || c.eof)
+}
 
 // wait waits for a change of the connection or of the host, or for a deadline.
 func (c *netConn) wait(until time.Time) error {
@@ -168,6 +172,7 @@ func (c *netConn) acknowledge(b []byte) {
 	c.parsed = packets(c.parsed, func(p *hep.Packet) {
 		if id, _ := identify(string(p.Payload)); id > 0 {
 			c.peer.acked[id]++
+			c.peer.arrived = append(c.peer.arrived, id)
 		}
 	}, c.peer.w)
 }
@@ -218,7 +223,7 @@ func (c *netConn) serve() {
 				return
 			}
 			id, _ := identify(string(p.Payload))
-			c.peer.got = append(c.peer.got, id)
+			c.peer.read[id]++
 		}, c.peer.w)
 		c.change.wake()
 	}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/counters"
@@ -33,6 +34,7 @@ type message struct {
 	acknowledged  bool // Sync said that it is kept
 	kept          bool // it is in a log, or was
 	dropped       bool // to make room
+	gone          bool // no log has it any more, though it was not given up
 	trimmed       bool // given up, as all sinks were done with it
 	// storeLost and mirrorLost: it is in no log any more, and that is all right.
 	storeLost, mirrorLost bool
@@ -45,6 +47,9 @@ type machine struct {
 	name    string
 	shards  int
 	program *program
+	// given is how many messages each sink counted as not delivered, in processes that
+	// ended; excused are those of them that are known.
+	given, excused map[string]uint64
 }
 
 // program is one process of siptraced: the spool, the store, a mirror.
@@ -334,7 +339,7 @@ func (p *program) stop(drain time.Duration) {
 			s.synced = s.synced || s.kept
 		}
 	}
-	p.kill()
+	p.kill(true)
 }
 
 func (p *program) waitSenders() {
@@ -355,18 +360,29 @@ func (p *program) stopSinks(ctx context.Context) {
 	<-done
 }
 
-// kill ends the process, and what it has in memory is of no effect any more.
-func (p *program) kill() {
+// kill ends the process, and what it has in memory is of no effect any more. Its host
+// goes on, unless the power is gone: it sends what the process gave it, and tells the
+// others that it ended.
+func (p *program) kill(power bool) {
 	p.process.Kill()
 	p.m.program = nil
+	for _, sink := range []string{"store", "mirror.peer"} {
+		p.m.given[sink] += p.given(sink)
+	}
 	for _, c := range p.dbConns {
 		c.bad = true
 		if !c.gone {
-			// The server notices when the network tells it.
-			p.m.after(p.m.latency(2*time.Millisecond), func() { c.server.end(c) })
+			d := p.m.latency(2 * time.Millisecond)
+			if !power {
+				d = p.m.latency(20 * time.Second) // until the server asks
+			}
+			p.m.after(d, func() { c.server.end(c) })
 		}
 	}
 	for _, c := range p.netConns {
+		if !power {
+			c.reset(syscall.ETIMEDOUT)
+		}
 		_ = c.Close()
 	}
 }

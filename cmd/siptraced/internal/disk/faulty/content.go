@@ -20,6 +20,19 @@ type change struct {
 	blocks    bool // size is allocated
 }
 
+// flip flips bits of a byte in what is seen, on the medium, and in what is on its way
+// there.
+func (n *inode) flip(off int64, bits byte) {
+	n.now.flip(off, bits)
+	n.medium.flip(off, bits)
+	for i := range n.ops {
+		if ch := &n.ops[i]; off >= ch.off && off < ch.off+int64(len(ch.data)) {
+			ch.data = slices.Clone(ch.data) // others may have it, too
+			ch.data[off-ch.off] ^= bits
+		}
+	}
+}
+
 // content is the bytes of a file. nil pages have no space and read as zeros.
 type content struct {
 	size  int64

@@ -162,8 +162,7 @@ func (d *Disk) Flip(name string, off int64, bits byte) error {
 	if n == nil {
 		return pathError("open", name, syscall.ENOENT)
 	}
-	n.now.flip(off, bits)
-	n.medium.flip(off, bits)
+	n.flip(off, bits)
 	return nil
 }
 
@@ -191,8 +190,7 @@ func (d *Disk) Rot(part string) (name string, off int64, ok bool) {
 	at := places[d.rand.IntN(len(places))]
 	off = int64(at.page)*pageSize + d.rand.Int64N(pageSize)
 	n, bit := d.lookup(at.name), byte(1)<<d.rand.IntN(8)
-	n.now.flip(off, bit)
-	n.medium.flip(off, bit)
+	n.flip(off, bit)
 	return at.name, off, true
 }
 
