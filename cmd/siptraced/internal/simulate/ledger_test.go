@@ -265,6 +265,7 @@ func (l *ledger) readAll(log journal.Log, after string, settle bool) (there map[
 			there[s] = true
 			if settle && !s.kept {
 				s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
+				s.doubtful = true // nobody was told that it is kept
 				if l.adopted != nil {
 					l.adopted(s)
 				}

@@ -132,7 +132,7 @@ func (l *spyLog) Trim(ctx context.Context, upTo uint64) error {
 
 func (l *spyLog) DropOldest(ctx context.Context) (bool, error) {
 	any, err := l.Log.DropOldest(ctx)
-	if b, _ := l.Bounds(ctx); !l.p.dead() && b.First > 0 {
+	if b, _ := l.Bounds(ctx); b.First > 0 {
 		for _, s := range l.ledger.entries {
 			if s.kept && !s.gone && s.seq > l.ledger.trimmed && s.seq < b.First {
 				for _, id := range s.ids {

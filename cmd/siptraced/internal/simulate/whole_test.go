@@ -243,6 +243,7 @@ func (r *wholeRun) trouble(m *machine) {
 func (r *wholeRun) endLife(m *machine) {
 	p := m.program
 	if p == nil {
+		m.mend()
 		return
 	}
 	r.doomed = 0
