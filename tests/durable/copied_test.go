@@ -243,3 +243,31 @@ func TestSpoolRestoredMirror(t *testing.T) {
 	t.Logf("the receiver dropped %d as repeated", c["dropped.repeated"])
 	d.verify(t, within, senders...)
 }
+
+// TestPositionsLost kills siptraced and takes from its spool all that tells how far its
+// sinks are, and where its logs end: the database knows how far it is. Nothing is lost
+// or written twice.
+func TestPositionsLost(t *testing.T) {
+	parallel(t)
+	d := sqliteFile(t, filepath.Join(t.TempDir(), "trace.db"))
+	p := newPlace(t, d.url)
+	run := p.start(t)
+	senders := []*sender{sent(t, 1, 3000, p.addr)}
+	run.Kill()
+	for _, pattern := range []string{"positions", "shard-*/tail", "shard-*/*.idx"} {
+		files, err := filepath.Glob(filepath.Join(p.spool(), pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			remove(t, f)
+		}
+	}
+	for i := range 2 {
+		run = p.start(t)
+		senders = append(senders, sent(t, 2+i, 1500, p.addr))
+		run.drained(t, time.Minute)
+		run.stop(t)
+	}
+	d.verify(t, whole, senders...)
+}
