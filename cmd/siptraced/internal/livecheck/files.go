@@ -34,6 +34,8 @@ func (c *check) spool(ctx context.Context) {
 		c.say(ok, "spool", "%s is in use by the running siptraced (pid %d)", cfg.Dir, c.running.pid)
 	case errors.As(err, &used):
 		c.verdict("spool", "", err, "spool.dir", "if that process is to go on, give this one a directory of its own")
+	case errors.Is(err, spool.ErrFormerEdition):
+		c.verdict("spool", "", err, "spool.dir", "or name another directory, and drain this one later")
 	case err != nil:
 		c.verdict("spool", "", err, "spool.dir", "name a directory that this user can write")
 	case place.Full:

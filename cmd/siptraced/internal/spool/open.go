@@ -12,6 +12,10 @@ import (
 	"siptraced/cmd/siptraced/internal/segments"
 )
 
+// ErrFormerEdition is wrapped by the answer to a directory that siptraced's first
+// edition filled. It says what to do.
+var ErrFormerEdition = segments.ErrFormerEdition
+
 // Open opens the spool, and creates what is missing of it. The error is an
 // *InUseError where another process has it.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Spool, error) {

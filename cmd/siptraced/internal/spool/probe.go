@@ -77,7 +77,7 @@ func probeDir(dir string) (string, error) {
 // edition.
 func probeUse(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "jetstream")); err == nil {
-		return fmt.Errorf("spool: %s: %w", dir, segments.ErrFormerEdition)
+		return fmt.Errorf("spool: %s: %w", dir, ErrFormerEdition)
 	}
 	name := filepath.Join(dir, lockFile)
 	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {

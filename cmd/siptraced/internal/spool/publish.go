@@ -94,7 +94,7 @@ func (sh *shard) send(ctx context.Context, batches []*batch) {
 			return
 		}
 		if !failing {
-			s.log.Error("spool: the engine takes no records, trying again", "shard", sh.index, "err", err)
+			s.log.Error("spool: messages can't be written, trying again", "shard", sh.index, "err", err)
 			failing = true
 		}
 		sleep(ctx, backoff)

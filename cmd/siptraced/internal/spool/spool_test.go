@@ -316,15 +316,6 @@ func TestPutAfterClose(t *testing.T) {
 	}
 }
 
-func TestSecondProcess(t *testing.T) {
-	cfg := testConfig(t)
-	s := open(t, cfg)
-	defer s.Close(context.Background())
-	if _, err := Open(context.Background(), cfg, slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("two spools on one directory")
-	}
-}
-
 func TestFull(t *testing.T) {
 	for _, policy := range []string{RefuseNew, DropOldest} {
 		t.Run(policy, func(t *testing.T) {
