@@ -15,7 +15,10 @@ func TestSetBounds(t *testing.T) {
 	cfg.Shards, cfg.MaxBytes = 1, 16<<20
 	s, disk := onDisk(t, cfg)
 	r := s.Run(&fakeSink{name: "store", open: func(context.Context) error { return errContinued }}, Options{})
-	defer r.Stop(soon(t))
+	defer func() {
+		r.Stop(soon(t))
+		closeAll(t, s, nil)
+	}()
 	big := bytes.Repeat([]byte("x"), 100<<10)
 	refused := func(n int) uint64 {
 		before, mark := s.Stats.Refused.Load(), s.Mark()

@@ -480,7 +480,10 @@ func TestCloseStuck(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk.still.Lock()
-	defer disk.still.Unlock()
+	defer func() {
+		disk.still.Unlock()
+		<-disk.ended
+	}()
 	// Until Put waits: each of its batches is under way.
 	taken := make(chan int, 1)
 	go func() {
@@ -536,7 +539,10 @@ func TestCloseStuckIdle(t *testing.T) {
 	cfg := testConfig(t)
 	s, disk := onDisk(t, cfg)
 	disk.still.Lock()
-	defer disk.still.Unlock()
+	defer func() {
+		disk.still.Unlock()
+		<-disk.ended
+	}()
 	s.PutMeta("k", "v")
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()

@@ -14,8 +14,9 @@ import (
 // and tell what is read of it.
 type hooked struct {
 	journal.Engine
-	still sync.RWMutex // held by the test while the disk stands still
-	read  atomic.Int64 // entries that cursors read
+	still sync.RWMutex  // held by the test while the disk stands still
+	read  atomic.Int64  // entries that cursors read
+	ended chan struct{} // closed when the engine is
 
 	mu     sync.Mutex             // covers what follows
 	gone   map[uint64]bool        // entries that can't be read
@@ -31,7 +32,7 @@ func onDisk(t *testing.T, cfg Config) (*Spool, *hooked) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hooked{Engine: e, gone: map[uint64]bool{}, limits: map[int]journal.Limits{}}
+	h := &hooked{Engine: e, ended: make(chan struct{}), gone: map[uint64]bool{}, limits: map[int]journal.Limits{}}
 	s, err := OpenOn(context.Background(), cfg, h, log)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +67,7 @@ func (h *hooked) Positions() journal.Positions { return &hookedPositions{h.Engin
 func (h *hooked) Close(ctx context.Context) error {
 	h.still.RLock()
 	defer h.still.RUnlock()
+	defer close(h.ended)
 	return h.Engine.Close(ctx)
 }
 
