@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,8 @@ func TestSpoolTool(t *testing.T) {
 	})
 	whole := fmt.Sprintf("%d messages in ", len(messages))
 	expect(t, spoolTool(t, "check", spool), 0, whole, fmt.Sprintf("process %d works on it", run.PID()), "nothing is wrong")
+	bar := servers.RunSiptraced(t, servers.Command{Bin: "/usr/bin/script", Dir: t.TempDir(), Args: []string{"-qfec", program + " spool check " + spool, "/dev/null"}})
+	expect(t, bar, 0, "% |", whole)
 	expect(t, spoolTool(t, "repair", spool), 1, "stop siptraced first")
 	expect(t, spoolTool(t, "forget", "store", "--set", "spool.dir="+spool), 1, "stop siptraced first")
 
@@ -175,5 +178,34 @@ func TestSpoolDamaged(t *testing.T) {
 	}
 	if n := d.count("sip_trace"); n != messages-1 {
 		t.Errorf("%d rows, want %d", n, messages-1)
+	}
+}
+
+// TestFirstEdition: the spool of siptraced's first edition is refused by everybody, who
+// say how to drain it, and nothing in it is touched.
+func TestFirstEdition(t *testing.T) {
+	t.Parallel()
+	spool := t.TempDir()
+	block := filepath.Join(spool, "jetstream", "$G", "streams", "SIPTRACED_0", "msgs", "1.blk")
+	if err := os.MkdirAll(filepath.Dir(block), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	write(t, block, "messages")
+	const remedy = "start the former version with the same configuration until nothing waits"
+	expect(t, spoolTool(t, "check", spool), 1, remedy)
+	expect(t, spoolTool(t, "dump", spool), 1, remedy)
+	expect(t, spoolTool(t, "repair", spool), 1, remedy)
+	expect(t, spoolTool(t, "forget", "store", "--set", "spool.dir="+spool), 1, remedy)
+	args := append([]string{"run", "--set", "spool.dir=" + spool, "--set", fmt.Sprintf("listen=udp:127.0.0.1:%d", servers.FreePort(t))}, noControl...)
+	expect(t, servers.RunSiptraced(t, servers.Command{Bin: program, Args: args, Dir: t.TempDir()}), 1, remedy)
+	var files []string
+	err := filepath.WalkDir(spool, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || !slices.Equal(files, []string{block}) {
+		t.Errorf("files %q, %v", files, err)
 	}
 }
