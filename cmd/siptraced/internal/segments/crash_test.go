@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -201,6 +202,55 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 		t.Errorf("after a loss of power %d records are damaged", b.DamagedRecords)
 	}
 	c.again(seed, n, got)
+}
+
+// More is not synced than is held in memory: the rest is read from the file. What the
+// disk lost of it is counted.
+func TestRewriteFromFile(t *testing.T) {
+	for _, lose := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			d := faulty.New(3)
+			r := start(t, d.Start(), "spool", time.Hour, journal.Limits{}, func(c *Config) { c.SegmentSize = 2 << 20 })
+			const size, last = 100 << 10, 400
+			d.Inject(faulty.Fault{Ops: faulty.Sync, Path: segmentSuffix, Err: syscall.EIO, After: 11, Times: 1, Lose: lose})
+			for n := 1; n <= last; n++ {
+				if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(n, size)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if r.log.held.bytes > mostHeld || r.log.held.bytes < mostHeld-size {
+				t.Errorf("%d bytes are held", r.log.held.bytes)
+			}
+			if err := r.log.Sync(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			after := d.CrashClone(1)
+			lost := r.bounds().DamagedRecords
+			r.close()
+			if (lost > 0) != lose {
+				t.Errorf("%d records are lost, the disk lost some: %v", lost, lose)
+			}
+			r = start(t, after.Start(), "spool", time.Hour, journal.Limits{})
+			c, _ := r.log.Read(context.Background(), 0)
+			defer c.Close()
+			have := uint64(0)
+			for {
+				e, err := c.Next(context.Background())
+				if errors.Is(err, journal.ErrEnd) {
+					break
+				}
+				if err != nil || !bytes.Equal(e.Data, entry(int(e.Seq), size).Data) {
+					t.Fatalf("entry %d: %v", e.Seq, err)
+				}
+				have += uint64(e.Records)
+				release(&e)
+			}
+			if have+lost != totalOf(last) {
+				t.Errorf("%d records are there, %d lost, of %d", have, lost, totalOf(last))
+			}
+			r.close()
+		})
+	}
 }
 
 // Entries of one call go to two segments, and one of these can't be synced: none of them
