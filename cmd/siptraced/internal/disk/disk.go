@@ -152,6 +152,9 @@ func (f osFile) WritevAt(bufs [][]byte, off int64) (n int, err error) {
 		if err != nil {
 			return n, &os.PathError{Op: "write", Path: f.Name(), Err: err}
 		}
+		if done == 0 && len(behind(bufs, 0)) > 0 {
+			return n, &os.PathError{Op: "write", Path: f.Name(), Err: io.ErrShortWrite}
+		}
 		n += done
 		bufs = behind(bufs, done)
 	}

@@ -461,6 +461,47 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+// An entry that is larger than the bound does not stop a log for ever.
+func TestLargerThanBound(t *testing.T) {
+	r := start(t, faulty.New(1).Start(), "spool", interval, journal.Limits{Bytes: 100 << 10})
+	for n := 1; n <= 3; n++ {
+		if k, err := r.log.Append(context.Background(), []*journal.Entry{entry(n, 200<<10)}); k != 1 {
+			t.Fatalf("append to an empty log: %v", err)
+		}
+		if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(n, 100)}); !errors.Is(err, journal.ErrFull) {
+			t.Errorf("append to a full one: %v", err)
+		}
+		if any, err := r.log.DropOldest(context.Background()); !any || err != nil {
+			t.Errorf("DropOldest = %v, %v", any, err)
+		}
+	}
+	if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(4, maxEntry+1)}); !errors.Is(err, journal.ErrTooLarge) {
+		t.Errorf("append of more than MaxEntry: %v", err)
+	}
+	r.close()
+}
+
+// When all is done and the process ends well, the disk is empty but for a few pages.
+func TestEmptyAfterClose(t *testing.T) {
+	d := faulty.New(1)
+	r := start(t, d.Start(), "spool", interval, journal.Limits{})
+	for n := 1; n <= 300; n += 100 {
+		r.append(n, n+99)
+		r.trim(n + 99)
+	}
+	r.close()
+	if got := d.Used(); got > 2*leastSlot+2*pageSize {
+		t.Errorf("%d bytes are used: %v", got, d.Files())
+	}
+	r.open(journal.Limits{})
+	if b := r.bounds(); b.First != 301 || b.Total != totalOf(300) || b.DamagedRecords != 0 {
+		t.Errorf("opened again: %+v\n%s", b, r.said)
+	}
+	r.append(301, 310)
+	same(t, "opened again", r.read(0), numbers(301, 310))
+	r.close()
+}
+
 func TestAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, faulty.New(1).Start(), "spool", interval, journal.Limits{Age: time.Minute})

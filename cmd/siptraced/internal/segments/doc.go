@@ -12,8 +12,8 @@
 //
 //	lock                                        held while it is open for writing
 //	positions                                   two slots, written in turn and in place
-//	shard-0/00…01-000001-9f3c….log              a segment: records one behind the other
-//	shard-0/00…01-000001-9f3c….idx              what is in it, once nothing is added to it
+//	shard-0/00…01-00…00-000001-9f3c….log        a segment: records one behind the other
+//	shard-0/00…01-00…00-000001-9f3c….idx        what is in it, once nothing is added to it
 //	shard-0/tail                                where the log ends
 //	shard-0/spare                               a segment to be used again
 //	shard-0/new-…                               not complete yet

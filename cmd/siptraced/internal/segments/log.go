@@ -319,7 +319,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// admit is how many bytes the bounds have room for, which is no less than size.
+// admit is how many bytes the bounds have room for, which is no less than size. An empty
+// log takes what is larger than its bound: nothing else could ever be done with it.
 func (l *Log) admit(size int64) (room int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -329,6 +330,9 @@ func (l *Log) admit(size int64) (room int64, err error) {
 	room = l.limits.Bytes
 	for _, s := range l.segments {
 		room -= s.live()
+	}
+	if room == l.limits.Bytes {
+		room = max(room, size)
 	}
 	if room < size {
 		return 0, errBound

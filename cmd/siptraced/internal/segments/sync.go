@@ -367,9 +367,30 @@ func (l *Log) close() error {
 	l.mu.Unlock()
 	if err == nil {
 		l.finish()
+		l.tidy()
 	}
 	l.closeFiles()
 	return err
+}
+
+// tidy removes what nobody needs while the log is closed.
+func (l *Log) tidy() {
+	l.mu.Lock()
+	trimmed := l.trimmed.seq
+	l.mu.Unlock()
+	err := l.drop(func(s *segment) bool { return s.published.last <= trimmed })
+	l.trimming.Lock()
+	defer l.trimming.Unlock()
+	l.mu.Lock()
+	spare := l.spare
+	l.mu.Unlock()
+	if spare {
+		l.setSpare(false)
+		err = errors.Join(err, l.engine.fs.Remove(filepath.Join(l.dir, spareName)))
+	}
+	if err != nil {
+		l.log.Warn("spool: files that nobody needs stay", "err", err)
+	}
 }
 
 func (l *Log) closeFiles() {
