@@ -65,7 +65,7 @@ const logPrefix = "shard-"
 
 // ErrFormerEdition is the answer to a directory of the first edition.
 var ErrFormerEdition = errors.New("the directory has a spool of siptraced's first edition: start the former version with the same configuration until nothing waits " +
-	"(spool.pending of each sink is 0), stop it, and remove the directory")
+	"(pending of each sink in siptrace.sinks is 0), stop it, and remove the directory")
 
 // Open opens a directory for writing. The error wraps a *disk.LockedError where another
 // process has it.

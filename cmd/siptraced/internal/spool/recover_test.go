@@ -141,3 +141,33 @@ func copyDir(t *testing.T, to, from string) {
 		t.Fatal(err)
 	}
 }
+
+// The number of shards changes when nothing waits any more, so that no call has its
+// beginning in one shard and the rest in another that is faster.
+func TestShardsChange(t *testing.T) {
+	cfg := testConfig(t)
+	away := func(context.Context) error { return errContinued }
+	for _, tt := range []struct {
+		shards, spread, logs int
+		open                 func(context.Context) error
+	}{
+		{2, 2, 2, nil},
+		{4, 4, 4, away},
+		{3, 4, 4, away}, // something waits
+		{3, 4, 4, nil},  // something waited
+		{3, 3, 4, nil},
+		{1, 1, 4, nil},
+	} {
+		cfg.Shards = tt.shards
+		s := open(t, cfg)
+		if s.spread != tt.spread || s.Shards() != tt.logs {
+			t.Errorf("%d shards wanted: calls go to %d of %d, want %d of %d", tt.shards, s.spread, s.Shards(), tt.spread, tt.logs)
+		}
+		k := &fakeSink{name: "store", open: tt.open}
+		c := s.Run(k, Options{})
+		put(t, s, 0, 50)
+		s.Flush(soon(t))
+		c.Stop(soon(t))
+		closeAll(t, s, nil)
+	}
+}
