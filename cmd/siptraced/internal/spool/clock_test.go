@@ -100,3 +100,48 @@ func TestNothingTaken(t *testing.T) {
 		}
 	})
 }
+
+// A disk that is full for ten seconds, whatever is given up, does not cost all that
+// waits.
+func TestDropsThatDoNotHelp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		s, l := onScript(t, func(c *Config) { c.Full = DropOldest }, func(e []*journal.Entry) (int, error) {
+			if full.Load() {
+				return 0, journal.ErrFull
+			}
+			return len(e), nil
+		})
+		var missed atomic.Uint64
+		away := make(chan struct{})
+		k := &fakeSink{name: "k", open: func(ctx context.Context) error {
+			select {
+			case <-away:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		}}
+		c := s.Run(k, Options{Count: Counters{Missed: &missed}})
+		const waiting, more = 3000, 5
+		putBig(t, s, 0, waiting)
+		if err := s.Sync(context.Background(), 0); err != nil {
+			t.Fatal(err)
+		}
+		full.Store(true)
+		putBig(t, s, waiting, waiting+more)
+		time.Sleep(10 * time.Second)
+		full.Store(false)
+		time.Sleep(10 * time.Second)
+		b, _ := l.Bounds(context.Background())
+		if b.First == 1 || b.First > 20 {
+			t.Errorf("%d batches of %d were given up", b.First-1, waiting)
+		}
+		close(away)
+		time.Sleep(time.Second)
+		if n := uint64(k.count()) + missed.Load(); n != waiting+more {
+			t.Errorf("%d came, %d missed, of %d", k.count(), missed.Load(), waiting+more)
+		}
+		c.Stop(context.Background())
+		closeAll(t, s, nil)
+	})
+}

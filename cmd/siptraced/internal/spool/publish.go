@@ -67,7 +67,7 @@ func (sh *shard) send(ctx context.Context, batches []*batch) {
 	for i, b := range batches {
 		entries[i] = &journal.Entry{Records: b.records, Taken: time.Now(), Data: b.data, Memory: b.memory}
 	}
-	failing := false
+	failing, madeRoom := false, false
 	for backoff := firstRetry; ; {
 		n, err := sh.append(ctx, entries)
 		for i, b := range batches[:n] {
@@ -77,10 +77,18 @@ func (sh *shard) send(ctx context.Context, batches []*batch) {
 			break
 		}
 		if n > 0 {
-			backoff = firstRetry
+			backoff, madeRoom = firstRetry, false
 		}
 		switch {
+		case ctx.Err() != nil:
+			sh.lose(batches, err)
+			return
 		case errors.Is(err, journal.ErrFull) && sh.makeRoom(ctx, err):
+			// What does not help is not repeated until nothing is left.
+			if madeRoom {
+				break
+			}
+			madeRoom = true
 			continue
 		case errors.Is(err, journal.ErrFull) && s.cfg.Full == RefuseNew, errors.Is(err, journal.ErrTooLarge):
 			sh.refused(batches[0], err)
@@ -89,11 +97,7 @@ func (sh *shard) send(ctx context.Context, batches []*batch) {
 				return
 			}
 			continue
-		case ctx.Err() != nil:
-			sh.lose(batches, err)
-			return
-		}
-		if !failing {
+		case !failing:
 			s.log.Error("spool: messages can't be written, trying again", "shard", sh.index, "err", err)
 			failing = true
 		}
@@ -101,7 +105,7 @@ func (sh *shard) send(ctx context.Context, batches []*batch) {
 		backoff = min(2*backoff, maxBackoff)
 	}
 	if failing {
-		s.log.Info("spool: taking records again", "shard", sh.index)
+		s.log.Info("spool: messages can be written again", "shard", sh.index)
 	}
 }
 
