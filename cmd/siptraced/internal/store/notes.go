@@ -141,6 +141,7 @@ func (n *notes) opened(ctx context.Context, shard int, database uint64) (opened 
 type noted struct {
 	id   string
 	row  string // its name in the table of positions
+	made string // the database in which the row was made last, "" if in none
 	told bool   // the log said that the spool is older than the database
 }
 
@@ -153,11 +154,12 @@ func (n *notes) timelines(ctx context.Context, shard int) (list []noted, err err
 	}
 	for _, text := range strings.Fields(n.kept[timelinesKey(shard)]) {
 		text, told := strings.CutSuffix(text, "!")
+		text, made, _ := strings.Cut(text, "+")
 		id, row, other := strings.Cut(text, "=")
 		if !other {
 			row = id
 		}
-		list = append(list, noted{id, row, told})
+		list = append(list, noted{id, row, made, told})
 	}
 	return list, nil
 }
@@ -169,6 +171,9 @@ func (n *notes) setTimelines(shard int, list []noted) {
 		text := t.id
 		if t.row != t.id {
 			text += "=" + t.row
+		}
+		if t.made != "" {
+			text += "+" + t.made
 		}
 		if t.told {
 			text += "!"

@@ -102,7 +102,9 @@ func (w *writer) claim(ctx context.Context, s *session, lines []*line) error {
 		if !made && tracked && at != l.at && !w.shard.Contended {
 			return errMoved // somebody else did: to be looked at again
 		}
-		w.tracked, l.at, l.kept = tracked, at, tracked
+		if w.tracked, l.at, l.kept = tracked, at, tracked; tracked {
+			l.made = databaseID(w.cfg.URL)
+		}
 	}
 	return nil
 }
@@ -134,28 +136,28 @@ func (w *writer) restore(ctx context.Context, s *session, kept []noted) error {
 	if isNew {
 		until = 0
 	}
-	if err := w.remember(ctx, s, kept); err != nil {
-		return err
-	}
 	if renamed {
-		if err := w.notes.save(ctx); err != nil {
+		err = w.remember(ctx, s, kept)
+		if err == nil {
+			err = w.notes.save(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	lost := w.lost(until, end)
-	tell, err := w.rewrite(ctx, s, lost, until)
+	err = w.rewrite(ctx, s, w.lost(until, end), until)
+	if err == nil {
+		err = w.moveTo(ctx, s, end)
+	}
 	if err != nil {
 		return err
 	}
-	if err := w.moveTo(ctx, s, end); err != nil {
-		return err
-	}
+	w.tellLoss()
 	if err := w.claim(ctx, s, slices.DeleteFunc(slices.Clone(w.lines), func(l *line) bool { return l.last <= end })); err != nil {
 		return err
 	}
 	w.notes.back(w.shard.Index, id)
-	tell()
-	return nil
+	return w.remember(ctx, s, kept)
 }
 
 // isNew reports whether the database has no row of any timeline that the shard had:
@@ -180,9 +182,10 @@ func (w *writer) isNew(ctx context.Context, s *session, kept []noted) (bool, err
 // lost are the timelines of which the database has less than it has to, when all
 // batches up to until have to be there. It also settles from where on timelines go
 // that the database has no row of. A database that goes back loses what came last: so
-// nothing is lost of what is older than a timeline that it has some of.
+// nothing is lost of what is older than a timeline that it has some of; and a row that
+// was never made there is not lost either.
 func (w *writer) lost(until, end uint64) (lines []*line) {
-	newest := 0
+	id, newest := databaseID(w.cfg.URL), 0
 	for i, l := range w.lines {
 		if l.kept && l.at > l.first {
 			newest = i
@@ -191,7 +194,7 @@ func (w *writer) lost(until, end uint64) (lines []*line) {
 	for i, l := range w.lines {
 		renamed := l.row != l.id // what it has lost is not known
 		if !l.kept {
-			if l.at = l.clamp(end); i >= newest && !renamed && l.clamp(until) > l.first {
+			if l.at = l.clamp(end); i >= newest && !renamed && l.made == id && l.clamp(until) > l.first {
 				l.at = l.first
 			}
 		}
@@ -202,36 +205,56 @@ func (w *writer) lost(until, end uint64) (lines []*line) {
 	return lines
 }
 
-// rewrite writes what the spool still has of lost batches, up to until. What is
-// returned says so in the log.
-func (w *writer) rewrite(ctx context.Context, s *session, lost []*line, until uint64) (tell func(), err error) {
+// loss is what a database turned out to have lost, until it has it again. That may
+// take more than one session.
+type loss struct {
+	from, until       uint64
+	messages, batches int // written again
+}
+
+// add counts what was written again.
+func (l *loss) add(messages, batches int) {
+	l.messages, l.batches = l.messages+messages, l.batches+batches
+}
+
+// rewrite writes what the spool still has of lost batches, up to until.
+func (w *writer) rewrite(ctx context.Context, s *session, lost []*line, until uint64) error {
 	if len(lost) == 0 {
-		return func() {}, nil
+		return nil
 	}
 	if err := w.claim(ctx, s, lost); err != nil || !w.tracked {
-		return func() {}, err
+		return err
 	}
-	from, messages, batches := lost[0].at, 0, 0
+	if w.loss == nil {
+		w.loss = &loss{from: lost[0].at}
+	}
+	w.loss.until = max(w.loss.until, until)
 	for _, l := range lost {
-		m, b, err := w.rewriteLine(ctx, s, l, until)
-		messages, batches = messages+m, batches+b
-		if err != nil {
-			return nil, err
+		if err := w.rewriteLine(ctx, s, l, until); err != nil {
+			return err
 		}
 	}
-	return func() {
-		w.stats.rewritten.Add(uint64(messages))
-		w.stats.positionBack.Add(1)
-		attrs := []any{"position", from, "expected", until, "messages_written_again", messages, "batches_not_in_the_spool", int(until-from) - batches}
-		if lost, known := w.history.since(from); known {
-			attrs = append(attrs, "messages_lost", max(0, lost-messages))
-		}
-		w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
-	}, nil
+	return nil
+}
+
+// tellLoss says what the database had lost, now that it has what there is of it.
+func (w *writer) tellLoss() {
+	l := w.loss
+	if l == nil {
+		return
+	}
+	w.loss = nil
+	w.stats.rewritten.Add(uint64(l.messages))
+	w.stats.positionBack.Add(1)
+	attrs := []any{"position", l.from, "expected", l.until, "messages_written_again", l.messages, "batches_not_in_the_spool", max(0, int(l.until-l.from)-l.batches)}
+	if lost, known := w.history.since(l.from); known {
+		attrs = append(attrs, "messages_lost", max(0, lost-l.messages))
+	}
+	w.log.Error("database: its position went back, rows that were committed are gone: a standby without them took over, or a backup was restored", attrs...)
 }
 
 // rewriteLine does so for one timeline.
-func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uint64) (messages, batches int, err error) {
+func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uint64) error {
 	var group []*spool.Batch
 	size := 0
 	defer func() {
@@ -246,16 +269,18 @@ func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uin
 				return err
 			}
 			w.settle(o)
-			for len(group) > 0 && group[0].Seq <= o.seq {
-				group[0].Release()
-				group, batches = group[1:], batches+1
+			n := 0
+			for n < len(group) && group[n].Seq <= o.seq {
+				group[n].Release()
+				n++
 			}
-			messages += o.records - o.rejected
+			group = group[n:]
+			w.loss.add(o.records-o.rejected, n)
 		}
 		size = 0
 		return nil
 	}
-	err = w.shard.Reread(ctx, l.at+1, l.clamp(until), func(b *spool.Batch) error {
+	err := w.shard.Reread(ctx, l.at+1, l.clamp(until), func(b *spool.Batch) error {
 		group, size = append(group, b), size+b.Size()
 		if size >= w.cfg.BatchBytes {
 			return flush()
@@ -265,7 +290,7 @@ func (w *writer) rewriteLine(ctx context.Context, s *session, l *line, until uin
 	if err == nil {
 		err = flush()
 	}
-	return messages, batches, err
+	return err
 }
 
 // moveTo moves the positions that are behind end there.

@@ -21,6 +21,7 @@ type line struct {
 	last  uint64 // its last number; math.MaxUint64 as long as it goes on
 	at    uint64 // up to here its batches are in the database
 	kept  bool   // the table has its row
+	made  string // the database in which it was made last
 	own   bool   // this process began it: nobody else has a reason to move its position
 	told  bool   // the log said that the spool is older than the database
 }
@@ -34,7 +35,7 @@ func linesOf(timelines []journal.Timeline, kept []noted) (lines []*line) {
 	for _, t := range timelines {
 		l := &line{id: t.ID, row: t.ID, first: first, last: t.Last}
 		if i := slices.IndexFunc(kept, func(n noted) bool { return n.id == t.ID }); i >= 0 {
-			l.row, l.told = kept[i].row, kept[i].told
+			l.row, l.made, l.told = kept[i].row, kept[i].made, kept[i].told
 		}
 		lines, first = append(lines, l), t.Last
 	}
@@ -85,10 +86,13 @@ func (w *writer) answered() {
 			if !l.kept || last.row != l.row || last.to != l.at {
 				continue
 			}
-			if o.moves[0].from >= w.counted {
+			switch {
+			case o.moves[0].from >= max(w.counted, w.shard.Offset()):
 				w.book(o)
+			case w.loss != nil: // it was counted before the database lost it
+				w.loss.add(o.records-o.rejected, int(last.to-o.moves[0].from))
 			}
-			break // otherwise its batches are counted when they come again
+			break
 		}
 	}
 }
@@ -186,7 +190,7 @@ func (w *writer) remember(ctx context.Context, s *session, kept []noted) error {
 	held := map[string]bool{}
 	for _, l := range w.lines {
 		held[l.id] = true
-		n := noted{l.id, l.row, l.told}
+		n := noted{l.id, l.row, l.made, l.told}
 		if i := slices.IndexFunc(kept, func(n noted) bool { return n.id == l.id }); i >= 0 {
 			kept[i] = n
 		} else {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"siptraced/cmd/siptraced/internal/journal"
+	"siptraced/compat/siptrace"
 )
 
 // Three timelines: 1 to 100, 101 to 200, and 201 to what comes.
@@ -16,14 +17,20 @@ func threeTimelines() []journal.Timeline {
 	return []journal.Timeline{{ID: "one", Last: 100}, {ID: "two", Last: 200}, {ID: "three", Last: 250}}
 }
 
-// none is the position of a timeline that the database has no row of.
-const none = -1
+// The position of a timeline that the database has no row of: it had one, or not.
+const (
+	none  = -1
+	never = -2
+)
 
 func linesAt(at ...int) []*line {
 	lines := linesOf(threeTimelines(), nil)
 	for i, at := range at {
-		if lines[i].kept = at != none; lines[i].kept {
+		if lines[i].kept = at >= 0; lines[i].kept {
 			lines[i].at = uint64(at)
+		}
+		if at != never {
+			lines[i].made = databaseID(siptrace.DBURL{})
 		}
 	}
 	return lines
@@ -47,13 +54,15 @@ func TestLost(t *testing.T) {
 		{"the same, after a crash before that was mended", []int{100, 150, 200}, 220, 220, []string{"two", "three"}, []uint64{100, 150, 200}},
 		{"the same, after a crash in the middle of it", []int{100, 200, 200}, 220, 220, []string{"three"}, []uint64{100, 200, 200}},
 		{"to before all of them", []int{none, none, none}, 220, 220, []string{"one", "two", "three"}, []uint64{0, 100, 200}},
+		{"nothing, nobody was there since", []int{100, never, never}, 100, 100, nil, []uint64{100, 100, 200}},
+		{"nothing, of what the spool has nobody was there", []int{never, never, never}, 50, 50, nil, []uint64{50, 100, 200}},
 		{"nothing, the row of an old one is gone", []int{none, 200, 220}, 220, 220, nil, []uint64{100, 200, 220}},
 		{"nothing, the end of an old one was damaged", []int{90, 200, 220}, 220, 220, nil, []uint64{90, 200, 220}},
 		{"nothing, another database was in use since", []int{60, none, none}, 60, 220, nil, []uint64{60, 200, 220}},
 		{"before another database was in use", []int{40, none, none}, 60, 220, []string{"one"}, []uint64{40, 200, 220}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &writer{place: place{lines: linesAt(tt.at...)}}
+			w := &writer{cfg: &Config{}, place: place{lines: linesAt(tt.at...)}}
 			var got []string
 			for _, l := range w.lost(tt.until, tt.end) {
 				got = append(got, l.id)
@@ -123,7 +132,7 @@ func TestCopies(t *testing.T) {
 func TestNoted(t *testing.T) {
 	c := newCluster(t, 1)
 	r := newRig(t, c.url(), t.TempDir(), c.set)
-	want := []noted{{"one", "one", false}, {"two", "two~5", false}, {"three", "three", true}, {"four", "four~7", true}}
+	want := []noted{{"one", "one", "", false}, {"two", "two~5", "db", false}, {"three", "three", "", true}, {"four", "four~7", "", true}, {"five", "five", "db", true}}
 	if _, err := r.store.notes.timelines(t.Context(), 7); err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,7 @@ type place struct {
 	tracked bool    // the database keeps their positions
 	counted uint64  // up to here committed batches are counted
 	history history
+	loss    *loss // that is being mended
 	// unanswered are transactions that a server of the database may have committed:
 	// their COMMIT was sent, and the answer is not known.
 	unanswered []outcome
@@ -92,7 +93,7 @@ func (w *writer) open(ctx context.Context, shard spool.Shard) (spool.Writer, err
 	w.shard = shard
 	if cfg := w.wanted.Load(); cfg != w.cfg {
 		if w.cfg != nil && databaseID(cfg.URL) != databaseID(w.cfg.URL) {
-			w.history = history{}
+			w.history, w.loss = history{}, nil
 		}
 		w.cfg, w.host = cfg, 0
 	}
