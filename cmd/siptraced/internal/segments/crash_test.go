@@ -41,19 +41,18 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-func powerLoss(t *testing.T, seed uint64, every time.Duration) (missing, unsynced uint64) {
-	rng := rand.New(rand.NewPCG(seed, 7))
-	d := faulty.New(seed)
-	r := start(t, d.Start(), "spool", every, journal.Limits{})
+// busy appends, saves positions, trims and opens again at random. It returns the last
+// entry, and the last position that was saved.
+func (r *rig) busy(rng *rand.Rand) (last int, saved uint64) {
 	ctx := context.Background()
-	n, done, saved := 0, 0, uint64(0)
+	done := 0
 	for range rng.IntN(60) + 1 {
 		k := 1 + rng.IntN(12)
-		r.append(n+1, n+k)
-		n += k
+		r.append(last+1, last+k)
+		last += k
 		switch rng.IntN(8) {
 		case 0:
-			done = n - rng.IntN(min(n, 20))
+			done = last - rng.IntN(min(last, 20))
 			r.put("store.0", fmt.Sprint(done))
 		case 1:
 			if r.engine.Positions().Flush(ctx) == nil {
@@ -67,54 +66,49 @@ func powerLoss(t *testing.T, seed uint64, every time.Duration) (missing, unsynce
 		}
 		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
 	}
-	b := r.bounds()
+	return last, saved
+}
+
+// missing is how many records the entries from first to last have that are not among
+// got.
+func missing(got []int, first, last int) (records uint64) {
+	have := map[int]bool{}
+	for _, k := range got {
+		have[k] = true
+	}
+	for k := first; k <= last; k++ {
+		if !have[k] {
+			records += uint64(k%5 + 1)
+		}
+	}
+	return records
+}
+
+func powerLoss(t *testing.T, seed uint64, every time.Duration) (lost, unsynced uint64) {
+	d := faulty.New(seed)
+	r := start(t, d.Start(), "spool", every, journal.Limits{})
+	n, saved := r.busy(rand.New(rand.NewPCG(seed, 7)))
+	was := r.bounds()
 	after := d.CrashClone(seed)
 	r.close()
 
 	c := start(t, after.Start(), "spool", every, journal.Limits{})
 	got, now := c.read(0), c.bounds()
-	kept := n
-	if len(got) > 0 {
-		kept = got[len(got)-1]
-		for i, k := range got[1:] {
-			if k <= got[i] {
-				t.Fatalf("seed %d: entry %d behind %d", seed, k, got[i])
-			}
-		}
+	if lost = missing(got, int(was.First), n); lost > was.UnsyncedRecords {
+		t.Fatalf("seed %d: %d records are missing, %d were not synced: of the entries from %d to %d there are %v\n%s", seed, lost, was.UnsyncedRecords, was.First, n, got, c.said)
 	}
-	have := map[int]bool{}
-	for _, k := range got {
-		have[k] = true
-	}
-	for k := int(b.First); k <= n; k++ { // behind what was trimmed
-		if !have[k] {
-			missing += uint64(k%5 + 1)
-		}
-	}
-	if missing > b.UnsyncedRecords {
-		t.Fatalf("seed %d: %d records are missing, %d were not synced (of %d entries from %d the last is %d): %v %v\n%s", seed, missing, b.UnsyncedRecords, n, b.First, kept, got, after.Files(), c.said)
-	}
-	counted := uint64(0) // what the log must know of
 	front := c.log.trimmed.seq
 	if len(c.log.segments) > 0 {
 		front = max(front, c.log.segments[0].first-1)
 	}
-	for k := int(front) + 1; k <= int(now.Last); k++ {
-		if !have[k] {
-			counted += uint64(k%5 + 1)
-		}
-	}
-	if now.DamagedRecords != counted {
-		t.Errorf("seed %d: %d records counted as damaged, %d are missing: of %d, behind %d, %+v: %v\n%s", seed, now.DamagedRecords, counted, n, front, now, got, c.said)
-		for _, s := range c.log.segments {
-			t.Logf("%+v", s)
-		}
+	if known := missing(got, int(front)+1, int(now.Last)); now.DamagedRecords != known {
+		t.Errorf("seed %d: %d records counted as damaged, %d are missing: of the entries from %d to %d there are %v\n%s", seed, now.DamagedRecords, known, front+1, now.Last, got, c.said)
 	}
 	if now.Last < saved {
 		t.Errorf("seed %d: the log ends with %d, position %d was saved", seed, now.Last, saved)
 	}
 	c.again(seed, n, got)
-	return missing, b.UnsyncedRecords
+	return lost, was.UnsyncedRecords
 }
 
 // again appends to a log after a crash, and closes and opens it.

@@ -13,23 +13,21 @@ import (
 	"siptraced/cmd/siptraced/internal/journal"
 )
 
-// FuzzRecovery takes any bytes for one of the files of a directory. Opening never fails,
-// and what is read is what was appended.
-func FuzzRecovery(f *testing.F) {
-	d := faulty.New(1)
-	fs := d.Start()
-	open := func(fs *faulty.Process) (*Engine, *Log, error) {
-		e, err := Open(context.Background(), Config{FS: fs, Dir: "spool", SyncInterval: time.Hour, SegmentSize: 4 << 10})
-		if err != nil {
-			return nil, nil, err
-		}
-		l, err := e.Open(context.Background(), 0, journal.Limits{})
-		if err != nil {
-			return e, nil, err
-		}
-		return e, l.(*Log), nil
+// openSmall opens a log of small segments.
+func openSmall(fs *faulty.Process) (*Engine, journal.Log, error) {
+	e, err := Open(context.Background(), Config{FS: fs, Dir: "spool", SyncInterval: time.Hour, SegmentSize: 4 << 10})
+	if err != nil {
+		return nil, nil, err
 	}
-	e, l, err := open(fs)
+	l, err := e.Open(context.Background(), 0, journal.Limits{})
+	return e, l, err
+}
+
+// intact makes a disk as it is after a kill, and the entries that are on it.
+func intact(f *testing.F) (*faulty.Disk, map[uint64]*journal.Entry) {
+	f.Helper()
+	d := faulty.New(1)
+	e, l, err := openSmall(d.Start())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -41,13 +39,21 @@ func FuzzRecovery(f *testing.F) {
 		}
 		appended[one.Seq] = one
 	}
-	if err := errors.Join(e.Positions().Put(context.Background(), "store.0", "1 2 3"), e.Positions().Flush(context.Background())); err != nil {
+	p := e.Positions()
+	if err := errors.Join(p.Put(context.Background(), "store.0", "1 2 3"), p.Flush(context.Background())); err != nil {
 		f.Fatal(err)
 	}
 	kept := d.Clone(1)
 	if err := e.Close(context.Background()); err != nil {
 		f.Fatal(err)
 	}
+	return kept, appended
+}
+
+// FuzzRecovery takes any bytes for one of the files of a directory. Opening never fails,
+// and what is read is what was appended.
+func FuzzRecovery(f *testing.F) {
+	kept, appended := intact(f)
 	files := kept.Files()
 	for i, name := range files {
 		if data, err := kept.Contents(name); err == nil {
@@ -65,28 +71,12 @@ func FuzzRecovery(f *testing.F) {
 		if _, err := v.Check(context.Background(), nil); err != nil {
 			t.Fatal(err)
 		}
-		e, l, err := open(d.Start())
+		e, l, err := openSmall(d.Start())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		defer e.Close(context.Background())
-		c, _ := l.Read(context.Background(), 0)
-		defer c.Close()
-		n := 0
-		for last := uint64(0); ; n++ {
-			got, err := c.Next(context.Background())
-			if errors.Is(err, journal.ErrEnd) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			want := appended[got.Seq]
-			if want == nil || got.Seq <= last || !bytes.Equal(got.Data, want.Data) || got.Total != want.Total || got.Records != want.Records {
-				t.Fatalf("%s: entry %d was not appended", name, got.Seq)
-			}
-			last = got.Seq
-		}
+		n := readKnown(t, l, appended)
 		if !strings.HasSuffix(name, segmentSuffix) && n != len(appended) {
 			t.Fatalf("%s: %d entries", filepath.Base(name), n)
 		}
@@ -95,4 +85,27 @@ func FuzzRecovery(f *testing.F) {
 			t.Fatalf("append behind it: %d, %v", one.Seq, err)
 		}
 	})
+}
+
+// readKnown reads a log, all of whose entries were appended, and returns how many there
+// are.
+func readKnown(t *testing.T, l journal.Log, appended map[uint64]*journal.Entry) (n int) {
+	t.Helper()
+	c, _ := l.Read(context.Background(), 0)
+	defer c.Close()
+	for last := uint64(0); ; n++ {
+		got, err := c.Next(context.Background())
+		if errors.Is(err, journal.ErrEnd) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := appended[got.Seq]
+		if want == nil || got.Seq <= last || !bytes.Equal(got.Data, want.Data) || got.Total != want.Total || got.Records != want.Records {
+			t.Fatalf("entry %d was not appended", got.Seq)
+		}
+		last = got.Seq
+		release(&got)
+	}
 }
