@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -44,10 +46,12 @@ func (f fence) set(h nats.Header) {
 
 // attempt is a batch on its way.
 type attempt struct {
-	entry *journal.Entry
-	msg   *nats.Msg
+	entry  *journal.Entry
+	number uint64 // in the log, of this intake's
+	msg    *nats.Msg
 	// doubt: an answer did not come; the batch may be stored, or may be later.
-	doubt bool
+	doubt   bool
+	refused int // how often the fence did not hold
 }
 
 // Append puts in one batch after the other. One that waits for its answer when ctx ends
@@ -67,7 +71,7 @@ func (l *Log) Append(ctx context.Context, entries []*journal.Entry) (n int, err 
 			} else {
 				err = fmt.Errorf("%w: %w", journal.ErrUncertain, err)
 			}
-			return n, fmt.Errorf("stream %s: %w", l.name, err)
+			return n, err
 		}
 		l.pending = nil
 		n++
@@ -78,12 +82,19 @@ func (l *Log) Append(ctx context.Context, entries []*journal.Entry) (n int, err 
 func (l *Log) attempt(e *journal.Entry) *attempt {
 	session := l.engine.session
 	l.batches++
-	return &attempt{entry: e, msg: &nats.Msg{Subject: l.subject + "." + session, Data: e.Data, Header: nats.Header{
+	return &attempt{entry: e, number: l.batches, msg: &nats.Msg{Subject: l.subject + "." + session, Data: e.Data, Header: nats.Header{
 		headerRecords: {strconv.Itoa(e.Records)},
 		headerTotal:   {strconv.FormatUint(e.Total, 10)},
 		headerIntake:  {session},
 		nats.MsgIdHdr: {fmt.Sprintf("%s.%d.%s", session, l.index, strconv.FormatUint(l.batches, 36))},
 	}}}
+}
+
+// batchNumber is the number in the id of a batch; 0: there is none.
+func batchNumber(h nats.Header) uint64 {
+	id := h.Get(nats.MsgIdHdr)
+	n, _ := strconv.ParseUint(id[strings.LastIndexByte(id, '.')+1:], 36, 64)
+	return n
 }
 
 // put returns nil when the batch is stored.
@@ -104,11 +115,14 @@ func (l *Log) put(ctx context.Context, a *attempt) error {
 			return l.unanswered(ctx, a, err)
 		case api.ErrorCode == codeWrongLast:
 			l.refused(a, api)
+			if err := l.giveWay(ctx, a); err != nil {
+				return err
+			}
 		case api.ErrorCode == codeSubjectInUse, api.ErrorCode == codeBatchInFlight:
 			// An earlier attempt is on its way through the cluster.
 			a.doubt = true
 			if err := sleep(ctx, changePause); err != nil {
-				return err
+				return fmt.Errorf("stream %s: %w", l.name, err)
 			}
 		case isFull(api):
 			return l.noRoom(ctx, a, fmt.Errorf("%w: %w", journal.ErrFull, err))
@@ -133,6 +147,19 @@ func (l *Log) refused(a *attempt, api *jetstream.APIError) {
 	l.fence = fence{end: end, known: true, told: true}
 }
 
+// giveWay waits before a batch is tried for the third time and later: others are faster,
+// or a server that led the stream does not know yet that it does no more.
+func (l *Log) giveWay(ctx context.Context, a *attempt) error {
+	const step, most = 2 * time.Millisecond, 100 * time.Millisecond
+	if a.refused++; a.refused < 3 {
+		return nil
+	}
+	if err := sleep(ctx, rand.N(min(time.Duration(a.refused)*step, most))); err != nil {
+		return fmt.Errorf("stream %s: %w", l.name, err)
+	}
+	return nil
+}
+
 // noRoom is the answer to a batch for which there is no room. An earlier attempt may
 // have been stored; one that is still on its way then comes late, and is not counted.
 func (l *Log) noRoom(ctx context.Context, a *attempt, full error) error {
@@ -140,6 +167,7 @@ func (l *Log) noRoom(ctx context.Context, a *attempt, full error) error {
 		if stored, err := l.newFence(ctx, a); stored || err != nil {
 			return err
 		}
+		a.doubt = false
 	}
 	return full
 }
@@ -190,7 +218,7 @@ func (l *Log) publish(ctx context.Context, a *attempt) (seq uint64, err error) {
 		return l.engine.js.PublishMsg(ctx, &msg)
 	})
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("stream %s: %w", l.name, err)
 	}
 	return ack.Sequence, nil
 }
@@ -206,7 +234,9 @@ func (l *Log) kept(a *attempt, seq uint64) {
 }
 
 // newFence finds out what the next attempt has to come behind, and whether an earlier
-// one was stored: not behind the end that it asks for first.
+// one was stored: not behind the end that it asks for first. What a server says that led
+// the stream until a moment ago may be old: then the fence does not hold, so that doubt
+// stays until it does.
 func (l *Log) newFence(ctx context.Context, a *attempt) (stored bool, err error) {
 	info, err := l.info(ctx)
 	if err != nil {
@@ -220,7 +250,6 @@ func (l *Log) newFence(ctx context.Context, a *attempt) (stored bool, err error)
 		return true, nil
 	case err == nil:
 		l.fence = fence{own: msg.Sequence, known: true}
-		a.doubt = false
 		return false, nil
 	case !errors.Is(err, jetstream.ErrMsgNotFound):
 		return false, err
@@ -230,12 +259,11 @@ func (l *Log) newFence(ctx context.Context, a *attempt) (stored bool, err error)
 		if err != nil {
 			return false, err
 		}
-		if at := gone[l.engine.session]; at.total >= a.entry.Total {
+		if at := gone[l.engine.session]; at.number >= a.number {
 			l.kept(a, at.seq)
 			return true, nil
 		}
 	}
 	l.fence = fence{end: info.State.LastSeq, known: true}
-	a.doubt = false
 	return false, nil
 }

@@ -129,7 +129,7 @@ func (c *cursor) consume(open func()) error {
 		}
 		e := journal.Entry{Seq: meta.Sequence.Stream, Intake: msg.Headers().Get(headerIntake), Timeline: timeline, Taken: meta.Timestamp, Data: msg.Data()}
 		e.Records, e.Total = batchHeader(msg.Headers())
-		l.passed(c.last+1, e.Seq, e.Intake, e.Total)
+		l.passed(c.last+1, e.Seq, msg.Headers())
 		select {
 		case c.out <- e:
 			c.last = e.Seq

@@ -209,7 +209,7 @@ func testTwoIntakes(t *testing.T, url string, i int) {
 		if err != nil || b.Last != 2*each || b.Total != each {
 			t.Errorf("intake %d: %+v, %v, want %d messages", n, b, err, 2*each)
 		}
-		if gone[l.engine.session].total < each/10 {
+		if gone[l.engine.session].number < each/10 {
 			t.Errorf("of intake %d is noted %+v", n, gone[l.engine.session])
 		}
 	}
@@ -341,7 +341,7 @@ func testTrimNotes(t *testing.T, url string, i int) {
 		t.Fatal(err)
 	}
 	gone, err := a.readGone(within1(t))
-	if want := (mark{total: 5, seq: 5}); err != nil || gone[ea.session] != want {
+	if want := (mark{number: 5, seq: 5}); err != nil || gone[ea.session] != want {
 		t.Errorf("noted %+v, %v, want %+v", gone[ea.session], err, want)
 	}
 	appendAll(t, a, entries(5, "again"))
@@ -568,4 +568,35 @@ func testStreamDeleted(t *testing.T, url string, i int) {
 	if got, err := c.Next(within1(t)); err != nil || string(got.Data) != "o" {
 		t.Errorf("read %q, %v", got.Data, err)
 	}
+}
+
+// TestAccountFull: the bounds of the account, and those of the servers, are no room as
+// well.
+func TestAccountFull(t *testing.T) {
+	t.Parallel()
+	nodes := cluster(t, servers.NATSOptions{Server: `accounts {
+  SPOOL { jetstream { max_file: 8388608 }, users: [ { user: u, password: p } ] }
+}
+no_auth_user: u`})
+	e, _ := connect(t, servers.NATSURL(nodes))
+	l := shard(t, e, 0, journal.Limits{})
+	list := entries(0, texts("m", 20)...)
+	for _, e := range list {
+		e.Data = make([]byte, 512<<10)
+	}
+	n, err := 0, error(nil)
+	for deadline := time.Now().Add(soon); err == nil || !errors.Is(err, journal.ErrFull); {
+		m := 0
+		m, err = l.Append(within1(t), list[n:])
+		if n += m; n == len(list) || time.Now().After(deadline) {
+			t.Fatalf("%d of %d taken, %v, want %v", n, len(list), err, journal.ErrFull)
+		}
+	}
+	if n == 0 {
+		t.Fatal("none was taken")
+	}
+	if any, err := l.DropOldest(within1(t)); !any || err != nil {
+		t.Fatalf("DropOldest = %v, %v", any, err)
+	}
+	appendAll(t, l, list[n:n+1])
 }

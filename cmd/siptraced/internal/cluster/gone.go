@@ -15,9 +15,10 @@ import (
 	"siptraced/cmd/siptraced/internal/journal"
 )
 
-// mark is a batch of an intake.
+// mark is a batch of an intake: which of its batches in this stream it is (from 1), and
+// its number in the stream.
 type mark struct {
-	total, seq uint64
+	number, seq uint64
 }
 
 // goneAge is how long a note is kept: an intake whose connection is away for longer
@@ -40,7 +41,7 @@ func (l *Log) noteSeen(ctx context.Context, upTo uint64) error {
 	news := map[string]mark{}
 	l.mu.Lock()
 	for intake, m := range l.seen {
-		if m.total > l.noted[intake] {
+		if m.number > l.noted[intake] {
 			news[intake] = m
 		}
 	}
@@ -55,7 +56,7 @@ func (l *Log) noteSeen(ctx context.Context, upTo uint64) error {
 		return fmt.Errorf("stream %s: how far its intakes came is not noted: %w", l.name, err)
 	}
 	for intake, m := range news {
-		l.noted[intake] = m.total
+		l.noted[intake] = m.number
 	}
 	return nil
 }
@@ -74,8 +75,7 @@ func (l *Log) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, total := batchHeader(msg.Header)
-		l.passed(0, msg.Sequence, msg.Header.Get(headerIntake), total)
+		l.passed(0, msg.Sequence, msg.Header)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,7 +106,7 @@ type note struct {
 	at int64 // Unix seconds
 }
 
-// parseGone reads "INTAKE TOTAL SEQ TIME" from each line, and passes over others.
+// parseGone reads "INTAKE NUMBER SEQ TIME" from each line, and passes over others.
 func parseGone(text string) map[string]note {
 	out := map[string]note{}
 	for line := range strings.Lines(text) {
@@ -114,11 +114,11 @@ func parseGone(text string) map[string]note {
 		if len(f) != 4 {
 			continue
 		}
-		total, err1 := strconv.ParseUint(f[1], 10, 64)
+		number, err1 := strconv.ParseUint(f[1], 10, 64)
 		seq, err2 := strconv.ParseUint(f[2], 10, 64)
 		at, err3 := strconv.ParseInt(f[3], 10, 64)
 		if err := errors.Join(err1, err2, err3); err == nil {
-			out[f[0]] = note{mark{total, seq}, at}
+			out[f[0]] = note{mark{number, seq}, at}
 		}
 	}
 	return out
@@ -128,14 +128,14 @@ func parseGone(text string) map[string]note {
 func mergeGone(text string, news map[string]mark, now time.Time) string {
 	all := parseGone(text)
 	for intake, m := range news {
-		if m.total > all[intake].total {
+		if m.number > all[intake].number {
 			all[intake] = note{m, now.Unix()}
 		}
 	}
 	var b strings.Builder
 	for _, intake := range slices.Sorted(maps.Keys(all)) {
 		if n := all[intake]; now.Unix()-n.at < int64(goneAge/time.Second) {
-			fmt.Fprintf(&b, "%s %d %d %d\n", intake, n.total, n.seq, n.at)
+			fmt.Fprintf(&b, "%s %d %d %d\n", intake, n.number, n.seq, n.at)
 		}
 	}
 	return b.String()

@@ -355,10 +355,11 @@ func (l *Log) waiting(ctx context.Context, st jetstream.StreamState, next uint64
 
 // passed takes up a message that came by; next is the first number that its reader can
 // have missed.
-func (l *Log) passed(next, seq uint64, intake string, total uint64) {
+func (l *Log) passed(next, seq uint64, h nats.Header) {
+	intake := h.Get(headerIntake)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m := (mark{total, seq}); m.total > l.seen[intake].total {
+	if m := (mark{batchNumber(h), seq}); m.number > l.seen[intake].number {
 		l.seen[intake] = m
 	}
 	l.reached(seq)
