@@ -79,7 +79,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Engine, error) {
 		_ = e.Close(ctx)
 		return nil, err
 	}
-	e.positions = &positions{kv: kv}
+	e.positions = &positions{kv: kv, unsaved: map[string]kept{}}
 	return e, nil
 }
 
@@ -228,6 +228,9 @@ func (e *Engine) Open(ctx context.Context, i int, l journal.Limits) (journal.Log
 	if _, err := patiently(ctx, e, "stream "+log.name, func(ctx context.Context) (jetstream.Stream, error) {
 		return log.make(ctx)
 	}); err != nil {
+		if api := (*jetstream.APIError)(nil); errors.As(err, &api) && isFull(api) {
+			err = fmt.Errorf("%w: it is to take %d bytes (keys spool.max_bytes and spool.shards), more than the account or the servers have left", err, l.Bytes)
+		}
 		return nil, err
 	}
 	e.mu.Lock()

@@ -30,6 +30,7 @@ type Log struct {
 	trimming turn   // one Trim at a time; covers what follows
 	trimmed  uint64 // what is gone up to here
 	noted    map[string]uint64
+	owing    bool // a note that comes late
 	held     held
 
 	mu        sync.Mutex // covers what follows; never held during I/O

@@ -4,13 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"siptraced/cmd/siptraced/internal/journal"
 )
 
 // positions is a key-value bucket of the cluster.
-type positions struct{ kv jetstream.KeyValue }
+type positions struct {
+	kv jetstream.KeyValue
+
+	mu sync.Mutex // covers unsaved
+	// unsaved are values for which there was no room, by key. What they say is done
+	// goes all the same: a full cluster could not be emptied otherwise.
+	unsaved map[string]kept
+}
 
 func (p *positions) Get(ctx context.Context, key string) (string, bool, error) {
 	value, _, err := p.read(ctx, key)
@@ -43,17 +54,30 @@ func (p *positions) write(ctx context.Context, key string, f func(ctx context.Co
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx) })
+	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && isFull(api) {
+		err = fmt.Errorf("%w: %w", journal.ErrFull, err)
+	}
 	return keyError(key, err)
 }
 
 func (p *positions) Put(ctx context.Context, key, value string) error {
-	return p.write(ctx, key, func(ctx context.Context) error {
+	err := p.write(ctx, key, func(ctx context.Context) error {
 		_, err := p.kv.PutString(ctx, key, value)
 		return err
 	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.unsaved, key)
+	if errors.Is(err, journal.ErrFull) {
+		p.unsaved[key] = kept{value, time.Now()}
+	}
+	return err
 }
 
 func (p *positions) Remove(ctx context.Context, key string) error {
+	p.mu.Lock()
+	delete(p.unsaved, key)
+	p.mu.Unlock()
 	return p.write(ctx, key, func(ctx context.Context) error {
 		if err := p.kv.Delete(ctx, key); !errors.Is(err, jetstream.ErrKeyNotFound) {
 			return err
@@ -80,7 +104,7 @@ type kept struct {
 	at    time.Time
 }
 
-// all is the whole bucket.
+// all is the whole bucket, and what there was no room for.
 func (p *positions) all(ctx context.Context) (map[string]kept, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -109,6 +133,9 @@ func (p *positions) all(ctx context.Context) (map[string]kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(all, p.unsaved)
 	return all, nil
 }
 

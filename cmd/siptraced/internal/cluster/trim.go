@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,6 +32,11 @@ func (l *Log) Trim(ctx context.Context, upTo uint64) error {
 		return fmt.Errorf("stream %s: %w", l.name, err)
 	}
 	defer l.trimming.give()
+	if l.owing {
+		if err := l.settle(ctx); err != nil && !errors.Is(err, journal.ErrFull) {
+			return err
+		}
+	}
 	if upTo <= l.trimmed {
 		return nil
 	}
@@ -64,10 +70,12 @@ func (l *Log) Trim(ctx context.Context, upTo uint64) error {
 	return nil
 }
 
-// purge notes what goes, and gives it up.
+// purge notes what goes, and gives it up. Where there is no room for the note it comes
+// behind.
 func (l *Log) purge(ctx context.Context, upTo uint64) error {
-	if err := l.noteSeen(ctx, upTo); err != nil {
-		return err
+	noted := l.noteSeen(ctx, upTo)
+	if noted != nil && !errors.Is(noted, journal.ErrFull) {
+		return noted
 	}
 	_, err := call(ctx, l.engine, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, l.handle().Purge(ctx, jetstream.WithPurgeSequence(upTo+1))
@@ -75,6 +83,18 @@ func (l *Log) purge(ctx context.Context, upTo uint64) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", l.name, err)
 	}
+	if l.owing = noted != nil; l.owing {
+		return l.settle(ctx)
+	}
+	return nil
+}
+
+// settle makes up for a note that there was no room for.
+func (l *Log) settle(ctx context.Context) error {
+	if err := l.noteSeen(ctx, 0); err != nil {
+		return err
+	}
+	l.owing = false
 	return nil
 }
 

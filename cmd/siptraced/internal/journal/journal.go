@@ -136,7 +136,8 @@ var (
 
 // Positions keep small texts over a restart: how far each sink came, and what goes
 // with that. Keys have letters, digits, '-', '_' and '.'. Where the logs are
-// Exclusive only Flush waits for the disk.
+// Exclusive only Flush waits for the disk. Elsewhere the error of Put wraps ErrFull where
+// there is no room; Trim goes by what was to be put, then, and makes room.
 type Positions interface {
 	Get(ctx context.Context, key string) (value string, found bool, err error)
 	Put(ctx context.Context, key, value string) error

@@ -94,10 +94,15 @@ func (s *Spool) checkpointer(ctx context.Context) {
 }
 
 // savePositions writes down how far the sinks came, and gives up what all are
-// done with. Only what is written down as done may go.
+// done with. Only what is written down as done may go, unless there is no room to write
+// it down: then it goes to make room.
 func (s *Spool) savePositions(ctx context.Context) error {
 	return s.exclusively(ctx, func() error {
-		if err := s.saveAll(ctx); err != nil {
+		err := s.saveAll(ctx)
+		if errors.Is(err, journal.ErrFull) {
+			err = errors.Join(s.trim(ctx), s.saveAll(ctx))
+		}
+		if err != nil {
 			return err
 		}
 		return errors.Join(s.trim(ctx), s.refreshElsewhere(ctx))
@@ -115,16 +120,24 @@ func (s *Spool) exclusively(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// saveAll writes down how far the sinks came.
+// saveAll writes down how far the sinks came. Where there is no room for one, it tries
+// the others all the same: they say what may go.
 func (s *Spool) saveAll(ctx context.Context) error {
-	if err := s.saveChanges(ctx); err != nil {
-		return err
+	full := s.saveChanges(ctx)
+	if full != nil && !errors.Is(full, journal.ErrFull) {
+		return full
 	}
 	s.followTrim()
 	for _, r := range s.registered() {
-		if err := r.save(ctx); err != nil {
+		err := r.save(ctx)
+		if errors.Is(err, journal.ErrFull) {
+			full = err
+		} else if err != nil {
 			return err
 		}
+	}
+	if full != nil {
+		return full
 	}
 	for _, sh := range s.shards {
 		if err := sh.refreshLag(ctx); err != nil {
@@ -143,11 +156,15 @@ func (r *reader) save(ctx context.Context) error {
 	if !r.unsaved && r.saved == at {
 		return nil
 	}
-	if err := r.shard.spool.putPosition(ctx, r.shard, r.key, at); err != nil {
-		return err
+	err := r.shard.spool.putPosition(ctx, r.shard, r.key, at)
+	if err == nil {
+		r.saved, r.unsaved = at, false
 	}
-	r.saved, r.unsaved = at, false
-	return nil
+	r.wanted = 0
+	if errors.Is(err, journal.ErrFull) {
+		r.wanted = at.seq
+	}
+	return err
 }
 
 // trim gives up the entries that all sinks are done with, by what is written down. A
@@ -157,7 +174,7 @@ func (s *Spool) trim(ctx context.Context) error {
 	for _, r := range s.registered() {
 		var seq uint64 // it may need all
 		if r.ready.Load() {
-			seq = r.saved.seq
+			seq = max(r.saved.seq, r.wanted)
 		}
 		if o, any := done[r.shard]; !any || seq < o {
 			done[r.shard] = seq

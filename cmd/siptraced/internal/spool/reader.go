@@ -126,6 +126,7 @@ type reader struct {
 	waiting   atomic.Uint64     // in a cluster: records that the sink is not done with, as of the last look
 	saved     offset            // what the positions hold; the checkpointer's own once it is ready
 	unsaved   bool              // they hold nothing
+	wanted    uint64            // up to here it is done, which there was no room to write down; 0: there was
 	last      uint64            // last entry handed out; the pump's own
 	lastTotal map[string]uint64 // by intake; one that has the log alone is ""
 }

@@ -231,8 +231,12 @@ func (s *Spool) finish(ctx context.Context) error {
 	}
 	s.resumeAll(ctx)
 	err := s.saveAll(save)
-	if err == nil && ctx.Err() == nil {
+	full := errors.Is(err, journal.ErrFull)
+	if (err == nil || full) && ctx.Err() == nil {
 		err = s.trim(ctx) // not without time for it
+		if full {
+			err = errors.Join(err, s.saveAll(save))
+		}
 	}
 	return errors.Join(err, s.engine.Close(save))
 }
