@@ -79,7 +79,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Engine, error) {
 		_ = e.Close(ctx)
 		return nil, err
 	}
-	e.positions = &positions{kv: kv, unsaved: map[string]kept{}}
+	e.positions = &positions{conn: e.conn, kv: kv, unsaved: map[string]kept{}}
 	return e, nil
 }
 

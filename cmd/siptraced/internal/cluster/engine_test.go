@@ -457,14 +457,17 @@ func testPositions(t *testing.T, url string, _ int) {
 	if err := p.Put(ctx, "kept.x", "1"); err != nil {
 		t.Fatal(err)
 	}
-	if keys, err := p.Keys(ctx); err != nil || !slices.Contains(keys, "kept.x") {
-		t.Errorf("keys %q, %v", keys, err)
-	}
-	if err := p.Remove(ctx, "kept.x"); err != nil {
-		t.Fatal(err)
-	}
-	if keys, err := p.Keys(ctx); err != nil || slices.Contains(keys, "kept.x") {
-		t.Errorf("keys %q, %v", keys, err)
+	for _, want := range []bool{true, false} {
+		if value, found, err := p.Get(ctx, "kept.x"); found != want || err != nil || found && value != "1" {
+			t.Errorf("Get = %q, %v, %v", value, found, err)
+		}
+		servers.WaitFor(t, soon, "the keys", func() bool { // the list may be a moment old
+			keys, err := p.Keys(ctx)
+			return err == nil && slices.Contains(keys, "kept.x") == want
+		})
+		if err := p.Remove(ctx, "kept.x"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := p.Flush(ctx); err != nil {
 		t.Error(err)

@@ -2,12 +2,14 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"siptraced/cmd/siptraced/internal/journal"
@@ -15,7 +17,8 @@ import (
 
 // positions is a key-value bucket of the cluster.
 type positions struct {
-	kv jetstream.KeyValue
+	conn *nats.Conn
+	kv   jetstream.KeyValue
 
 	mu sync.Mutex // covers unsaved
 	// unsaved are values for which there was no room, by key. What they say is done
@@ -31,16 +34,48 @@ func (p *positions) Get(ctx context.Context, key string) (string, bool, error) {
 	return value, err == nil, err
 }
 
-// read is a value and its revision. It may be that of a moment ago: any server of the
-// cluster answers.
+// read is a value and its revision, by the server that leads: the client's Get takes the
+// answer of any, which may be old. The error wraps jetstream.ErrKeyNotFound where there
+// is none.
 func (p *positions) read(ctx context.Context, key string) (value string, revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	v, err := within(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return p.kv.Get(ctx, key) })
+	request, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + bucket + "." + key})
 	if err != nil {
 		return "", 0, keyError(key, err)
 	}
-	return string(v.Value()), v.Revision(), nil
+	answer, err := within(ctx, func(ctx context.Context) (*nats.Msg, error) {
+		return p.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+bucket, request)
+	})
+	if err != nil {
+		return "", 0, keyError(key, err)
+	}
+	var got struct {
+		Error   *jetstream.APIError
+		Message struct {
+			Seq        uint64
+			Hdrs, Data []byte
+		}
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return "", 0, keyError(key, err)
+	}
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return "", 0, keyError(key, jetstream.ErrKeyNotFound)
+	case got.Error != nil:
+		return "", 0, keyError(key, got.Error)
+	}
+	if len(got.Message.Hdrs) > 0 {
+		h, err := nats.DecodeHeadersMsg(got.Message.Hdrs)
+		if err != nil {
+			return "", 0, keyError(key, err)
+		}
+		if h.Get("KV-Operation") != "" { // removed
+			return "", 0, keyError(key, jetstream.ErrKeyNotFound)
+		}
+	}
+	return string(got.Message.Data), got.Message.Seq, nil
 }
 
 func keyError(key string, err error) error {
@@ -104,7 +139,7 @@ type kept struct {
 	at    time.Time
 }
 
-// all is the whole bucket, and what there was no room for.
+// all is the whole bucket, of this moment or one before, and what there was no room for.
 func (p *positions) all(ctx context.Context) (map[string]kept, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -43,7 +43,6 @@ func TestProbe(t *testing.T) {
 	probe(t, lazy, page(lazy, 0, 1, 2), "server node0 syncs its files every 2m0s", "server node1 ", "server node2 ")
 	probe(t, lazy, page(lazy, 0, 0), "server node0 ", "of 2 of 3 servers")
 	probe(t, lazy, "", "of any server")
-	probe(t, lazy, fmt.Sprintf("http://127.0.0.1:%d", lazy[0].Port), "of any server")
 
 	safe := cluster(t, servers.NATSOptions{JetStream: "sync_interval: always"})
 	probe(t, safe, page(safe, 0, 1, 2))
