@@ -218,7 +218,7 @@ func TestRewriteFromFile(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if r.log.held.bytes > mostHeld || r.log.held.bytes < mostHeld-size {
+			if r.log.held.bytes > mostHeld || r.log.held.bytes < mostHeld-size-perHeld {
 				t.Errorf("%d bytes are held", r.log.held.bytes)
 			}
 			if err := r.log.Sync(context.Background()); err != nil {
