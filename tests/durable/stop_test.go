@@ -12,10 +12,19 @@ import (
 	"siptraced/tests/servers"
 )
 
-// TestStopWithoutCluster: with the spool's cluster gone and all of the daemon's
-// memory for batches taken, SIGTERM ends it all the same; what it had in hand is
-// counted.
+// TestStopWithoutCluster: with the spool's cluster gone, or frozen, and all of the
+// daemon's memory for batches taken, SIGTERM ends it all the same; what it had in hand
+// is counted.
 func TestStopWithoutCluster(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, n *servers.NATS){
+		"killed": func(_ *testing.T, n *servers.NATS) { n.Kill() },
+		"frozen": func(t *testing.T, n *servers.NATS) { n.Freeze(t) },
+	} {
+		t.Run(name, func(t *testing.T) { stopWithoutCluster(t, leave) })
+	}
+}
+
+func stopWithoutCluster(t *testing.T, leave func(t *testing.T, n *servers.NATS)) {
 	parallel(t)
 	nodes := servers.StartNATSCluster(t, natsServer, 3)
 	p := newPlace(t, "sqlite://"+filepath.Join(t.TempDir(), "rows.db"), "spool.nats="+servers.NATSURL(nodes), "shutdown_timeout=2s")

@@ -105,6 +105,11 @@ func TestAnswerLost(t *testing.T) {
 			if n, err := l.Append(short, list); n != 0 || !errors.Is(err, journal.ErrUncertain) {
 				t.Fatalf("Append without an answer = %d, %v", n, err)
 			}
+			over, cancel := context.WithCancel(t.Context())
+			cancel() // what is in doubt is told as such by whoever asks, however late
+			if n, err := l.Append(over, list); n != 0 || !errors.Is(err, journal.ErrUncertain) {
+				t.Errorf("Append without time = %d, %v, want %v", n, err, journal.ErrUncertain)
+			}
 			if !tt.lost {
 				want = append(want, "x")
 				last = read(1)
@@ -328,6 +333,11 @@ func TestMinority(t *testing.T) {
 	l := shard(t, e, 0, journal.Limits{})
 	shorten(t, l)
 	list := entries(0, texts("m", 6)...)
+	over, cancelled := context.WithCancel(t.Context())
+	cancelled()
+	if n, err := l.Append(over, list); n != 0 || err == nil || errors.Is(err, journal.ErrUncertain) {
+		t.Errorf("Append without time = %d, %v, want an error and no doubt", n, err)
+	}
 	appendAll(t, l, list[:2])
 	c, err := l.Read(within1(t), 0)
 	if err != nil {

@@ -65,7 +65,11 @@ func (l *Log) Append(ctx context.Context, entries []*journal.Entry) (n int, err 
 		if l.pending == nil || l.pending.entry != e {
 			l.pending = l.attempt(e)
 		}
-		if err := l.put(ctx, l.pending); err != nil {
+		err := ctx.Err() // before it is sent, it is not in doubt
+		if err == nil {
+			err = l.put(ctx, l.pending)
+		}
+		if err != nil {
 			if !l.pending.doubt {
 				l.pending = nil
 			} else {
