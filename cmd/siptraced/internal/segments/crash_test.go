@@ -204,6 +204,31 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 	t.Logf("%d entries were taken, %d attempts refused; after a loss of power %d are there", n, refused, len(got))
 }
 
+// What a killed process left can't be synced at start: it is written again, and what the
+// disk lost of it is counted.
+func TestFailedSyncAtStart(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			d := faulty.New(seed)
+			r := start(t, d.Start(), "spool", time.Hour, journal.Limits{})
+			r.append(1, 100)
+			killed := d.Clone(seed)
+			r.close()
+			lose := seed%2 == 1
+			killed.Inject(faulty.Fault{Ops: faulty.Sync, Path: segmentSuffix, Err: syscall.EIO, Times: 1, Lose: lose, After: int(seed % 3)})
+			c := start(t, killed.Start(), "spool", interval, journal.Limits{})
+			after := killed.CrashClone(seed)
+			c.close()
+			c = start(t, after.Start(), "spool", interval, journal.Limits{})
+			got := c.read(0)
+			if lost, counted := missing(got, 1, 100), c.bounds().DamagedRecords; lost != counted || lost > 0 && !lose {
+				t.Errorf("seed %d: %d records are missing, %d counted\n%s", seed, lost, counted, c.said)
+			}
+			c.again(seed, 100, got)
+		})
+	}
+}
+
 // More is not synced than is held in memory: the rest is read from the file. What the
 // disk lost of it is counted.
 func TestRewriteFromFile(t *testing.T) {

@@ -141,15 +141,17 @@ func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 			return e, false, c.failed(err)
 		}
 		w.last, w.total = max(w.last, c.seq), max(w.total, c.total)
-		more = w.off < v.end
+		if more = w.off < v.end; !more && w.total < v.total {
+			// The segment is known to have had more.
+			w.passed(v.total, -1, v.end)
+			if ok, err := c.missing(); !ok {
+				return e, false, err
+			}
+			w.total = v.total
+		}
 	}
 	if !more {
-		if v.ended {
-			c.seq, c.total = max(c.seq, v.last), max(c.total, v.total)
-			c.leave()
-			return e, false, nil
-		}
-		return e, false, journal.ErrEnd
+		return e, false, c.end(v)
 	}
 	var h header
 	data, err := w.next(&h, v.total)
@@ -176,6 +178,16 @@ func (c *cursor) step(v view) (e journal.Entry, ok bool, err error) {
 		Seq: h.seq, Records: int(h.records), Total: h.total, Timeline: c.segment.timelineID,
 		Taken: fromNano(h.taken), Data: data, Memory: w.block,
 	}, true, nil
+}
+
+// end leaves a segment that nothing is added to.
+func (c *cursor) end(v view) error {
+	if !v.ended {
+		return journal.ErrEnd
+	}
+	c.seq, c.total = max(c.seq, v.last), max(c.total, v.total)
+	c.leave()
+	return nil
 }
 
 // missing accounts for what the walker passed over. It is false where that was no

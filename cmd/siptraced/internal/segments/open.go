@@ -189,10 +189,9 @@ func (l *Log) load(s *segment, next uint64) error {
 		l.lose(s, place{indexed.published.last, indexed.published.total})
 	}
 	if !s.indexed {
-		if err := f.Sync(); err != nil {
+		if err := l.secure(s, f, next); err != nil {
 			return err
 		}
-		s.written = s.published
 		if err := saveIndex(fsys, l.dir, s.index(), s.appendIndex(nil)); err == nil {
 			s.indexed, s.marks = true, nil
 		}
@@ -200,6 +199,40 @@ func (l *Log) load(s *segment, next uint64) error {
 	s.written, s.synced = s.published, s.published
 	if n := len(l.segments); n > 0 {
 		l.lose(l.segments[n-1], place{s.first - 1, s.before})
+	}
+	return nil
+}
+
+// secure makes safe what a process left that did not end well. Where that fails, what
+// can be read is written again.
+func (l *Log) secure(s *segment, f disk.File, next uint64) error {
+	failure := f.Sync()
+	if failure == nil {
+		return nil
+	}
+	l.log.Error("spool: what a former process wrote is not safe, and is written again", "segment", filepath.Join(l.dir, s.name()), "err", failure)
+	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: s.before}
+	fresh.written = state{last: s.first - 1, total: s.before}
+	w := walker{
+		file: f, pool: &l.engine.blocks, from: origin{s.timeline, s.first, next}, end: s.size,
+		last: s.first - 1, total: s.before, salvage: true,
+	}
+	defer w.close()
+	temp, name := filepath.Join(l.dir, tempPrefix+s.name()), filepath.Join(l.dir, s.name())
+	err := makeFile(l.engine.fs, temp, func(to disk.File) error { return copyWhole(&w, to, fresh) })
+	if err == nil {
+		err = l.engine.fs.Rename(temp, name)
+	}
+	if err == nil {
+		err = l.engine.fs.SyncDir(l.dir)
+	}
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	// What was there before stays known, should some of it be gone now.
+	s.published.end, s.size, s.marks = fresh.written.end, fresh.written.end, fresh.marks
+	if s.published.total > fresh.written.total {
+		l.hurt(s, fresh.written.total, s.published.total-fresh.written.total, s.published.end)
 	}
 	return nil
 }

@@ -143,7 +143,7 @@ func (r *Repairer) Rewrite(log int, name string) (kept uint64, err error) {
 	if err := r.fs.MkdirAll(aside); err != nil {
 		return 0, err
 	}
-	if err := r.make(filepath.Join(aside, name), func(to disk.File) error { return copyRaw(from, to, found.segment.size) }); err != nil {
+	if err := makeFile(r.fs, filepath.Join(aside, name), func(to disk.File) error { return copyRaw(from, to, found.segment.size) }); err != nil {
 		return 0, err
 	}
 	fresh := &segment{first: s.first, ordinal: s.ordinal, timeline: s.timeline, before: s.before}
@@ -154,7 +154,7 @@ func (r *Repairer) Rewrite(log int, name string) (kept uint64, err error) {
 	}
 	defer w.close()
 	temp := filepath.Join(dir, tempPrefix+name)
-	if err := r.make(temp, func(to disk.File) error { return copyWhole(&w, to, fresh) }); err != nil {
+	if err := makeFile(r.fs, temp, func(to disk.File) error { return copyWhole(&w, to, fresh) }); err != nil {
 		return 0, errors.Join(err, r.fs.Remove(temp))
 	}
 	// What the damaged file is known to have had stays known.
@@ -170,9 +170,9 @@ func (r *Repairer) Rewrite(log int, name string) (kept uint64, err error) {
 	return found.entries, r.fs.SyncDir(dir)
 }
 
-// make makes a file, or makes it anew, and syncs it.
-func (r *Repairer) make(name string, fill func(disk.File) error) error {
-	f, err := r.fs.Open(name, os.O_RDWR|os.O_CREATE)
+// makeFile makes a file, or makes it anew, and syncs it.
+func makeFile(fsys disk.FS, name string, fill func(disk.File) error) error {
+	f, err := fsys.Open(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (r *Repairer) make(name string, fill func(disk.File) error) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return r.fs.SyncDir(filepath.Dir(name))
+	return fsys.SyncDir(filepath.Dir(name))
 }
 
 // copyRaw copies a file with all that can be read of it.
@@ -256,5 +256,5 @@ func (r *Repairer) copyAside(f disk.File, name string) error {
 	if err := r.fs.MkdirAll(r.aside); err != nil {
 		return err
 	}
-	return r.make(filepath.Join(r.aside, name), func(to disk.File) error { return copyRaw(f, to, size) })
+	return makeFile(r.fs, filepath.Join(r.aside, name), func(to disk.File) error { return copyRaw(f, to, size) })
 }
