@@ -127,16 +127,55 @@ func (c *cursor) consume(open func()) error {
 		if meta.Sequence.Consumer != delivered {
 			return fmt.Errorf("consumer of stream %s: message %d came in place of %d", l.name, meta.Sequence.Consumer, delivered)
 		}
-		e := journal.Entry{Seq: meta.Sequence.Stream, Intake: msg.Headers().Get(headerIntake), Timeline: timeline, Taken: meta.Timestamp, Data: msg.Data()}
-		e.Records, e.Total = batchHeader(msg.Headers())
-		l.passed(c.last+1, e.Seq, msg.Headers())
-		select {
-		case c.out <- e:
-			c.last = e.Seq
-		case <-c.run.Done():
-			return c.run.Err()
+		if err := c.between(meta.Sequence.Stream, timeline); err != nil {
+			return err
+		}
+		if err := c.deliver(meta.Sequence.Stream, meta.Timestamp, msg.Headers(), msg.Data(), timeline); err != nil {
+			return err
 		}
 	}
+}
+
+func (c *cursor) deliver(seq uint64, taken time.Time, h nats.Header, data []byte, timeline string) error {
+	e := journal.Entry{Seq: seq, Intake: h.Get(headerIntake), Timeline: timeline, Taken: taken, Data: data}
+	e.Records, e.Total = batchHeader(h)
+	c.log.passed(c.last+1, seq, h)
+	select {
+	case c.out <- e:
+		c.last = seq
+		return nil
+	case <-c.run.Done():
+		return c.run.Err()
+	}
+}
+
+// between hands out what the consumer passed over before a message: the server that has
+// it may not be able to read what the one that leads the stream has.
+func (c *cursor) between(next uint64, timeline string) error {
+	if next <= c.last+1 {
+		return nil
+	}
+	l := c.log
+	info, err := l.info(c.run)
+	if err != nil {
+		return err
+	}
+	for from := max(c.last+1, info.State.FirstSeq); from < next; {
+		msg, err := l.message(c.run, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+			return s.GetMsg(ctx, from, jetstream.WithGetMsgSubject(l.subject+".>")) // or the one behind
+		})
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && msg.Sequence >= next {
+			return nil // trimmed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.deliver(msg.Sequence, msg.Time, msg.Header, msg.Data, timeline); err != nil {
+			return err
+		}
+		from = msg.Sequence + 1
+	}
+	return nil
 }
 
 // forget has the cluster forget a consumer; should that fail, it does so by itself.

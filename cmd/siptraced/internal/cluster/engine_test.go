@@ -34,6 +34,7 @@ func TestEngine(t *testing.T) {
 		{"forget", testForget},
 		{"trim notes what it did not read", testTrimNotes},
 		{"consumer lost", testConsumerLost},
+		{"passed over", testPassedOver},
 		{"limits", testLimits},
 		{"drop oldest", testDropOldest},
 		{"positions", testPositions},
@@ -379,6 +380,45 @@ func testConsumerLost(t *testing.T, url string, i int) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// testPassedOver: what a consumer does not have, and the stream has, is read from there.
+func testPassedOver(t *testing.T, url string, i int) {
+	e, _ := connect(t, url)
+	l := shard(t, e, i, journal.Limits{})
+	appendAll(t, l, entries(0, texts("m", 10)...))
+	trim(t, l, 2)
+	if err := l.handle().DeleteMsg(within1(t), 5); err != nil {
+		t.Fatal(err)
+	}
+	run, stop := context.WithCancel(t.Context())
+	defer stop()
+	for _, tt := range []struct {
+		last, next uint64
+		want       []string
+	}{
+		{0, 1, nil},
+		{0, 8, []string{"m2", "m3", "m5", "m6"}},
+		{4, 6, nil},
+		{4, 7, []string{"m5"}},
+		{7, 100, []string{"m7", "m8", "m9"}},
+	} {
+		c := &cursor{log: l, out: make(chan journal.Entry, 10), run: run, stop: stop, last: tt.last}
+		if err := c.between(tt.next, l.ID()); err != nil {
+			t.Fatal(err)
+		}
+		close(c.out)
+		var got []journal.Entry
+		for e := range c.out {
+			got = append(got, e)
+		}
+		if !slices.Equal(data(got), tt.want) {
+			t.Errorf("between %d and %d: %q, want %q", tt.last, tt.next, data(got), tt.want)
+		}
+	}
+	if got, want := data(all(t, l, 0)), []string{"m2", "m3", "m5", "m6", "m7", "m8", "m9"}; !slices.Equal(got, want) {
+		t.Errorf("read %q, want %q", got, want)
 	}
 }
 
