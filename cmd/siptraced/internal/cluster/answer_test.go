@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,8 +244,9 @@ func TestClusterAway(t *testing.T) {
 			}
 			const patience = 300 * time.Millisecond
 			large := entries(1, texts("x", 20)...)
+			var memory counted
 			for _, e := range large {
-				e.Data = make([]byte, 512<<10)
+				e.Data, e.Memory = make([]byte, 512<<10), &memory
 			}
 			for _, c := range []struct {
 				name string
@@ -300,9 +302,21 @@ func TestClusterAway(t *testing.T) {
 			case <-time.After(clientPatience):
 				t.Error("Close does not end")
 			}
+			servers.WaitFor(t, soon, "all memory to be given back", func() bool { return memory.users.Load() == 0 })
+			if memory.retained.Load() == 0 {
+				t.Error("no memory was held while it was sent")
+			}
 		})
 	}
 }
+
+// counted is memory that counts who needs it.
+type counted struct {
+	users, retained atomic.Int64
+}
+
+func (c *counted) Retain()  { c.users.Add(1); c.retained.Add(1) }
+func (c *counted) Release() { c.users.Add(-1) }
 
 // ends calls f, which is to fail with its context.
 func ends(t *testing.T, name string, patience time.Duration, f func(ctx context.Context) error) {
