@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"siptraced/cmd/siptraced/internal/disk"
 	"siptraced/cmd/siptraced/internal/disk/faulty"
 	"siptraced/cmd/siptraced/internal/journal"
 )
@@ -202,6 +204,23 @@ func failedSync(t *testing.T, seed uint64, lasts, every time.Duration) {
 	}
 	c.again(seed, n, got)
 	t.Logf("%d entries were taken, %d attempts refused; after a loss of power %d are there", n, refused, len(got))
+}
+
+// A file that was used again has both its names after a loss of power: it is not used
+// once more.
+func TestTwoNames(t *testing.T) {
+	root := rooted{disk.OS, t.TempDir()}
+	r := start(t, root, "spool", interval, journal.Limits{})
+	r.append(1, 200)
+	r.close()
+	all := files(t, root.at("spool"))
+	if err := os.Link(all[len(all)-1], filepath.Join(filepath.Dir(all[0]), spareName)); err != nil {
+		t.Fatal(err)
+	}
+	r.open(journal.Limits{})
+	r.append(201, 400)
+	same(t, "all", r.read(0), numbers(1, 400))
+	r.close()
 }
 
 // What a killed process left can't be synced at start: it is written again, and what the

@@ -101,10 +101,9 @@ func (l *Log) list() ([]*segment, error) {
 		l.discard(s)
 	}
 	for _, name := range names {
-		if name == spareName {
-			l.spare = true
-		}
-		if strings.HasPrefix(name, tempPrefix) {
+		// After a loss of power what was to be used again may be a second name of a
+		// segment that it became.
+		if name == spareName || strings.HasPrefix(name, tempPrefix) {
 			l.discardFile(name)
 		}
 	}
