@@ -336,6 +336,36 @@ func TestFailedSyncOfTwo(t *testing.T) {
 	})
 }
 
+// As long as nothing can be written, that is said once; giving up what is old makes room
+// at once.
+func TestNothingCanBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		r := start(t, d.Start(), "spool", interval, journal.Limits{})
+		r.append(1, 200)
+		heal := d.Inject(faulty.Fault{Ops: faulty.Write, Err: syscall.EDQUOT})
+		for range 500 {
+			if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(201, sizeOf(201))}); !errors.Is(err, journal.ErrFull) {
+				t.Fatalf("append: %v", err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := strings.Count(r.said.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d errors are logged\n%s", n, r.said)
+		}
+		heal()
+		began := time.Now()
+		if any, err := r.log.DropOldest(context.Background()); !any || err != nil {
+			t.Errorf("DropOldest = %v, %v", any, err)
+		}
+		synctest.Wait()
+		if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(201, sizeOf(201))}); err != nil || time.Since(began) != 0 {
+			t.Errorf("append after %s: %v", time.Since(began), err)
+		}
+		r.close()
+	})
+}
+
 // A write fails, and leaves a part of what it should write.
 func TestFailedWrite(t *testing.T) {
 	for _, failure := range []error{syscall.EIO, syscall.ENOSPC} {

@@ -67,6 +67,7 @@ type Log struct {
 
 	wake   chan struct{} // tells keep that there is something to sync
 	urgent chan struct{} // and not to wait with it
+	room   chan struct{} // tells that there may be more of it
 
 	// Of what was there when it was opened: the timelines, the last of them, and the
 	// last number.
@@ -83,7 +84,7 @@ func newLog(e *Engine, i int, limits journal.Limits) *Log {
 	l := &Log{
 		engine: e, index: i, dir: filepath.Join(e.cfg.Dir, logPrefix+strconv.Itoa(i)), log: e.log.With("shard", i),
 		limits: limits, timeline: e.cfg.Random(), changed: make(chan struct{}),
-		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 	l.timelineID = timelineName(i, l.timeline)
 	return l

@@ -235,6 +235,7 @@ func (l *Log) recover(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.room:
 		case <-time.After(pause):
 		}
 	}
@@ -269,7 +270,7 @@ func (l *Log) rewrite() (n uint64, err error) {
 	c := copier{log: l, at: from}
 	if end.seq > from.seq {
 		err = c.copy(end)
-	} else if bad {
+	} else {
 		err = l.probe()
 	}
 	if err != nil {

@@ -52,6 +52,7 @@ func (l *Log) drop(done func(*segment) bool) error {
 		keep := !l.spare && !s.cut && !l.closed
 		l.mu.Unlock()
 		err = errors.Join(err, l.remove(s, keep))
+		wake(l.room)
 	}
 }
 
