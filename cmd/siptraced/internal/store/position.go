@@ -68,8 +68,8 @@ func (s *session) forget(ctx context.Context, row string) error {
 
 // advance moves a position inside the transaction that holds its rows.
 func (s *session) advance(ctx context.Context, m move) error {
-	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-	defer cancel()
+	ctx, end := s.bounded(ctx)
+	defer end()
 	if s.move == nil {
 		var err error
 		if s.move, err = s.conn.PrepareContext(ctx, dbschema.PositionSQL(s.dialect).Update); err != nil {

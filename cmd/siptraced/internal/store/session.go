@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,6 +40,7 @@ type session struct {
 	dialect dbschema.Dialect
 	tables  map[string]*table
 	move    *sql.Stmt // of the position
+	cut     func()    // ends the connection, whatever it does; nil: nobody can
 	file    string    // of SQLite
 	opened  fs.FileInfo
 }
@@ -88,6 +90,9 @@ func open(ctx context.Context, c driver.Connector, d dbschema.Dialect, several b
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
 	s := &session{db: sql.OpenDB(c), dialect: d, tables: map[string]*table{}}
+	if c, ok := c.(serverConnector); ok {
+		s.cut = c.wire.cut
+	}
 	s.db.SetMaxOpenConns(1)
 	var err error
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -172,9 +177,21 @@ func (s *session) notIf(ctx context.Context, query string, answer error) error {
 	return nil
 }
 
+// bounded is the context of one statement, which ends with ctx, or when the server is
+// taken for dead. The drivers watch a context that can end with a goroutine of its own,
+// which they wake twice for each statement. So theirs can't: the connection ends with
+// ctx, and has a bound for each answer itself (patient).
+func (s *session) bounded(ctx context.Context) (statement context.Context, end func()) {
+	if s.cut == nil || ctx.Err() != nil {
+		return context.WithTimeout(ctx, ioTimeout)
+	}
+	stop := context.AfterFunc(ctx, s.cut)
+	return context.WithoutCancel(ctx), func() { stop() }
+}
+
 func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-	defer cancel()
+	ctx, end := s.bounded(ctx)
+	defer end()
 	return s.conn.ExecContext(ctx, text, args...)
 }
 
@@ -217,8 +234,8 @@ func mysqlConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 	if socket := mysqlSocket(); host == "localhost" && port == 3306 && socket != "" {
 		c.Net, c.Addr = "unix", socket
 	}
-	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
-	c.DialFunc = dialRaw
+	w := &wire{}
+	c.Timeout, c.DialFunc = dialTimeout, w.dial
 	c.MaxAllowedPacket = 0 // ask the server
 	c.Logger = &mysql.NopLogger{}
 	// What the arguments of package dbschema are in, for every table.
@@ -227,17 +244,84 @@ func mysqlConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 	}
 	// The position is fenced by counting the rows that matched.
 	c.ClientFoundRows = true
-	return mysql.NewConnector(c)
+	made, err := mysql.NewConnector(c)
+	return serverConnector{made, w}, err
 }
 
-// dialRaw connects for the drivers.
-func dialRaw(ctx context.Context, network, address string) (net.Conn, error) {
+// serverConnector is a driver's, and the connection that it makes.
+type serverConnector struct {
+	driver.Connector
+	wire *wire
+}
+
+// wire is the connection to a server, below the driver's.
+type wire struct {
+	mu   sync.Mutex // covers conn
+	conn net.Conn   // the last one
+}
+
+// dial connects for a driver.
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	c, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return rawconn.Wrap(c), nil
+	c = &patient{Conn: rawconn.Wrap(c)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn = c
+	return c, nil
+}
+
+// cut ends the connection.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		_ = w.conn.Close()
+	}
+}
+
+// patient is a connection whose peer has ioTimeout for each answer, or less where the
+// driver says so.
+type patient struct {
+	net.Conn
+
+	mu  sync.Mutex // held while a deadline is set; covers own
+	own time.Time  // the driver's; zero: none
+}
+
+func (c *patient) Read(b []byte) (int, error) {
+	if err := c.bound(c.Conn.SetReadDeadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *patient) Write(b []byte) (int, error) {
+	if err := c.bound(c.Conn.SetWriteDeadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *patient) bound(set func(time.Time) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := time.Now().Add(ioTimeout)
+	if !c.own.IsZero() && c.own.Before(t) {
+		t = c.own
+	}
+	return set(t)
+}
+
+// SetDeadline is what drivers set; they know no other one.
+func (c *patient) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own = t
+	return c.Conn.SetDeadline(t)
 }
 
 func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
@@ -254,10 +338,11 @@ func postgresConnector(u siptrace.DBURL, i int) (driver.Connector, error) {
 	}
 	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(port), u.User, u.Password, u.Database
 	c.Fallbacks, c.TLSConfig = nil, nil
-	c.ConnectTimeout, c.DialFunc = dialTimeout, dialRaw
+	w := &wire{}
+	c.ConnectTimeout, c.DialFunc = dialTimeout, w.dial
 	c.RuntimeParams["application_name"] = "siptraced"
 	c.RuntimeParams["client_encoding"] = "UTF8"
-	return stdlib.GetConnector(*c), nil
+	return serverConnector{stdlib.GetConnector(*c), w}, nil
 }
 
 // sqliteDSN asks for a write-ahead log, so that readers and the writer do not

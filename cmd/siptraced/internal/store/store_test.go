@@ -208,6 +208,7 @@ func TestDatabases(t *testing.T) {
 	t.Run("Poison", func(t *testing.T) { testPoison(t, all) })
 	t.Run("WentBack", func(t *testing.T) { testWentBack(t, all) })
 	t.Run("Another", func(t *testing.T) { testAnother(t, all) })
+	t.Run("Interrupted", func(t *testing.T) { testInterrupted(t, all) })
 	t.Run("PutBackTwice", func(t *testing.T) { testPutBackTwice(t, all) })
 }
 

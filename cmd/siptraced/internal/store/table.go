@@ -170,8 +170,8 @@ func (s *session) prepare(ctx context.Context, text string) (stmt driver.Stmt, e
 }
 
 func (s *session) run(ctx context.Context, t *table, stmt driver.Stmt, args []any) error {
-	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-	defer cancel()
+	ctx, end := s.bounded(ctx)
+	defer end()
 	t.named = t.named[:0]
 	for i, a := range args {
 		t.named = append(t.named, driver.NamedValue{Ordinal: i + 1, Value: a})
@@ -185,8 +185,8 @@ func (s *session) run(ctx context.Context, t *table, stmt driver.Stmt, args []an
 // copyIn writes rows lo to hi with PostgreSQL's COPY, which costs half of what
 // INSERT does.
 func (s *session) copyIn(ctx context.Context, t *table, lo, hi int) error {
-	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-	defer cancel()
+	ctx, end := s.bounded(ctx)
+	defer end()
 	return s.conn.Raw(func(c any) error {
 		_, err := c.(*stdlib.Conn).Conn().CopyFrom(ctx, t.plan.Identifier(), t.plan.Columns(), &rowSource{t: t, next: lo, end: hi})
 		return err
