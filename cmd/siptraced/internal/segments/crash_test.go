@@ -366,6 +366,35 @@ func TestNothingCanBeWritten(t *testing.T) {
 	})
 }
 
+// A disk that takes nothing for a while does not cost the backlog of a log that drops
+// the oldest entries.
+func TestDropWhileNothingCanBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := faulty.New(1)
+		r := start(t, d.Start(), "spool", interval, journal.Limits{DropOldest: true})
+		r.append(1, 800)
+		d.Inject(faulty.Fault{Ops: faulty.Write, Err: syscall.EDQUOT})
+		dropped := 0
+		for range 100 {
+			if _, err := r.log.Append(context.Background(), []*journal.Entry{entry(801, sizeOf(801))}); errors.Is(err, journal.ErrFull) {
+				if any, err := r.log.DropOldest(context.Background()); !any || err != nil {
+					t.Fatalf("DropOldest = %v, %v", any, err)
+				}
+				dropped++
+			} else if err == nil {
+				t.Fatal("append to a disk that takes nothing")
+			}
+		}
+		if dropped != 1 {
+			t.Errorf("%d segments are dropped at once", dropped)
+		}
+		d.Heal()
+		time.Sleep(3 * time.Second)
+		r.append(801, 810)
+		r.close()
+	})
+}
+
 // A write fails, and leaves a part of what it should write.
 func TestFailedWrite(t *testing.T) {
 	for _, failure := range []error{syscall.EIO, syscall.ENOSPC} {

@@ -58,6 +58,7 @@ type Log struct {
 	later    time.Time // and the first one since the last sync began
 	failed   error     // nothing is appended until what is not synced was written again
 	badSync  bool      // that was a sync
+	tried    bool      // it was tried to, since Append said so last
 	spare    bool      // there is a file to use again
 	closing  []disk.File
 	damage   damage
@@ -168,11 +169,18 @@ func (l *Log) Append(_ context.Context, entries []*journal.Entry) (n int, err er
 func (l *Log) usable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	switch {
+	case l.closed:
 		return errClosed
+	case l.failed != nil && l.limits.DropOldest && !l.tried:
+		// Nothing more is to be dropped until it is known that it does not do yet.
+		return errWaits
 	}
+	l.tried = false
 	return l.failed
 }
+
+var errWaits = errors.New("what was written last is not safe, and is written again first")
 
 // position is what the next entry comes behind.
 func (l *Log) position() place {

@@ -206,6 +206,7 @@ func (l *Log) fail(err error, sync bool) error {
 		l.failed = fmt.Errorf("what was written last is not safe: %w", writeError(err))
 	}
 	l.badSync = l.badSync || sync
+	l.tried = false
 	failed, waits := l.failed, l.end.total-min(l.synced.total, l.end.total)
 	l.announce()
 	l.mu.Unlock()
@@ -232,6 +233,9 @@ func (l *Log) recover(ctx context.Context) {
 			return
 		}
 		l.log.Debug("spool: the disk fails still", "err", err)
+		l.mu.Lock()
+		l.tried = true
+		l.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
