@@ -141,6 +141,9 @@ func (v *View) open() error {
 	if err != nil {
 		return err
 	}
+	for v.saved.Values[noteKey(n)] != "" {
+		n++ // its directory is missing
+	}
 	for i := range n {
 		l, err := v.openLog(i)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -182,6 +185,9 @@ func (v *View) openLog(i int) (l logView, err error) {
 		f.Close()
 	}
 	names, err := v.fs.List(l.dir)
+	if errors.Is(err, fs.ErrNotExist) && l.note.end.total > l.note.trimmed.total {
+		err = nil // all that it had is missing
+	}
 	if err != nil {
 		return l, err
 	}
@@ -215,8 +221,13 @@ func (l *logView) others(names []string) {
 	}
 }
 
-// Logs is how many logs there are.
-func (v *View) Logs() int { return len(v.logs) }
+// Logs are the logs that there are, by their index.
+func (v *View) Logs() (indexes []int) {
+	for i := range v.logs {
+		indexes = append(indexes, v.logs[i].report.Index)
+	}
+	return indexes
+}
 
 // Positions are what the directory keeps for others, by key, and how well.
 func (v *View) Positions() PositionsReport { return v.saved.public() }

@@ -33,8 +33,7 @@ type CheckOptions struct {
 	locked bool // by us
 }
 
-// Report is what is in a spool. Counts of messages are of rows' messages, whatever the
-// number of rows.
+// Report is what is in a spool. A message may be several rows.
 type Report struct {
 	Dir string `json:"dir"`
 	// PID is the process that works on the directory, 0: none is known.
@@ -133,7 +132,7 @@ func Check(ctx context.Context, dir string, opt CheckOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v.Logs() == 0 {
+	if len(v.Logs()) == 0 {
 		return nil, noSpool(dir)
 	}
 	if opt.Begin != nil {

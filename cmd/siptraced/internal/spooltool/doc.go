@@ -3,7 +3,7 @@
 // mended (Repair), and sinks that never come back (Forget).
 //
 //	report, err := spooltool.Check(ctx, "siptraced.spool", spooltool.CheckOptions{})
-//	_, err = report.WriteTo(os.Stdout)
+//	err = report.Text(os.Stdout)
 //	dumped, err := spooltool.Dump(ctx, "siptraced.spool", spooltool.DumpOptions{Format: spooltool.PCAPNG, Out: file})
 //
 // Check and Dump only read, and may be used on the directory of a running daemon, or

@@ -89,7 +89,7 @@ func Dump(ctx context.Context, dir string, opt DumpOptions) (Dumped, error) {
 		opt.Begin(v.Size())
 	}
 	var shards []journal.Cursor
-	for i := range v.Logs() {
+	for _, i := range v.Logs() {
 		c, err := v.Read(i, time.Time{})
 		if err != nil {
 			return Dumped{}, err

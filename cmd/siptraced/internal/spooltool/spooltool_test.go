@@ -421,6 +421,27 @@ func TestDump(t *testing.T) {
 	}
 }
 
+// TestMissingShard: what a shard had is known to be lost, and others are read without it.
+func TestMissingShard(t *testing.T) {
+	s := newSpool(t, 2)
+	s.add(0, 0)
+	s.add(1, 10, 20)
+	s.close()
+	if err := os.RemoveAll(filepath.Join(s.dir, "shard-0")); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if d, err := Dump(t.Context(), s.dir, DumpOptions{Format: HEP, Out: &out}); err != nil || d.Messages != 4 {
+		t.Errorf("dump: %+v, %v", d, err)
+	}
+	if r := s.check(CheckOptions{}); r.Messages != 4 || len(r.Shards) != 2 || r.Good() || r.Lost != 2 {
+		t.Errorf("check: %+v", r)
+	}
+	if r, err := Repair(t.Context(), s.dir, CheckOptions{}); err != nil || !r.After.Good() || r.Lost != 2 || r.After.Messages != 4 {
+		t.Errorf("repair: %+v, %v", r, err)
+	}
+}
+
 // TestDumpLate: a message that comes too long after its time is counted.
 func TestDumpLate(t *testing.T) {
 	d := &dumper{encoder: newHEPEncoder(&bytes.Buffer{})}
