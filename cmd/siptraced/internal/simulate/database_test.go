@@ -362,6 +362,13 @@ func (c *dbConn) run(text string, args []driver.NamedValue) (*result, error) {
 		return c.insertPosition(args)
 	case text == pos.Update:
 		return c.updatePosition(args)
+	case text == pos.Delete:
+		stream := args[0].Value.(string)
+		if err := c.lock(stream); err != nil {
+			return nil, err
+		}
+		c.setPosition(stream, -1)
+		return &result{affected: 1}, nil
 	case text == log.Probe:
 		if !s.logTable {
 			return nil, number(1146, "42S02", "Table 'siptraced_log' doesn't exist")

@@ -72,7 +72,7 @@ func (r *wholeRun) dbTrouble() {
 		err := errs[r.rand.IntN(len(errs))]
 		r.note("db: answers %v", err)
 		s.fault = func(text string) dbFault {
-			if strings.HasPrefix(text, "INSERT") {
+			if strings.HasPrefix(text, "INSERT INTO `sip_trace`") {
 				return dbFault{err: err}
 			}
 			return dbFault{}

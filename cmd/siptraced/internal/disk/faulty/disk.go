@@ -223,9 +223,13 @@ func pathError(op, name string, err error) error {
 	return &os.PathError{Op: op, Path: name, Err: err}
 }
 
-// apply does a change of names to one of the two views.
+// apply does a change of names to what is on the medium. A file that did not get its
+// former name has none that could be changed.
 func (op entryOp) apply(names map[string]*inode) {
 	if op.from != "" {
+		if names[op.from] != op.node {
+			return
+		}
 		delete(names, op.from)
 	}
 	if op.node == nil {
