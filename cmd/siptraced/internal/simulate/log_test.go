@@ -58,6 +58,7 @@ func body(id, size int) []byte {
 
 func (w *world) newBooks(d *faulty.Disk, name string) *books {
 	d.SetSize(diskSize, 0)
+	w.slow(d)
 	return &books{
 		world: w, disk: d, name: name, names: w.names,
 		sync:    []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 0, time.Second}[w.rand.IntN(4)],
@@ -67,6 +68,7 @@ func (w *world) newBooks(d *faulty.Disk, name string) *books {
 
 func (w *world) runLog() {
 	r := &logRun{books: w.newBooks(w.disk, "log")}
+	w.watch(w.disk, "")
 	for i := range 1 + w.rand.IntN(2) {
 		r.readers = append(r.readers, &logReader{ledger: r.ledger(i), run: r})
 	}

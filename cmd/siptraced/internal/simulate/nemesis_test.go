@@ -47,6 +47,10 @@ func (w *world) diskTrouble(d *faulty.Disk, dmg *damage) {
 		w.stepClock([]time.Duration{-time.Hour, time.Hour, -time.Second, 10 * time.Second, -48 * time.Hour}[w.rand.IntN(5)])
 		return
 	}
+	if f.Err != nil && f.Ops&faulty.Read != 0 && f.Times != 1 {
+		// What can't be read, however often it is tried, counts as damaged.
+		dmg.unbounded, dmg.positions, dmg.flaky = true, true, true
+	}
 	w.note("disk trouble: %s err %v times %d chance %.2f delay %s", f.Ops, f.Err, f.Times, f.Chance, f.Delay)
 	remove := d.Inject(f)
 	w.after(w.between(10*time.Millisecond, 4*time.Second), func() {

@@ -47,9 +47,7 @@ type machine struct {
 	name    string
 	shards  int
 	program *program
-	// given is how many messages each sink counted as not delivered, in processes that
-	// ended; excused are those of them that are known.
-	given, excused map[string]uint64
+	backup  *machine
 }
 
 // program is one process of siptraced: the spool, the store, a mirror.
@@ -367,7 +365,7 @@ func (p *program) kill(power bool) {
 	p.process.Kill()
 	p.m.program = nil
 	for _, sink := range []string{"store", "mirror.peer"} {
-		p.m.given[sink] += p.given(sink)
+		p.m.run.given[sink] += p.given(sink)
 	}
 	for _, c := range p.dbConns {
 		c.bad = true

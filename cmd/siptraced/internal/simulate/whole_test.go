@@ -27,6 +27,10 @@ type wholeRun struct {
 	messages []*message // by number, from 1
 	calls    int
 
+	// given is how many messages each sink counted as not delivered, in processes that
+	// ended; excused are those of them that are known.
+	given, excused map[string]uint64
+
 	batchBytes, batchRows int
 	maxBytes              int64
 	full, ack             string
@@ -34,7 +38,7 @@ type wholeRun struct {
 
 func (w *world) runWhole() {
 	r := &wholeRun{
-		world: w, batchBytes: []int{1 << 10, 8 << 10, 64 << 10}[w.rand.IntN(3)], batchRows: []int{10, 100, 4000}[w.rand.IntN(3)],
+		world: w, given: map[string]uint64{}, excused: map[string]uint64{}, batchBytes: []int{1 << 10, 8 << 10, 64 << 10}[w.rand.IntN(3)], batchRows: []int{10, 100, 4000}[w.rand.IntN(3)],
 		maxBytes: []int64{0, 0, 4 << 20}[w.rand.IntN(3)], full: []string{spool.RefuseNew, spool.DropOldest}[w.rand.IntN(2)],
 		ack: []string{mirror.AckTCP, mirror.AckKeepAlive}[w.rand.IntN(2)],
 	}
@@ -51,8 +55,9 @@ func (w *world) runWhole() {
 	r.finish()
 }
 
+// addMachine is for a disk that is new, or a copy.
 func (r *wholeRun) addMachine(d *faulty.Disk, name string) *machine {
-	m := &machine{books: r.newBooks(d, name), run: r, name: name, shards: 1 + r.rand.IntN(3), given: map[string]uint64{}, excused: map[string]uint64{}}
+	m := &machine{books: r.newBooks(d, name), run: r, name: name, shards: 1 + r.rand.IntN(3)}
 	if len(r.machines) > 0 {
 		first := r.machines[0]
 		m.sync, m.segment, m.shards = first.sync, first.segment, first.shards
@@ -140,13 +145,13 @@ func (r *wholeRun) trim(m *machine, s *sent) {
 	for _, id := range s.ids {
 		msg := r.messages[id-1]
 		msg.trimmed = true
-		if msg.store && !msg.poison && r.db.rows[id] == 0 && r.db.lost[id] == 0 && !msg.storeLost {
-			if msg.storeLost = m.excuse(s, "store"); !msg.storeLost {
+		if msg.store && !msg.poison && r.db.rows[id] == 0 && r.db.lost[id] == 0 && !msg.storeLost && !msg.dropped {
+			if msg.storeLost = r.excuse("store"); !msg.storeLost {
 				r.find("%s: message %d is given up, and is not in the table", m.name, id)
 			}
 		}
-		if msg.mirror && r.peer.acked[id] == 0 && !msg.mirrorLost {
-			if msg.mirrorLost = m.excuse(s, "mirror.peer"); !msg.mirrorLost {
+		if msg.mirror && r.peer.acked[id] == 0 && !msg.mirrorLost && !msg.dropped {
+			if msg.mirrorLost = r.excuse("mirror.peer"); !msg.mirrorLost {
 				r.find("%s: message %d is given up, and the peer does not have it", m.name, id)
 			}
 		}
@@ -155,15 +160,17 @@ func (r *wholeRun) trim(m *machine, s *sent) {
 
 // excuse reports whether a sink counted that it did not get a message, for a reason
 // that there is.
-func (m *machine) excuse(s *sent, sink string) bool {
-	given := m.given[sink]
-	if p := m.program; p != nil {
-		given += p.given(sink)
+func (r *wholeRun) excuse(sink string) bool {
+	given := r.given[sink]
+	for _, m := range r.machines {
+		if p := m.program; p != nil {
+			given += p.given(sink)
+		}
 	}
-	if m.excused[sink] >= given {
+	if r.excused[sink] >= given {
 		return false
 	}
-	m.excused[sink]++
+	r.excused[sink]++
 	return true
 }
 
@@ -289,17 +296,26 @@ func (r *wholeRun) betweenLives() {
 			return
 		}
 		r.note("the machine is cloned")
-		r.copyMachine(m, r.addMachine(m.disk.Clone(r.rand.Uint64()), "B"))
+		m.copyTo(r.addMachine(m.disk.Clone(r.rand.Uint64()), "B"))
 	case 1:
 		r.note("a day passes")
 		time.Sleep(24 * time.Hour)
+	case 2:
+		r.note("%s: a backup is made", m.name)
+		m.backup = &machine{books: r.newBooks(m.disk.Clone(r.rand.Uint64()), m.name)}
+		m.copyTo(m.backup)
+	case 3:
+		if m.backup != nil {
+			m.restore()
+		}
 	}
 }
 
-// copyMachine has a machine know what another one knows, whose disk it got.
-func (r *wholeRun) copyMachine(from, to *machine) {
-	to.damage = from.damage
-	for _, l := range from.logs {
+// copyTo has a machine know what this one knows, whose disk it got.
+func (m *machine) copyTo(to *machine) {
+	to.damage = m.damage
+	to.logs = nil
+	for _, l := range m.logs {
 		c := to.ledger(l.index)
 		c.trimmed = l.trimmed
 		for _, s := range l.entries {
@@ -308,6 +324,32 @@ func (r *wholeRun) copyMachine(from, to *machine) {
 			c.entries = append(c.entries, &other)
 		}
 	}
+}
+
+// restore puts the backup in the place of the disk. What came since is gone, but for
+// what sinks have.
+func (m *machine) restore() {
+	r := m.run
+	r.note("%s: the backup is restored", m.name)
+	then := map[uint64]bool{}
+	for _, l := range m.backup.logs {
+		for _, s := range l.entries {
+			then[s.sum] = s.kept && !s.gone
+		}
+	}
+	for _, l := range m.logs {
+		for _, s := range l.entries {
+			if s.kept && !then[s.sum] {
+				l.lose(s)
+			}
+		}
+	}
+	m.disk = m.backup.disk.Clone(r.rand.Uint64())
+	r.slow(m.disk)
+	r.watch(m.disk, "")
+	r.disk = m.disk
+	m.backup.copyTo(m)
+	m.mend()
 }
 
 // patience is how long it may take until all is where it belongs, once nothing goes
@@ -416,6 +458,11 @@ func (r *wholeRun) order(where string, ids []int) {
 	last := map[int]int{}
 	for _, id := range ids {
 		if id < 1 || id > len(r.messages) {
+			continue
+		}
+		if msg := r.messages[id-1]; msg.dropped || msg.gone {
+			// What the host of a process that ended still sends may come behind what the
+			// next process sends, and that one did not have it.
 			continue
 		}
 		call := r.messages[id-1].call

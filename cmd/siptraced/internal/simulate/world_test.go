@@ -47,14 +47,17 @@ const mostFindings = 10
 
 func newWorld(t *testing.T, seed uint64, loud bool) *world {
 	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), disk: faulty.New(seed), began: time.Now(), hash: fnv.New64a(), loud: loud, ports: 20000, over: make(chan struct{}), names: map[string]*sent{}}
-	w.disk.SetLatency(func(op faulty.Op) time.Duration {
+	return w
+}
+
+// slow has the calls of a disk take some time.
+func (w *world) slow(d *faulty.Disk) {
+	d.SetLatency(func(op faulty.Op) time.Duration {
 		if op&(faulty.Sync|faulty.SyncDir) != 0 {
 			return w.latency(time.Millisecond)
 		}
 		return w.latency(20 * time.Microsecond)
 	})
-	w.watch(w.disk, "")
-	return w
 }
 
 // watch looks at the calls of a disk.
