@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"os"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/disk/faulty"
@@ -260,6 +261,9 @@ func (l *ledger) readAll(log journal.Log, after string, settle bool) (there map[
 			l.find("after %s %s log %d: entry %d was read behind %d", after, l.name, l.index, e.Seq, at)
 		}
 		at = e.Seq
+		if l.loud {
+			fmt.Fprintf(os.Stderr, "%s log %d has %s/%d total %d\n", l.name, l.index, e.Timeline, e.Seq, e.Total)
+		}
 		if i := l.known(next, &e); i >= 0 {
 			s := l.entries[i]
 			there[s] = true
