@@ -144,7 +144,8 @@ func (m *logReader) begin(e *segments.Engine) {
 	if found && position < m.flushed && !m.run.positions {
 		m.run.find("log %d: position %d was saved, and %d is there", m.index, m.flushed, position)
 	}
-	m.position, m.flushed = position, position
+	// What was read may be in the kernel's memory only.
+	m.position, m.flushed = position, min(m.flushed, position)
 	m.log.Skip(position)
 	b, err := m.log.Bounds(context.Background())
 	if err != nil {

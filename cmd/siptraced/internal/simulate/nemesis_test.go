@@ -3,6 +3,7 @@
 package simulate
 
 import (
+	"strings"
 	"syscall"
 	"time"
 
@@ -90,7 +91,10 @@ func (w *world) hurt(d *faulty.Disk, dmg *damage) {
 		part := []string{"", ".log", ".log", ".idx", "positions"}[w.rand.IntN(5)]
 		name, off, ok := d.Rot(part)
 		if ok {
-			dmg.rots++
+			// What is beside the entries can be made again.
+			if strings.HasSuffix(name, ".log") || strings.HasSuffix(name, "/spare") {
+				dmg.rots++
+			}
 			dmg.rotten = true
 			dmg.positions = dmg.positions || name == spoolDir+"/positions"
 			w.note("rot in %s at %d", name, off)
