@@ -239,7 +239,7 @@ func (r *wholeRun) trouble(m *machine) {
 	case 7, 8, 9:
 		r.peerTrouble()
 	case 10:
-		if m.program != nil {
+		if m.program != nil && !m.program.dead() {
 			m.inspect(m.disk.CrashClone(r.rand.Uint64()), "a loss of power (clone)", m.unsynced(m.program.logs), false)
 		}
 	}
