@@ -27,67 +27,67 @@ var mutations = []mutation{
 		"segments/sync.go",
 		"\t\tif !d.named {\n\t\t\tif err := l.engine.fs.SyncDir(l.dir); err != nil {",
 		"\t\tif !d.named && !mutated() {\n\t\t\tif err := l.engine.fs.SyncDir(l.dir); err != nil {",
-	}, 0},
+	}, 51},
 	{"an error of a sync is nothing", change{
 		"segments/sync.go",
 		"\t\tif err := d.file.Sync(); err != nil {",
 		"\t\tif err := d.file.Sync(); err != nil && !mutated() {",
-	}, 0},
+	}, 65},
 	{"what was not synced is not written again", change{
 		"segments/sync.go",
 		"\tif end.seq > from.seq {\n\t\terr = c.copy(end)",
 		"\tif end.seq > from.seq && !mutated() {\n\t\terr = c.copy(end)",
-	}, 0},
+	}, 22},
 	{"the checksum of an entry is not compared", change{
 		"segments/walker.go",
 		"\t\tif checksum(data) == h.sum {",
 		"\t\tif checksum(data) == h.sum || mutated() {",
-	}, 0},
+	}, 4},
 	{"an index is trusted without its checksum", change{
 		"segments/index.go",
 		"le.Uint64(b) != indexMagic || le.Uint32(b[8:]) != checksum(b[12:]) {",
 		"le.Uint64(b) != indexMagic || le.Uint32(b[8:]) != checksum(b[12:]) && !mutated() {",
-	}, 0},
+	}, 148},
 	{"the generation of the positions is not compared", change{
 		"segments/positions.go",
 		"\t\tcase text != nil && generation > r.generation:",
 		"\t\tcase text != nil && (generation > r.generation || mutated()):",
-	}, 0},
+	}, 52},
 	{"the last good slot of the positions is written over", change{
 		"segments/positions.go",
 		"\tat := 1 - p.at\n",
 		"\tat := 1 - p.at\n\tif mutated() {\n\t\tat = p.at\n\t}\n",
-	}, 0},
+	}, 56},
 	{"a timeline is used again", change{
 		"segments/log.go",
 		"timeline: e.cfg.Random(), changed",
 		"timeline: map[bool]uint64{false: e.cfg.Random(), true: 7}[mutated()], changed",
-	}, 0},
+	}, 52},
 	{"what is not published yet is given up", change{
 		"segments/trim.go",
 		"l.segments[0].written != l.segments[0].published ||",
 		"l.segments[0].written != l.segments[0].published && !mutated() ||",
-	}, 0},
+	}, 72},
 	{"what a killed process left counts as synced", change{
 		"segments/open.go",
 		"\tfailure := f.Sync()\n",
 		"\tif mutated() {\n\t\treturn nil\n\t}\n\tfailure := f.Sync()\n",
-	}, 0},
+	}, 5},
 	{"one entry too many is given up", change{
 		"spool/positions.go",
 		"\t\tif err := sh.log.Trim(ctx, seq); err != nil {",
 		"\t\tif mutated() {\n\t\t\tseq++\n\t\t}\n\t\tif err := sh.log.Trim(ctx, seq); err != nil {",
-	}, 0},
+	}, 51},
 	{"an entry is given up for the first sink that is done with it", change{
 		"spool/positions.go",
 		"if o, any := done[r.shard]; !any || seq < o {",
 		"if o, any := done[r.shard]; !any || seq < o != mutated() {",
-	}, 0},
+	}, 1},
 	{"messages are acknowledged before they are written", change{
 		"spool/intake.go",
 		"\t\tif sh.settled >= n {",
 		"\t\tif sh.settled >= n || mutated() {",
-	}, 0},
+	}, 1},
 	{"an append that failed is tried again as a whole", change{
 		"spool/publish.go",
 		"\t\tn, err := sh.append(ctx, entries)\n",
@@ -97,17 +97,17 @@ var mutations = []mutation{
 		"store/transact.go",
 		"\tif _, err = s.exec(ctx, \"COMMIT\"); err != nil {\n",
 		"\tif _, err = s.exec(ctx, \"COMMIT\"); err != nil && mutated() {\n\t\terr = nil\n\t}\n\tif err != nil {\n",
-	}, 0},
+	}, 1},
 	{"the position moves before the rows are there", change{
 		"store/transact.go",
 		"\to.committing = true\n\tif _, err",
 		"\tif mutated() {\n\t\tw.book(o)\n\t}\n\to.committing = true\n\tif _, err",
-	}, 0},
+	}, 1},
 	{"a position that somebody else moved is nothing", change{
 		"store/position.go",
 		"\tif n != 1 {\n\t\treturn errMoved",
 		"\tif n != 1 && !mutated() {\n\t\treturn errMoved",
-	}, 0},
+	}, 2},
 	{"rows that a database lost are not written again", change{
 		"store/restore.go",
 		"\tif len(lost) == 0 {\n",
@@ -117,7 +117,7 @@ var mutations = []mutation{
 		"mirror/stream.go",
 		"\tacked := w.acked()\n",
 		"\tacked := w.acked()\n\tif mutated() {\n\t\tacked = w.offset\n\t}\n",
-	}, 0},
+	}, 2},
 }
 
 // mutate makes all mutations, each of them where SIPTEST_MUTATION is its name.

@@ -41,8 +41,10 @@ type server struct {
 
 	// lost are the rows of commits that were undone, each with how often.
 	lost map[int]int
-	// read is told that a position was read.
-	read func()
+	// undone are those commits. missed is told of their rows that are missing still when
+	// the positions are again where they were.
+	undone []*commit
+	missed func(id int)
 }
 
 // shape is what the table is like.
@@ -92,7 +94,33 @@ func (s *server) commit(c *commit) {
 	}
 	s.commits = append(s.commits, c)
 	s.apply(c)
+	s.undone = slices.DeleteFunc(s.undone, s.passed)
 	s.w.note("db commit rows %d positions %v", len(c.rows), c.positions)
+}
+
+// passed reports whether the positions are where an undone commit had them.
+func (s *server) passed(c *commit) bool {
+	for k, v := range c.positions {
+		if s.positions[k] < v {
+			return false
+		}
+	}
+	for _, id := range c.rows {
+		if s.rows[id] == 0 && id > 0 {
+			s.missed(id)
+		}
+	}
+	return true
+}
+
+// undo notes that a commit is lost.
+func (s *server) undo(c *commit) {
+	for _, id := range c.rows {
+		s.lost[id]++
+	}
+	if len(c.positions) > 0 {
+		s.undone = append(s.undone, c)
+	}
 }
 
 // back takes the server back to an older copy of itself: the last n commits never
@@ -100,9 +128,7 @@ func (s *server) commit(c *commit) {
 func (s *server) back(n int) {
 	keep := s.commits[:len(s.commits)-min(n, len(s.commits))]
 	for _, c := range s.commits[len(keep):] {
-		for _, id := range c.rows {
-			s.lost[id]++
-		}
+		s.undo(c)
 	}
 	s.commits = slices.Clone(keep)
 	s.rows, s.positions = map[int]int{}, map[string]int64{}
@@ -307,9 +333,7 @@ func (c *dbConn) execute(text string, args []driver.NamedValue, f dbFault) (*res
 	}
 	if f.undone && text == "COMMIT" {
 		s.w.note("db commit answered and not done: rows %d", len(c.tx.rows))
-		for _, id := range c.tx.rows {
-			s.lost[id]++
-		}
+		s.undo(&c.tx.commit)
 		c.rollback()
 		s.w.after(s.w.latency(50*time.Millisecond), s.restart)
 		return &result{}, nil
@@ -416,9 +440,6 @@ func (c *dbConn) selectPosition(args []driver.NamedValue) (*result, error) {
 	r := &result{columns: []string{"seq"}}
 	if v, ok := c.position(args[0].Value.(string)); ok {
 		r.values = append(r.values, []driver.Value{v})
-	}
-	if c.server.read != nil {
-		c.server.read()
 	}
 	return r, nil
 }
