@@ -123,10 +123,14 @@ func (s *server) undo(c *commit) {
 	}
 }
 
+// oldest is how many commits each copy of the server has at least: one that knows
+// nothing of a spool counts as another database.
+const oldest = 8
+
 // back takes the server back to an older copy of itself: the last n commits never
 // were.
 func (s *server) back(n int) {
-	keep := s.commits[:len(s.commits)-min(n, len(s.commits))]
+	keep := s.commits[:max(len(s.commits)-n, min(oldest, len(s.commits)))]
 	for _, c := range s.commits[len(keep):] {
 		s.undo(c)
 	}
