@@ -40,6 +40,7 @@ func (w *world) runWhole() {
 		maxBytes: []int64{0, 0, 4 << 20}[w.rand.IntN(3)], full: []string{spool.RefuseNew, spool.DropOldest}[w.rand.IntN(2)],
 		ack: []string{mirror.AckTCP, mirror.AckKeepAlive}[w.rand.IntN(2)],
 	}
+	_, _ = os.Remove("rejects-A"), os.Remove("rejects-B") // of another run
 	r.db, r.peer = newServer(w), newPeer(w)
 	r.db.missed = func(id int) {
 		if msg := r.messages[id-1]; !msg.trimmed && !msg.gone && !msg.dropped {
@@ -456,8 +457,6 @@ func (r *wholeRun) audit() {
 		r.order("the peer", firsts(r.peer.arrived))
 	}
 	r.note("audit: %d messages, %d in the table, %d at the peer", len(r.messages), stored, sent)
-	_ = os.Remove("rejects-A")
-	_ = os.Remove("rejects-B")
 }
 
 // order checks that the messages of each call stand in their order.
