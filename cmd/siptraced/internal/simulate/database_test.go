@@ -267,6 +267,7 @@ func (s *statement) Query([]driver.Value) (driver.Rows, error) { return nil, dri
 func (s *statement) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	return s.conn.ExecContext(ctx, s.text, args)
 }
+
 func (s *statement) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	return s.conn.QueryContext(ctx, s.text, args)
 }

@@ -28,8 +28,7 @@ type world struct {
 
 	began    time.Time
 	hash     hash.Hash64
-	said     []string // what happened last
-	loud     bool     // it is printed at once
+	loud     bool // it is printed at once
 	findings []string
 	calls    uint64
 	ports    uint16
