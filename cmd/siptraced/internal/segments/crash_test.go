@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -663,4 +664,55 @@ func TestUnreadable(t *testing.T) {
 		}
 		r.close()
 	})
+}
+
+// What a failed write left is written again elsewhere, with other entries of the same
+// numbers. After that is given up, a loss of power may bring back the names of files one
+// by one: no more than what counted may be in them.
+func TestFailedWriteComesBack(t *testing.T) {
+	ctx := context.Background()
+	for _, every := range []time.Duration{interval, 0} {
+		for seed := range uint64(60) {
+			synctest.Test(t, func(t *testing.T) {
+				d := faulty.New(seed)
+				p := d.Start()
+				r := start(t, p, "spool", every, journal.Limits{})
+				r.append(1, 50) // two segments
+				d.Inject(faulty.Fault{Ops: faulty.Write, Path: segmentSuffix, Err: syscall.EIO, Partial: true, Times: 1})
+				var entries []*journal.Entry
+				for n := 101; n <= 120; n++ { // they are not kept, and not tried again
+					entries = append(entries, entry(n, sizeOf(n)))
+				}
+				if n, err := r.log.Append(ctx, entries); n != 0 || err == nil {
+					t.Fatalf("append: %d, %v", n, err)
+				}
+				time.Sleep(time.Second)
+				r.append(51, 53)
+				time.Sleep(time.Second)
+				p.Kill()
+				_ = r.engine.Close(ctx)
+				r = start(t, d.Start(), "spool", every, journal.Limits{})
+				r.append(54, 60)
+				if err := r.log.Sync(ctx); err != nil {
+					t.Fatal(err)
+				}
+				r.trim(45) // the next ones are not kept to be used again
+				r.trim(53)
+				after := d.CrashClone(seed)
+				r.close()
+
+				c := start(t, after.Start(), "spool", every, journal.Limits{})
+				got := c.read(0)
+				if n := len(got); n < 7 {
+					t.Fatalf("seed %d: of the entries from 54 to 60 there are %v\n%s", seed, got, c.said)
+				} else {
+					same(t, fmt.Sprintf("seed %d: after the loss of power", seed), got[n-7:], numbers(54, 60))
+				}
+				if slices.Max(got) > 60 {
+					t.Errorf("seed %d: there is what was never kept: %v", seed, got)
+				}
+				c.close()
+			})
+		}
+	}
 }

@@ -69,6 +69,10 @@ func (l *Log) open() error {
 		}
 		if next-1 <= n.trimmed.seq {
 			l.discard(s)
+			// Each before the one behind it, which says what of it counts.
+			if err := fsys.SyncDir(l.dir); err != nil {
+				return err
+			}
 			continue
 		}
 		if len(l.segments) == 0 && s.first > l.trimmed.seq {

@@ -104,7 +104,7 @@ func (l *Log) syncFiles() error {
 	}
 	var work []dirty
 	for _, s := range l.segments {
-		if s.file != nil && (s.written != s.synced || !s.named) {
+		if s.file != nil && (s.written != s.synced || !s.named || s.cut) {
 			work = append(work, dirty{s, s.file, s.written, s.named})
 		}
 	}
@@ -171,6 +171,11 @@ func (l *Log) seal(s *segment) {
 	// Without that the segment is larger than it need be.
 	_ = f.Truncate(end)
 	size, err := f.Size()
+	if s.cut {
+		// Should a loss of power bring the rest back, nothing may be left that says that
+		// it does not count.
+		err = errors.Join(err, f.Sync())
+	}
 	l.mu.Lock()
 	if s.file == nil { // given up meanwhile
 		l.mu.Unlock()
@@ -205,7 +210,9 @@ func (l *Log) fail(err error, sync bool) error {
 	if first {
 		l.failed = fmt.Errorf("what was written last is not safe: %w", writeError(err))
 	}
-	l.badSync = l.badSync || sync
+	if l.badSync = l.badSync || sync; !sync && l.active != nil {
+		l.active.cut = true // who writes is the one who sets active
+	}
 	l.tried = false
 	failed, waits := l.failed, l.end.total-min(l.synced.total, l.end.total)
 	l.announce()
@@ -261,6 +268,7 @@ func (l *Log) rewrite() (n uint64, err error) {
 	l.mu.Unlock()
 	if !bad {
 		// A write failed: what was written before it may be synced as ever.
+		l.cut()
 		if err := l.syncFiles(); err != nil {
 			l.mu.Lock()
 			l.badSync = true
@@ -293,6 +301,16 @@ func (l *Log) rewrite() (n uint64, err error) {
 	return end.total - before.total, nil
 }
 
+// cut cuts off what a write that failed may have left behind the last entry. It goes
+// for good with the next sync.
+func (l *Log) cut() {
+	s := l.active
+	if s == nil || !s.cut {
+		return
+	}
+	_ = s.file.Truncate(s.written.end) // it is tried again when nothing is added any more
+}
+
 // probe finds out whether the disk takes anything.
 func (l *Log) probe() error {
 	name := filepath.Join(l.dir, tempPrefix+"probe")
@@ -322,6 +340,7 @@ func (l *Log) install(c *copier, from, end place) (gone []*segment) {
 		}
 		if s.first > from.seq && s.first > counts.last {
 			l.retire(s)
+			s.cut = true
 			gone = append(gone, s)
 			continue
 		}

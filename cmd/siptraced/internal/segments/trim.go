@@ -74,7 +74,13 @@ func (l *Log) remove(s *segment, keep bool) error {
 	}
 	path := filepath.Join(l.dir, s.name())
 	if !keep {
-		return fsys.Remove(path)
+		err := fsys.Remove(path)
+		if err == nil && s.cut {
+			// Before the segment behind it goes, which says what of this one counts: a loss
+			// of power might bring back this one alone.
+			err = fsys.SyncDir(l.dir)
+		}
+		return err
 	}
 	if err := fsys.Rename(path, filepath.Join(l.dir, spareName)); err != nil {
 		return err
