@@ -716,3 +716,59 @@ func TestFailedWriteComesBack(t *testing.T) {
 		}
 	}
 }
+
+// The end of a segment is gone, and others are behind it: what is left of it can be given
+// up like any other.
+func TestTrimBehindLostEnd(t *testing.T) {
+	ctx := context.Background()
+	for _, c := range []struct {
+		name string
+		give func(r *rig) error
+	}{
+		{"trimmed", func(r *rig) error { return r.log.Trim(ctx, 150) }},
+		{"the oldest dropped", func(r *rig) error {
+			for range 2 {
+				if any, err := r.log.DropOldest(ctx); !any || err != nil {
+					return fmt.Errorf("any %v: %w", any, err)
+				}
+			}
+			return nil
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := faulty.New(1)
+				r := start(t, d.Start(), "spool", interval, journal.Limits{})
+				r.append(1, 150) // several segments
+				r.close()
+				first := ""
+				for _, name := range d.Files() {
+					if strings.HasSuffix(name, segmentSuffix) {
+						first = name
+						break
+					}
+				}
+				b, err := d.Contents(first)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.SetContents(first, b[:len(b)-3000])
+				if err := d.Start().Remove(strings.TrimSuffix(first, segmentSuffix) + indexSuffix); err != nil {
+					t.Fatal(err)
+				}
+				r.open(journal.Limits{})
+				was := r.bounds()
+				if was.DamagedRecords == 0 {
+					t.Fatal("nothing is missing")
+				}
+				if err := c.give(r); err != nil {
+					t.Error(err)
+				}
+				if now := r.bounds(); now.First <= 50 || now.Bytes > was.Bytes-(64<<10) {
+					t.Errorf("the log had %+v, and has %+v", was, now)
+				}
+				r.close()
+			})
+		})
+	}
+}

@@ -247,6 +247,7 @@ func (l *Log) lose(s *segment, at place) {
 		l.hurt(s, known, at.total-known, s.published.end)
 	}
 	s.published.last, s.published.total = max(s.published.last, at.seq), max(s.published.total, at.total)
+	s.written, s.synced = s.published, s.published
 }
 
 // The attempts to read a segment at start.
