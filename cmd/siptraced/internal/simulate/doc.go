@@ -63,7 +63,9 @@
 //   - the books of each process that ended in order balance: counters.Accounting.
 //
 // After a failed sync both are right: that what it should have written is there, and that
-// it is not. The same goes for what a process left that was killed after that.
+// it is not. The same goes for what a process left that was killed after that, and for
+// what the next one could not sync when it began: there is nobody left who has it in
+// memory. What of it is gone is counted.
 //
 // # Why a seed repeats itself
 //

@@ -183,6 +183,14 @@ func (l *ledger) doubt() {
 	}
 }
 
+// doubtAll notes that what a former process left could not be synced. What of it can
+// still be read is written again; the kernel may have forgotten the rest.
+func (b *books) doubtAll() {
+	for _, l := range b.logs {
+		l.doubt()
+	}
+}
+
 // expected is what has to be in a log at some moment.
 type expected struct {
 	entries []*sent // kept

@@ -88,6 +88,7 @@ func (w *world) runLog() {
 // is there. It reports whether that succeeded.
 func (r *logRun) start(trouble bool) bool {
 	l := &life{process: r.disk.Start(), over: make(chan struct{}), ended: newSignal()}
+	lost := r.disk.Lost()
 	if trouble {
 		r.diskTrouble(r.disk, &r.damage)
 	}
@@ -118,15 +119,16 @@ func (r *logRun) start(trouble bool) bool {
 		l.logs = append(l.logs, m.log)
 		m.begin(engine)
 	}
+	if r.disk.Lost() > lost {
+		r.doubtAll()
+	}
 	return true
 }
 
 // failedStart mends the disk. A sync may have failed.
 func (r *logRun) failedStart() {
 	r.mend()
-	for _, l := range r.logs {
-		l.doubt()
-	}
+	r.doubtAll()
 }
 
 func (m *logReader) key() string { return "reader." + strconv.Itoa(m.index) }

@@ -163,11 +163,15 @@ func (p *program) dead() bool { return killed(p.process) }
 // start starts the program. It reports whether it came up.
 func (m *machine) start(trouble bool) bool {
 	p := &program{m: m, process: m.disk.Start(), counts: counters.New(), over: make(chan struct{}), ended: newSignal()}
+	lost := m.disk.Lost()
 	if trouble {
 		m.diskTrouble(m.disk, &m.damage)
 	}
 	err := p.open()
 	if err == nil {
+		if m.disk.Lost() > lost {
+			m.doubtAll()
+		}
 		m.note("%s: started, %d shards", m.name, p.spool.Shards())
 		m.program = p
 		return true
@@ -183,9 +187,7 @@ func (m *machine) start(trouble bool) bool {
 		cancel()
 	}
 	m.mend()
-	for _, l := range m.logs {
-		l.doubt()
-	}
+	m.doubtAll()
 	return false
 }
 

@@ -34,6 +34,7 @@ type Disk struct {
 	others  int64 // what others use of it
 	used    int64 // pages of our files, in bytes
 	writes  uint64
+	lost    int // syncs that failed and lost what they should have written
 	faults  []*active
 	healed  chan struct{} // closed by Heal
 	latency func(Op) time.Duration
@@ -89,6 +90,14 @@ func (d *Disk) SetLatency(f func(Op) time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.latency = f
+}
+
+// Lost is how many calls of Sync failed that lost some of what they should have written
+// (Fault.Lose).
+func (d *Disk) Lost() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
 }
 
 // Watch has f see each call before it is done. f may kill processes and inject

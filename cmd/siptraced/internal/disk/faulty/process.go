@@ -391,6 +391,7 @@ func (f *file) Sync() error {
 // of them came to the medium. What is read afterwards is what was written, or what
 // is on the medium.
 func (d *Disk) lose(n *inode, upTo int) {
+	d.lost++
 	dirty := n.ops[:upTo]
 	n.ops = slices.Clone(n.ops[upTo:])
 	d.scatter(&n.medium, dirty, 0.5)
