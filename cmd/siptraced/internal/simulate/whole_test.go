@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"siptraced/cmd/siptraced/internal/disk/faulty"
@@ -43,7 +44,7 @@ func (w *world) runWhole() {
 	_, _ = os.Remove("rejects-A"), os.Remove("rejects-B") // of another run
 	r.db, r.peer = newServer(w), newPeer(w)
 	r.db.missed = func(id int) {
-		if msg := r.messages[id-1]; !msg.trimmed && !msg.gone && !msg.dropped {
+		if msg := r.messages[id-1]; !msg.trimmed && !msg.gone && !msg.dropped && !r.unreadable(id) {
 			r.find("the database lost message %d, and the position passed it again without it", id)
 		}
 	}
@@ -136,6 +137,21 @@ func (r *wholeRun) elsewhere(s *sent, id int) bool {
 					if other == id {
 						return true
 					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+// unreadable reports whether a message may be gone from the spool, too, though nobody has
+// looked yet: where it was, the disk was damaged, or could not be synced.
+func (r *wholeRun) unreadable(id int) bool {
+	for _, m := range r.machines {
+		for _, l := range m.logs {
+			for _, s := range l.entries {
+				if (s.doubtful || m.rotten || m.unbounded) && slices.Contains(s.ids, id) {
+					return true
 				}
 			}
 		}
