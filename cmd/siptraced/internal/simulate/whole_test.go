@@ -150,7 +150,7 @@ func (r *wholeRun) unreadable(id int) bool {
 	for _, m := range r.machines {
 		for _, l := range m.logs {
 			for _, s := range l.entries {
-				if (s.doubtful || m.rotten || m.unbounded) && slices.Contains(s.ids, id) {
+				if (s.doubtful || m.rots > 0 || m.unbounded) && slices.Contains(s.ids, id) {
 					return true
 				}
 			}
