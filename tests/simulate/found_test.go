@@ -16,6 +16,8 @@ var found = []struct {
 	{1982, "messages dropped to make room have numbers that were used before a loss of power: allowed"},
 	{2080, "what a process left can't be synced when the next one begins: allowed, and counted"},
 	{3003, "the same as 1871, while the spool closes"},
+	{4109, "the database here lost a transaction and kept later ones: no server does"},
+	{4824, "a process is killed while it stops in order: allowed"},
 }
 
 func TestFound(t *testing.T) {

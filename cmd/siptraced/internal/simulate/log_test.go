@@ -225,7 +225,10 @@ func (r *logRun) endLife() {
 	case how == 0:
 		r.note("stop")
 		r.mend()
-		r.stop()
+		if !r.stop() {
+			r.check("a kill", r.uncertainAtKill)
+			return
+		}
 		if r.chance(2) {
 			r.disk.PowerLoss()
 			r.check("a stop and a loss of power", nil)
@@ -260,11 +263,17 @@ func (r *logRun) kill() {
 	r.close(time.Minute)
 }
 
-// stop ends it in order.
-func (r *logRun) stop() {
+// stop ends it in order. It is false where it was killed meanwhile, in a call that took
+// long.
+func (r *logRun) stop() bool {
 	close(r.life.over)
 	r.life.wait()
-	if err := r.close(time.Minute); err != nil {
+	err := r.close(time.Minute)
+	if killed(r.life.process) {
+		r.note("the process was killed")
+		return false
+	}
+	if err != nil {
 		r.find("close: %v", err)
 	}
 	for _, m := range r.readers {
@@ -274,6 +283,7 @@ func (r *logRun) stop() {
 		m.flushed = max(m.flushed, m.position)
 	}
 	r.life.process.Kill() // what it still does is of no effect
+	return true
 }
 
 func (r *logRun) close(patience time.Duration) error {

@@ -313,8 +313,9 @@ func (p *program) isOver() bool {
 	}
 }
 
-// stop ends the program in order, with time to drain.
-func (p *program) stop(drain time.Duration) {
+// stop ends the program in order, with time to drain. It is false where it was killed
+// meanwhile.
+func (p *program) stop(drain time.Duration) bool {
 	r := p.m.run
 	close(p.over)
 	p.waitSenders()
@@ -328,7 +329,7 @@ func (p *program) stop(drain time.Duration) {
 		r.find("%s: closing the spool: %v", p.m.name, err)
 	}
 	if p.dead() {
-		return
+		return false
 	}
 	if hard.Err() != nil {
 		r.find("%s: the spool does not close", p.m.name)
@@ -340,6 +341,7 @@ func (p *program) stop(drain time.Duration) {
 		}
 	}
 	p.kill(true)
+	return true
 }
 
 func (p *program) waitSenders() {

@@ -286,8 +286,13 @@ func (r *wholeRun) endLife(m *machine) {
 	case how == 0:
 		r.note("%s: stop", m.name)
 		m.mend()
-		p.stop(r.between(100*time.Millisecond, 3*time.Second))
-		m.check("a stop", nil)
+		if p.stop(r.between(100*time.Millisecond, 3*time.Second)) {
+			m.check("a stop", nil)
+		} else {
+			r.note("%s: the process was killed", m.name)
+			p.kill(true)
+			m.check("a kill", p.uncertainAtKill)
+		}
 	case how == 1:
 		allowed := m.unsynced(p.logs)
 		r.note("%s: power loss, %v may be lost", m.name, allowed)
