@@ -18,6 +18,7 @@ var found = []struct {
 	{3003, "the same as 1871, while the spool closes"},
 	{4109, "the database here lost a transaction and kept later ones: no server does"},
 	{4824, "a process is killed while it stops in order: allowed"},
+	{5641, "the same as 1982, of what is given up as all have it"},
 }
 
 func TestFound(t *testing.T) {

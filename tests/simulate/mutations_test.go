@@ -47,7 +47,7 @@ var mutations = []mutation{
 		"segments/index.go",
 		"le.Uint64(b) != indexMagic || le.Uint32(b[8:]) != checksum(b[12:]) {",
 		"le.Uint64(b) != indexMagic || le.Uint32(b[8:]) != checksum(b[12:]) && !mutated() {",
-	}, 148},
+	}, 1028},
 	{"the generation of the positions is not compared", change{
 		"segments/positions.go",
 		"\t\tcase text != nil && generation > r.generation:",

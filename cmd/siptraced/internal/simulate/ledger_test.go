@@ -36,7 +36,7 @@ type ledger struct {
 	index   int
 	entries []*sent // in the order in which they were offered
 	places  map[uint64]int
-	trimmed uint64 // given up, up to here
+	trimmed uint64 // by the present process: given up, up to here
 }
 
 // sent is one entry.
@@ -48,6 +48,7 @@ type sent struct {
 	timeline string
 	kept     bool // Append said so
 	synced   bool
+	trimmed  bool // given up
 	gone     bool // it was found to be lost, or never was
 	// doubtful: a sync of it failed, and the process ended before it was written again.
 	// The kernel may have it in memory and think that the disk has it, too.
@@ -84,7 +85,23 @@ func (l *ledger) offer(e *journal.Entry, ids []int) *sent {
 func (l *ledger) keep(s *sent, e *journal.Entry) {
 	s.kept, s.seq, s.timeline = true, e.Seq, e.Timeline
 	s.synced = l.sync == 0
+	s.trimmed = s.seq <= l.trimmed
 	l.call(s, e)
+}
+
+// trim notes that entries are given up, and tells f of each. Numbers grow as long as a
+// process lives; after a loss of power they may begin again, on another timeline.
+func (l *ledger) trim(upTo uint64, f func(*sent)) {
+	if upTo <= l.trimmed {
+		return
+	}
+	l.trimmed = upTo
+	for _, s := range l.entries {
+		if s.kept && !s.gone && !s.trimmed && s.seq <= upTo {
+			s.trimmed = true
+			f(s)
+		}
+	}
 }
 
 // call checks that no other entry has this number on this timeline, wherever it is.
@@ -200,7 +217,7 @@ type expected struct {
 func (l *ledger) expected() expected {
 	x := expected{synced: map[*sent]bool{}}
 	for _, s := range l.entries {
-		if s.kept && !s.gone && s.seq > l.trimmed {
+		if s.kept && !s.gone && !s.trimmed {
 			x.entries = append(x.entries, s)
 			x.synced[s] = s.synced
 		}

@@ -116,6 +116,7 @@ func (r *logRun) start(trouble bool) bool {
 			r.failedStart()
 			return false
 		}
+		m.trimmed = 0
 		l.logs = append(l.logs, m.log)
 		m.begin(engine)
 	}
@@ -415,7 +416,7 @@ func (m *logReader) save(l *life, at uint64) {
 	m.flushed = at
 	r := m.run
 	r.note("log %d: saved %d", m.index, at)
-	m.trimmed = at
+	m.trim(at, func(*sent) {})
 	if err := m.log.Trim(context.Background(), at); err != nil {
 		m.run.note("log %d: trim: %v", m.index, err)
 	}

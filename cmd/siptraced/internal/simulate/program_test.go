@@ -82,6 +82,7 @@ func (e spyEngine) Open(ctx context.Context, i int, limits journal.Limits) (jour
 		return nil, err
 	}
 	e.p.logs = append(e.p.logs, l)
+	e.p.m.ledger(i).trimmed = 0
 	return &spyLog{Log: l, p: e.p, ledger: e.p.m.ledger(i), offered: map[*journal.Entry]*sent{}}, nil
 }
 
@@ -117,13 +118,8 @@ func (l *spyLog) Append(ctx context.Context, entries []*journal.Entry) (int, err
 
 // Trim is where messages leave: every sink has to be done with them.
 func (l *spyLog) Trim(ctx context.Context, upTo uint64) error {
-	if !l.p.dead() && upTo > l.ledger.trimmed {
-		for _, s := range l.ledger.entries {
-			if s.kept && !s.gone && s.seq > l.ledger.trimmed && s.seq <= upTo {
-				l.p.m.run.trim(l.p.m, s)
-			}
-		}
-		l.ledger.trimmed = upTo
+	if !l.p.dead() {
+		l.ledger.trim(upTo, func(s *sent) { l.p.m.run.trim(l.p.m, s) })
 	}
 	return l.Log.Trim(ctx, upTo)
 }
@@ -131,14 +127,11 @@ func (l *spyLog) Trim(ctx context.Context, upTo uint64) error {
 func (l *spyLog) DropOldest(ctx context.Context) (bool, error) {
 	any, err := l.Log.DropOldest(ctx)
 	if b, _ := l.Bounds(ctx); b.First > 0 {
-		for _, s := range l.ledger.entries {
-			if s.kept && !s.gone && s.seq > l.ledger.trimmed && s.seq < b.First {
-				for _, id := range s.ids {
-					l.p.m.run.messages[id-1].dropped = true
-				}
+		l.ledger.trim(b.First-1, func(s *sent) {
+			for _, id := range s.ids {
+				l.p.m.run.messages[id-1].dropped = true
 			}
-		}
-		l.ledger.trimmed = max(l.ledger.trimmed, b.First-1)
+		})
 	}
 	return any, err
 }
