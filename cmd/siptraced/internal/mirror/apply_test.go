@@ -65,7 +65,7 @@ func TestApply(t *testing.T) {
 	r.flush(t, "stays", "moves", "comes")
 	moves.check(t, 200)
 	waitFor(t, "the datagrams", func() bool { return stays.count() == 200 && comes.count() == 100 })
-	for i, packet := range stays.got {
+	for i, packet := range stays.packets() {
 		var p hep.Packet
 		if err := p.Decode(packet); err != nil {
 			t.Fatal(err)

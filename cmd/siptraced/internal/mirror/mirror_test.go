@@ -418,8 +418,8 @@ func TestOtherTypes(t *testing.T) {
 	})
 	r.stop(t, true)
 	waitFor(t, "the packet", func() bool { return udp.count() == 1 })
-	if !bytes.Equal(udp.got[0], packet) {
-		t.Errorf("got %q", udp.got[0])
+	if got := udp.packets()[0]; !bytes.Equal(got, packet) {
+		t.Errorf("got %q", got)
 	}
 }
 

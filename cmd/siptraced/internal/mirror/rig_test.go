@@ -357,10 +357,12 @@ func newDatagramSink(t *testing.T) *datagramSink {
 
 func (s *datagramSink) uri() string { return "sip:" + s.conn.LocalAddr().String() }
 
-func (s *datagramSink) count() int {
+func (s *datagramSink) count() int { return len(s.packets()) }
+
+func (s *datagramSink) packets() [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.got)
+	return s.got[:len(s.got):len(s.got)]
 }
 
 // freePort is a TCP address where nobody listens.

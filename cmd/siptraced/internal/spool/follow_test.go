@@ -147,9 +147,17 @@ func TestReadBackOnce(t *testing.T) {
 	}}
 	sinks := []*fakeSink{stuck, {name: "a"}, {name: "b"}, {name: "c"}}
 	var consumers []*Consumer
+	disk.still.Lock() // none is ahead of another one that did not begin yet
 	for _, k := range sinks {
 		consumers = append(consumers, s.Run(k, Options{}))
 	}
+	waitFor(t, "all to begin", func() bool {
+		c := &s.shards[0].recent
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.readers) == len(sinks)
+	})
+	disk.still.Unlock()
 	put(t, s, records, 2*records)
 	for _, k := range sinks[1:] {
 		waitFor(t, k.name+" to have all", func() bool { return k.count() >= 2*records })
