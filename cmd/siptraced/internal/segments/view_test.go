@@ -53,10 +53,19 @@ func check(t *testing.T, dir string) *Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if read != v.Size() {
-		t.Errorf("progress: %d of %d bytes", read, v.Size())
+	if size := sizeOfSegments(r); read != size {
+		t.Errorf("progress: %d of %d bytes", read, size)
 	}
 	return r
+}
+
+func sizeOfSegments(r *Report) (n int64) {
+	for _, l := range r.Logs {
+		for _, s := range l.Segments {
+			n += s.Size
+		}
+	}
+	return n
 }
 
 func TestView(t *testing.T) {
@@ -86,6 +95,10 @@ func TestView(t *testing.T) {
 		}
 	}
 	v, _ := OpenView(nil, dir)
+	// Of a running one files change their size at any time.
+	if size := sizeOfSegments(check(t, dir)); v.Size() != size {
+		t.Errorf("size %d, want %d", v.Size(), size)
+	}
 	c, err := v.Read(0, time.Unix(250, 0))
 	if err != nil {
 		t.Fatal(err)
